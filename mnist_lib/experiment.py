@@ -1,0 +1,264 @@
+"""One recipe, many seeds: find the record of each run, or train it.
+
+Published records lie in ``book/records/<experiment>/``. Runs with other parameters go to a store of their own
+(``MNIST_LIB_RUNS``, else the user's cache directory), so that trying things out never touches what is published.
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import safetensors.torch
+import torch
+
+from mnist_lib import augmentation, data, models, records, training
+from mnist_lib.digests import bytes_digest, definition_digest, files_digest, text_digest
+from mnist_lib.parameters import ParameterError, TrainingConfig
+from mnist_lib.records import Record, RecordError
+
+NETWORKS = models.NETWORKS
+
+Report = Callable[["Experiment", int, training.Epoch, int, float], None]
+"""Called after every epoch with the experiment, the seed, the epoch's result, its number and its seconds."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A recipe with a name: the notebook's, with ``/`` and a variant where a notebook has several recipes.
+
+    Raises:
+        ParameterError: the network is unknown, or does not fit the other parameters.
+    """
+
+    name: str
+    config: TrainingConfig
+
+    def __post_init__(self) -> None:
+        if self.config.network not in NETWORKS:
+            near = difflib.get_close_matches(self.config.network, NETWORKS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ParameterError(f"network = {self.config.network!r}: expected one of {', '.join(NETWORKS)}{hint}")
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """What a run's result depends on besides its parameters: the training code and the data."""
+        loop = files_digest(Path(module.__file__) for module in (training, augmentation))
+        network = NETWORKS[self.config.network]
+        source = Path(network.__code__.co_filename).read_text("utf-8")
+        code = text_digest(loop, definition_digest(source, network.__name__))
+        return {"code": code, "data": data.DIGESTS[self.config.dataset]}
+
+    @property
+    def published(self) -> Path:
+        """The folder of this experiment's published records."""
+        return published_records() / self.name
+
+    @property
+    def store(self) -> Path:
+        """The folder of runs that are not published; it depends on all that decides their result."""
+        recipe = json.dumps(dataclasses.asdict(self.config), sort_keys=True)
+        return runs_directory() / text_digest(recipe, *self.digests.values())[:20]
+
+    def differences(self, record: Record) -> list[str]:
+        """Why `record` is not a run of this experiment as it stands; empty if it is."""
+        reasons = []
+        defaults = {f.name: f.default for f in dataclasses.fields(TrainingConfig)}
+        for name, value in dataclasses.asdict(self.config).items():
+            recorded = record.parameters.get(name, defaults[name])
+            if recorded != value:
+                reasons.append(f"{name} was {recorded!r}, is {value!r}")
+        changed = [kind for kind, digest in self.digests.items() if record.digests.get(kind) != digest]
+        return reasons + [{"code": "the training code changed", "data": "the data changed"}[kind] for kind in changed]
+
+
+def root() -> Path:
+    """Where the notebooks and the published records are: the checkout, or the copy inside an installed package."""
+    package = Path(__file__).parent
+    installed = package / "_published"
+    return installed if installed.is_dir() else package.parent
+
+
+def published_records() -> Path:
+    """The folder of all published records."""
+    return root() / "book" / "records"
+
+
+def runs_directory() -> Path:
+    """Where runs with changed parameters are kept."""
+    return Path(os.environ.get("MNIST_LIB_RUNS") or platformdirs.user_cache_path("mnist_lib") / "runs")
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:<k>`` or ``mps``.
+
+    Raises:
+        ParameterError: no such device here.
+    """
+    if torch.cuda.is_available():
+        auto = "cuda"
+    else:
+        auto = "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if name == "auto":
+        return torch.device(auto)
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdecimal()):
+        raise ParameterError(f"device = {name!r}: expected auto, cpu, cuda, cuda:<number> or mps")
+    there = {
+        "cpu": not index,
+        "cuda": torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available() and not index,
+    }
+    if not there[kind]:
+        raise ParameterError(f"device = {name!r}: there is no such device on this machine; auto would use {auto}")
+    return torch.device(name)
+
+
+def find(experiment: Experiment, seed: int) -> Record | None:
+    """The record of this run, published or not, if there is one that is still valid."""
+    for folder in (experiment.published, experiment.store):
+        path = records.record_path(folder, seed)
+        if path.exists():
+            record = records.read(path)
+            if not experiment.differences(record):
+                return record
+    return None
+
+
+def runs(
+    experiment: Experiment, seeds: int | list[int], device: str = "auto", report: Report | None = None
+) -> list[Record]:
+    """The records of all seeds (a list, or how many), found or trained.
+
+    Raises:
+        ParameterError, DataError, DivergenceError, RecordError: as the parts say; finished runs are kept.
+    """
+    where = resolve_device(device)
+    wanted = list(range(seeds)) if isinstance(seeds, int) else seeds
+    return [find(experiment, seed) or train(experiment, seed, where, experiment.store, report) for seed in wanted]
+
+
+def train(
+    experiment: Experiment, seed: int, device: torch.device, folder: Path, report: Report | None = None
+) -> Record:
+    """Train one run and write its record to `folder`; an interrupted run continues from its last finished epoch.
+
+    Raises:
+        DataError: the images are missing or damaged.
+        DivergenceError: the loss became NaN or infinite; no record is written.
+        RecordError: the folder cannot be written.
+    """
+    config = experiment.config
+    train_images, test_images = data.load(config.dataset, config.evaluate_on)
+    trainer = training.Trainer(NETWORKS[config.network], config, seed, train_images, test_images, device)
+    checkpoint = folder / f"seed_{seed}.partial.safetensors"
+    epochs, seconds = _resume(trainer, checkpoint, experiment)
+    while len(epochs) < config.epochs:
+        start = time.perf_counter()
+        try:
+            epochs.append(trainer.train_epoch())
+        except training.DivergenceError:
+            checkpoint.unlink(missing_ok=True)
+            raise
+        seconds.append(round(time.perf_counter() - start, 3))
+        if len(epochs) < config.epochs:
+            _save(trainer, checkpoint, experiment, epochs, seconds)
+        if report is not None:
+            report(experiment, seed, epochs[-1], len(epochs), seconds[-1])
+
+    predictions = trainer.evaluate()[1].cpu()
+    wrong = (predictions != test_images.labels).nonzero().flatten()
+    state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}
+    weights = safetensors.torch.save(state)
+    record = Record(
+        experiment=experiment.name,
+        seed=seed,
+        parameters=dataclasses.asdict(config),
+        digests=experiment.digests,
+        parameter_count=sum(p.numel() for p in trainer.model.parameters()),
+        train_size=len(train_images),
+        class_counts=torch.bincount(test_images.labels, minlength=10).tolist(),
+        history={f.name: [getattr(e, f.name) for e in epochs] for f in dataclasses.fields(training.Epoch)},
+        first_losses=trainer.first_losses,
+        misclassified=torch.stack([wrong, test_images.labels[wrong], predictions[wrong]], 1).tolist(),
+        weights_digest=bytes_digest(weights),
+        environment=_environment(device) | {"epoch_seconds": seconds},
+    )
+    records.write(record, weights, folder)
+    checkpoint.unlink(missing_ok=True)
+    return record
+
+
+def _identity(experiment: Experiment) -> dict[str, Any]:
+    return {"parameters": dataclasses.asdict(experiment.config), "digests": experiment.digests}
+
+
+def _save(
+    trainer: training.Trainer, path: Path, experiment: Experiment, epochs: list[training.Epoch], seconds: list[float]
+) -> None:
+    progress = _identity(experiment) | {
+        "epochs": [dataclasses.asdict(e) for e in epochs],
+        "seconds": seconds,
+        "first_losses": trainer.first_losses,
+    }
+    records.write_atomically(path, safetensors.torch.save(trainer.state(), {"progress": json.dumps(progress)}))
+
+
+def _resume(
+    trainer: training.Trainer, path: Path, experiment: Experiment
+) -> tuple[list[training.Epoch], list[float]]:
+    """Restore `trainer` from its checkpoint, if there is one of this very run; returns the epochs done."""
+    if not path.exists():
+        return [], []
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            progress = json.loads(file.metadata()["progress"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise RecordError(f"{path}: damaged checkpoint ({error}); delete it to start the run anew") from error
+    if {key: progress[key] for key in ("parameters", "digests")} != json.loads(json.dumps(_identity(experiment))):
+        return [], []
+    epochs = [training.Epoch(**entry) for entry in progress["epochs"]]
+    trainer.restore(tensors, len(epochs), progress["first_losses"])
+    return epochs, progress["seconds"]
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    """Where a run took place. It is shown, and does not decide whether a record is valid."""
+    names = {"cpu": _processor, "cuda": lambda: torch.cuda.get_device_name(device), "mps": platform.processor}
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device.type,
+        "device_name": names[device.type](),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that the library runs from, if it does."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

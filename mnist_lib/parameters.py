@@ -1,0 +1,178 @@
+"""What an experiment can be asked to do, and the refusal of anything else.
+
+A recipe is a `TrainingConfig`. It is written once, in the ``parameters`` cell of a notebook; papermill overrides it
+with ``-p``. papermill only warns about a name it does not know, so the notebooks check for themselves: `from_notebook`
+reads which names were assigned and refuses unknown names, wrong types and values out of range before anything trains.
+"""
+
+import ast
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+Schema = TypeVar("Schema")
+
+
+class ParameterError(ValueError):
+    """A parameter has an unknown name, a wrong type or a value that is not accepted."""
+
+
+def bounded(default: Any = dataclasses.MISSING, *, low: float, high: float, above: bool = False) -> Any:
+    """A number from `low` to `high`; with ``above=True``, `low` itself is excluded. A list is checked item by item."""
+    return field(default=default, metadata={"low": low, "high": high, "above": above})
+
+
+def choice(default: Any = dataclasses.MISSING, *, options: Sequence[str]) -> Any:
+    """One of a few words."""
+    return field(default=default, metadata={"options": tuple(options)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The recipe of a training run: all that decides its result, apart from the seed.
+
+    A field added later must default to what was done before it existed; records made earlier then stay valid.
+    """
+
+    network: str
+    dataset: str = choice("mnist", options=("mnist", "digits"))
+    evaluate_on: str = choice("test", options=("test", "validation"))
+    epochs: int = bounded(15, low=1, high=1000)
+    batch_size: int = bounded(128, low=2, high=60_000)
+    learning_rate: float = bounded(0.01, low=0, high=100, above=True)
+    momentum: float = bounded(0.9, low=0, high=0.9999)
+    schedule: str = choice("constant", options=("constant", "step", "one_cycle"))
+    step_size: int = bounded(10, low=1, high=1000)
+    step_factor: float = bounded(0.1, low=0, high=1, above=True)
+    rotation: float = bounded(0.0, low=0, high=180)
+    crop_probability: float = bounded(0.0, low=0, high=1)
+    interpolation: str = choice("bilinear", options=("bilinear", "nearest"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotebookParameters(TrainingConfig):
+    """What an iteration's notebook accepts: the recipe, and how much of it to run on what.
+
+    `seeds` counts runs (seeds 0 to ``seeds - 1``). `baseline` names the notebook to compare with, or ``none``.
+    `learning_rates` are candidates that are compared on the validation split, with `candidate_seeds` runs each.
+    """
+
+    seeds: int = bounded(5, low=1, high=1000)
+    device: str = "auto"
+    baseline: str = "none"
+    learning_rates: list[float] = bounded((), low=0, high=100, above=True)
+    candidate_seeds: int = bounded(3, low=1, high=1000)
+
+    @property
+    def recipe(self) -> TrainingConfig:
+        """The part that decides the result."""
+        return TrainingConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(TrainingConfig)})
+
+
+def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
+    """Build `schema` from `values`.
+
+    Raises:
+        ParameterError: a name is unknown (the nearest known one is suggested), a required one is missing, or a value
+            has the wrong type or is out of range. The message names the parameter, the value and what is accepted.
+    """
+    fields = {f.name: f for f in dataclasses.fields(schema)}
+    hints = typing.get_type_hints(schema)
+    for name in values:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
+            raise ParameterError(f"unknown parameter {name!r}: {hint}")
+    checked = {name: _check(name, value, hints[name], fields[name].metadata) for name, value in values.items()}
+    for name, f in fields.items():
+        if name not in checked and f.default is dataclasses.MISSING:
+            raise ParameterError(f"parameter {name!r} is missing")
+    return schema(**checked)
+
+
+def _check(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Any:
+    """`value` as `kind`, within `rules`."""
+    if typing.get_origin(kind) is list:
+        if not isinstance(value, list | tuple):
+            raise _refusal(name, value, "a list such as [0.01, 0.1]")
+        (item,) = typing.get_args(kind)
+        return tuple(_check(f"{name}[{i}]", v, item, rules) for i, v in enumerate(value))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise _refusal(name, value, _accepted(kind, rules))
+    if kind in (int, float) and rules:
+        too_low = value <= rules["low"] if rules["above"] else value < rules["low"]
+        if not math.isfinite(value) or too_low or value > rules["high"]:
+            raise _refusal(name, value, _accepted(kind, rules))
+    if "options" in rules and value not in rules["options"]:
+        near = difflib.get_close_matches(value, rules["options"], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise _refusal(name, value, _accepted(kind, rules) + hint)
+    return value
+
+
+def _accepted(kind: type, rules: Mapping[str, Any]) -> str:
+    if "options" in rules:
+        return "one of " + ", ".join(rules["options"])
+    words = {int: "a whole number", float: "a number", str: "a word", bool: "True or False"}.get(kind, str(kind))
+    if "low" in rules:
+        words += f" {'above' if rules['above'] else 'from'} {rules['low']:g} {'up ' if rules['above'] else ''}to {rules['high']:g}"
+    return words
+
+
+def _refusal(name: str, value: Any, accepted: str) -> ParameterError:
+    hint = ""
+    if isinstance(value, str) and accepted.startswith(("a number", "a whole number")):
+        try:
+            hint = f" (a string that looks like a number: write {float(value)!r}, without quotes)"
+        except ValueError:
+            pass
+    return ParameterError(f"{name} = {value!r}: expected {accepted}{hint}")
+
+
+def from_notebook(schema: type[Schema]) -> Schema:
+    """The parameters of the running notebook, checked.
+
+    Looks through the cells that the kernel has executed: the last one that assigns annotated parameters of `schema`,
+    and every later one that papermill injected (its first line is ``# Parameters``).
+
+    Raises:
+        ParameterError: as `validate`, or when no parameters cell has been executed.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        raise ParameterError("from_notebook works inside a notebook; elsewhere call validate(schema, values)")
+    names = assigned_names(shell.user_ns["In"], {f.name for f in dataclasses.fields(schema)})
+    return validate(schema, {name: shell.user_ns[name] for name in names if name in shell.user_ns})
+
+
+def assigned_names(cells: Sequence[str], known: set[str]) -> list[str]:
+    """The names assigned by the last parameters cell in `cells` and by the cells injected after it.
+
+    A parameters cell consists of annotated assignments (``epochs: int = 15``), at least one to a name in `known`.
+    """
+    trees = [_assignments(source) for source in cells]
+    starts = [i for i, (_, annotated) in enumerate(trees) if annotated & known]
+    if not starts:
+        raise ParameterError("no parameters cell has been executed: run the notebook from its top")
+    start = starts[-1]
+    injected = [i for i in range(start + 1, len(cells)) if cells[i].lstrip().startswith("# Parameters")]
+    return list(dict.fromkeys(name for i in (start, *injected) for name in trees[i][0]))
+
+
+def _assignments(source: str) -> tuple[list[str], set[str]]:
+    """All names that a cell assigns at its top level, in order, and those of them that are annotated."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # a cell with IPython's own syntax holds no parameters
+        return [], set()
+    annotated = [n.target.id for n in body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+    plain = [t.id for n in body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+    return annotated + plain, set(annotated)
