@@ -10,6 +10,7 @@ import shutil
 import socket
 import tempfile
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -79,13 +80,20 @@ def have_mnist() -> bool:
 
 
 def _mnist(root: Path) -> tuple[Images, Images]:
-    from torchvision.datasets import MNIST  # takes a second to import
+    from torchvision.datasets.mnist import read_image_file, read_label_file  # takes a second to import
 
     if not have_mnist():
         _download(root)
-    _check_files(root / "MNIST" / "raw")
-    parts = (MNIST(str(root), train=train) for train in (True, False))
-    train, test = (Images(part.data, part.targets) for part in parts)
+    folder = root / "MNIST" / "raw"
+    _check_files(folder)
+    # Not through torchvision's MNIST, which would prefer a `processed` folder of its old versions to these files.
+    train, test = (
+        Images(
+            read_image_file(str(folder / f"{part}-images-idx3-ubyte")),
+            read_label_file(str(folder / f"{part}-labels-idx1-ubyte")),
+        )
+        for part in ("train", "t10k")
+    )
     return train, test
 
 
@@ -118,7 +126,7 @@ def _download(root: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for name in MNIST_FILES:
             os.replace(scratch / "MNIST" / "raw" / name, target / name)
-    except (OSError, RuntimeError) as error:  # DataError is a RuntimeError
+    except (OSError, RuntimeError, HTTPException) as error:  # DataError is a RuntimeError
         raise DataError(f"{advice}. The reason: {error}") from error
     finally:
         socket.setdefaulttimeout(timeout)

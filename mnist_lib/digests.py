@@ -89,7 +89,7 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     return [
         node
         for node in body
-        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str))
+        if not (isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str))
     ]
 
 
@@ -97,6 +97,8 @@ def _merged(values: list[ast.expr]) -> list[ast.expr]:
     """The parts of an f-string with adjacent constants joined, as newer Python versions give them."""
     merged: list[ast.expr] = []
     for value in values:
+        if isinstance(value, ast.Constant) and value.value == "":
+            continue  # Python 3.12 ends a nested format, as in f"{x:{width}}", with an empty constant
         if merged and isinstance(value, ast.Constant) and isinstance(merged[-1], ast.Constant):
             merged[-1] = ast.Constant(str(merged[-1].value) + str(value.value))
         else:

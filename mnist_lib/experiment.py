@@ -7,23 +7,30 @@ Published records lie in ``book/records/<experiment>/``. Runs with other paramet
 import dataclasses
 import difflib
 import json
+import math
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 import safetensors.torch
 import torch
+from torch import nn
 
-from mnist_lib import augmentation, data, models, records, training
+from mnist_lib import augmentation, data, environment, models, records, training
 from mnist_lib.digests import bytes_digest, definition_digest, files_digest, text_digest
-from mnist_lib.parameters import ParameterError, TrainingConfig
+from mnist_lib.environment import resolve_device
+from mnist_lib.parameters import (
+    ComparisonParameters,
+    NotebookParameters,
+    ParameterError,
+    TrainingConfig,
+    notebook_parameters,
+    validate,
+)
 from mnist_lib.records import Record, RecordError
 
 NETWORKS = models.NETWORKS
@@ -48,6 +55,10 @@ class Experiment:
             near = difflib.get_close_matches(self.config.network, NETWORKS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ParameterError(f"network = {self.config.network!r}: expected one of {', '.join(NETWORKS)}{hint}")
+
+    def network(self) -> nn.Module:
+        """The untrained network."""
+        return NETWORKS[self.config.network]()
 
     @property
     def digests(self) -> dict[str, str]:
@@ -81,6 +92,52 @@ class Experiment:
         return reasons + [{"code": "the training code changed", "data": "the data changed"}[kind] for kind in changed]
 
 
+def of_notebook(name: str) -> NotebookParameters:
+    """The published parameters of the notebook ``notebooks/<name>.ipynb``.
+
+    Raises:
+        ParameterError: there is no such notebook, or its parameters are not accepted.
+    """
+    path = root() / "notebooks" / f"{name}.ipynb"
+    if not path.exists():
+        known = sorted(p.stem for p in path.parent.glob("*.ipynb"))
+        near = difflib.get_close_matches(name, known, n=1)
+        raise ParameterError(f"there is no notebook {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return validate(NotebookParameters, notebook_parameters(path))
+
+
+def study(parameters: NotebookParameters) -> Experiment:
+    """The experiment that a notebook is about.
+
+    Raises:
+        ParameterError: the network is unknown, or the device is not there.
+    """
+    resolve_device(parameters.device)
+    return Experiment(parameters.name, parameters.recipe)
+
+
+def at_equal_effort(name: str, parameters: NotebookParameters | ComparisonParameters) -> Experiment:
+    """The recipe of another notebook, on the same data and for as many epochs as `parameters` say."""
+    effort = {key: getattr(parameters, key) for key in ("dataset", "epochs", "evaluate_on")}
+    return Experiment(name, dataclasses.replace(of_notebook(name).recipe, **effort))
+
+
+def baseline(parameters: NotebookParameters) -> Experiment | None:
+    """The experiment that a notebook compares with, at equal effort."""
+    return None if parameters.baseline == "none" else at_equal_effort(parameters.baseline, parameters)
+
+
+def candidates(parameters: NotebookParameters) -> dict[float, Experiment]:
+    """One experiment for each candidate learning rate, judged on the validation split."""
+    return {
+        rate: Experiment(
+            f"{parameters.name}/learning_rate_{rate:g}",
+            dataclasses.replace(parameters.recipe, learning_rate=rate, evaluate_on="validation"),
+        )
+        for rate in parameters.learning_rates
+    }
+
+
 def root() -> Path:
     """Where the notebooks and the published records are: the checkout, or the copy inside an installed package."""
     package = Path(__file__).parent
@@ -98,29 +155,11 @@ def runs_directory() -> Path:
     return Path(os.environ.get("MNIST_LIB_RUNS") or platformdirs.user_cache_path("mnist_lib") / "runs")
 
 
-def resolve_device(name: str) -> torch.device:
-    """The torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:<k>`` or ``mps``.
-
-    Raises:
-        ParameterError: no such device here.
-    """
-    if torch.cuda.is_available():
-        auto = "cuda"
-    else:
-        auto = "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if name == "auto":
-        return torch.device(auto)
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdecimal()):
-        raise ParameterError(f"device = {name!r}: expected auto, cpu, cuda, cuda:<number> or mps")
-    there = {
-        "cpu": not index,
-        "cuda": torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available() and not index,
-    }
-    if not there[kind]:
-        raise ParameterError(f"device = {name!r}: there is no such device on this machine; auto would use {auto}")
-    return torch.device(name)
+def compared(parameters: ComparisonParameters, report: Report | None = None) -> dict[str, list[Record]]:
+    """The runs of several notebooks at equal effort: of each, its published number of seeds, or fewer if asked for."""
+    studies = {name: at_equal_effort(name, parameters) for name in parameters.experiments}
+    seeds = {name: min(parameters.seeds, of_notebook(name).seeds) for name in studies}
+    return {name: runs(study, seeds[name], parameters.device, report) for name, study in studies.items()}
 
 
 def find(experiment: Experiment, seed: int) -> Record | None:
@@ -165,15 +204,21 @@ def train(
     while len(epochs) < config.epochs:
         start = time.perf_counter()
         try:
-            epochs.append(trainer.train_epoch())
+            epoch = trainer.train_epoch()
+            if not math.isfinite(epoch.test_loss):  # the last step may break the weights and not its own loss
+                raise training.DivergenceError(
+                    f"the loss on the evaluation images became {epoch.test_loss} after epoch {len(epochs) + 1}; "
+                    f"the run stopped there. Try a smaller learning_rate (it was {config.learning_rate:g})"
+                )
         except training.DivergenceError:
             checkpoint.unlink(missing_ok=True)
             raise
+        epochs.append(epoch)
         seconds.append(round(time.perf_counter() - start, 3))
         if len(epochs) < config.epochs:
             _save(trainer, checkpoint, experiment, epochs, seconds)
         if report is not None:
-            report(experiment, seed, epochs[-1], len(epochs), seconds[-1])
+            report(experiment, seed, epoch, len(epochs), seconds[-1])
 
     predictions = trainer.evaluate()[1].cpu()
     wrong = (predictions != test_images.labels).nonzero().flatten()
@@ -191,7 +236,7 @@ def train(
         first_losses=trainer.first_losses,
         misclassified=torch.stack([wrong, test_images.labels[wrong], predictions[wrong]], 1).tolist(),
         weights_digest=bytes_digest(weights),
-        environment=_environment(device) | {"epoch_seconds": seconds},
+        environment=environment.describe(device) | {"epoch_seconds": seconds},
     )
     records.write(record, weights, folder)
     checkpoint.unlink(missing_ok=True)
@@ -205,60 +250,38 @@ def _identity(experiment: Experiment) -> dict[str, Any]:
 def _save(
     trainer: training.Trainer, path: Path, experiment: Experiment, epochs: list[training.Epoch], seconds: list[float]
 ) -> None:
-    progress = _identity(experiment) | {
-        "epochs": [dataclasses.asdict(e) for e in epochs],
-        "seconds": seconds,
-        "first_losses": trainer.first_losses,
-    }
-    records.write_atomically(path, safetensors.torch.save(trainer.state(), {"progress": json.dumps(progress)}))
+    progress = json.dumps(
+        _identity(experiment)
+        | {
+            "epochs": [dataclasses.asdict(e) for e in epochs],
+            "seconds": seconds,
+            "first_losses": trainer.first_losses,
+        }
+    )
+    state = trainer.state()
+    metadata = {"progress": progress, "digest": _checkpoint_digest(progress, state)}
+    records.write_atomically(path, safetensors.torch.save(state, metadata))
 
 
-def _resume(
-    trainer: training.Trainer, path: Path, experiment: Experiment
-) -> tuple[list[training.Epoch], list[float]]:
+def _checkpoint_digest(progress: str, state: dict[str, torch.Tensor]) -> str:
+    """Safetensors has no checksum: a damaged number would go unseen into the rest of the run."""
+    return text_digest(progress, bytes_digest(safetensors.torch.save(state)))
+
+
+def _resume(trainer: training.Trainer, path: Path, experiment: Experiment) -> tuple[list[training.Epoch], list[float]]:
     """Restore `trainer` from its checkpoint, if there is one of this very run; returns the epochs done."""
     if not path.exists():
         return [], []
     try:
         with safetensors.safe_open(str(path), "pt") as file:
-            progress = json.loads(file.metadata()["progress"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
+            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+        progress = json.loads(metadata["progress"])
+        if metadata["digest"] != _checkpoint_digest(metadata["progress"], tensors):
+            raise ValueError("its content does not have its digest")
+    except (safetensors.SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
         raise RecordError(f"{path}: damaged checkpoint ({error}); delete it to start the run anew") from error
     if {key: progress[key] for key in ("parameters", "digests")} != json.loads(json.dumps(_identity(experiment))):
         return [], []
     epochs = [training.Epoch(**entry) for entry in progress["epochs"]]
     trainer.restore(tensors, len(epochs), progress["first_losses"])
     return epochs, progress["seconds"]
-
-
-def _environment(device: torch.device) -> dict[str, Any]:
-    """Where a run took place. It is shown, and does not decide whether a record is valid."""
-    names = {"cpu": _processor, "cuda": lambda: torch.cuda.get_device_name(device), "mps": platform.processor}
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": device.type,
-        "device_name": names[device.type](),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "commit": _commit(),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that the library runs from, if it does."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -46,7 +46,7 @@ def lenet() -> nn.Sequential:
 
 
 def skeleton() -> nn.Sequential:
-    """A fully convolutional network: two blocks that widen, each narrowed again by a 1×1 convolution. 10,790 parameters."""
+    """A fully convolutional network: two blocks that widen, each narrowed by a 1×1 convolution. 10,790 parameters."""
     return nn.Sequential(
         *conv_relu(1, 10),  # 10 × 26 × 26
         *conv_relu(10, 10),  # 10 × 24 × 24

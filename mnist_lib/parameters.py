@@ -8,10 +8,12 @@ reads which names were assigned and refuses unknown names, wrong types and value
 import ast
 import dataclasses
 import difflib
+import json
 import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 Schema = TypeVar("Schema")
@@ -57,10 +59,12 @@ class TrainingConfig:
 class NotebookParameters(TrainingConfig):
     """What an iteration's notebook accepts: the recipe, and how much of it to run on what.
 
-    `seeds` counts runs (seeds 0 to ``seeds - 1``). `baseline` names the notebook to compare with, or ``none``.
-    `learning_rates` are candidates that are compared on the validation split, with `candidate_seeds` runs each.
+    `name` names the published records. `seeds` counts runs (seeds 0 to ``seeds - 1``). `baseline` names the notebook
+    to compare with, or ``none``. `learning_rates` are candidates that are compared on the validation split, with
+    `candidate_seeds` runs each.
     """
 
+    name: str
     seeds: int = bounded(5, low=1, high=1000)
     device: str = "auto"
     baseline: str = "none"
@@ -71,6 +75,18 @@ class NotebookParameters(TrainingConfig):
     def recipe(self) -> TrainingConfig:
         """The part that decides the result."""
         return TrainingConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(TrainingConfig)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonParameters:
+    """What a notebook that compares experiments accepts: which ones, on what data, and how much of each."""
+
+    experiments: list[str]
+    dataset: str = choice("mnist", options=("mnist", "digits"))
+    evaluate_on: str = choice("test", options=("test", "validation"))
+    epochs: int = bounded(15, low=1, high=1000)
+    seeds: int = bounded(5, low=1, high=1000)
+    device: str = "auto"
 
 
 def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
@@ -101,19 +117,17 @@ def _check(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Any:
             raise _refusal(name, value, "a list such as [0.01, 0.1]")
         (item,) = typing.get_args(kind)
         return tuple(_check(f"{name}[{i}]", v, item, rules) for i, v in enumerate(value))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
+    if type(value) is not kind and not (kind is float and type(value) is int):
         raise _refusal(name, value, _accepted(kind, rules))
     if kind in (int, float) and rules:
-        too_low = value <= rules["low"] if rules["above"] else value < rules["low"]
-        if not math.isfinite(value) or too_low or value > rules["high"]:
+        high_enough = value > rules["low"] if rules["above"] else value >= rules["low"]
+        if not (high_enough and value <= rules["high"]):  # NaN is neither
             raise _refusal(name, value, _accepted(kind, rules))
     if "options" in rules and value not in rules["options"]:
         near = difflib.get_close_matches(value, rules["options"], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise _refusal(name, value, _accepted(kind, rules) + hint)
-    return value
+    return float(value) if kind is float else value
 
 
 def _accepted(kind: type, rules: Mapping[str, Any]) -> str:
@@ -121,17 +135,21 @@ def _accepted(kind: type, rules: Mapping[str, Any]) -> str:
         return "one of " + ", ".join(rules["options"])
     words = {int: "a whole number", float: "a number", str: "a word", bool: "True or False"}.get(kind, str(kind))
     if "low" in rules:
-        words += f" {'above' if rules['above'] else 'from'} {rules['low']:g} {'up ' if rules['above'] else ''}to {rules['high']:g}"
-    return words
+        words += " above {low:g} up to {high:g}" if rules["above"] else " from {low:g} to {high:g}"
+    return words.format(**rules)
 
 
 def _refusal(name: str, value: Any, accepted: str) -> ParameterError:
     hint = ""
     if isinstance(value, str) and accepted.startswith(("a number", "a whole number")):
+        whole = accepted.startswith("a whole number")
         try:
-            hint = f" (a string that looks like a number: write {float(value)!r}, without quotes)"
+            number = float(value)
         except ValueError:
-            pass
+            number = math.nan
+        if math.isfinite(number) and (number.is_integer() or not whole):
+            number = int(number) if whole else number
+            hint = f" (a string that looks like a number: write {number!r}, without quotes)"
     return ParameterError(f"{name} = {value!r}: expected {accepted}{hint}")
 
 
@@ -149,8 +167,27 @@ def from_notebook(schema: type[Schema]) -> Schema:
     shell = get_ipython()
     if shell is None:
         raise ParameterError("from_notebook works inside a notebook; elsewhere call validate(schema, values)")
-    names = assigned_names(shell.user_ns["In"], {f.name for f in dataclasses.fields(schema)})
+    # Not `In`, which a parameter of that name would replace.
+    cells = shell.history_manager.input_hist_parsed
+    names = assigned_names(cells, {f.name for f in dataclasses.fields(schema)})
     return validate(schema, {name: shell.user_ns[name] for name in names if name in shell.user_ns})
+
+
+def notebook_parameters(path: Path) -> dict[str, Any]:
+    """The values that the ``parameters`` cell of the notebook at `path` assigns; the notebook is not executed.
+
+    Raises:
+        ParameterError: there is no such cell, or a value is not a literal.
+    """
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    sources = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", ())]
+    if len(sources) != 1:
+        raise ParameterError(f"{path.name}: one cell must have the tag `parameters`, {len(sources)} have it")
+    try:
+        nodes = [node for node in ast.parse(sources[0]).body if isinstance(node, ast.AnnAssign)]
+        return {ast.unparse(node.target): ast.literal_eval(node.value) for node in nodes}
+    except (SyntaxError, ValueError) as error:
+        raise ParameterError(f"{path.name}: the parameters cell must hold literals only: {error}") from error
 
 
 def assigned_names(cells: Sequence[str], known: set[str]) -> list[str]:
@@ -163,7 +200,7 @@ def assigned_names(cells: Sequence[str], known: set[str]) -> list[str]:
     if not starts:
         raise ParameterError("no parameters cell has been executed: run the notebook from its top")
     start = starts[-1]
-    injected = [i for i in range(start + 1, len(cells)) if cells[i].lstrip().startswith("# Parameters")]
+    injected = [i for i in range(start + 1, len(cells)) if cells[i].lstrip().split("\n")[0].rstrip() == "# Parameters"]
     return list(dict.fromkeys(name for i in (start, *injected) for name in trees[i][0]))
 
 

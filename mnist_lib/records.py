@@ -77,13 +77,18 @@ def write(record: Record, weights: bytes, folder: Path) -> Path:
     """Write a record and its weights (safetensors, serialized); returns the record's path.
 
     Raises:
-        RecordError: the folder cannot be written; what was there before is untouched.
+        RecordError: the folder cannot be written, the weights are not the record's, or a number in the record is NaN
+            or infinite; what was there before is untouched.
     """
     path = record_path(folder, record.seed)
     if record.weights_digest != bytes_digest(weights):
         raise RecordError(f"{path}: the weights are not those that the record was made with")
+    try:
+        text = to_json(record)
+    except ValueError as error:  # before anything is written
+        raise RecordError(f"{path}: not written, because it holds a number that JSON cannot: {error}") from error
     write_atomically(weights_path(path), weights)
-    write_atomically(path, to_json(record).encode())
+    write_atomically(path, text.encode())
     return path
 
 
@@ -133,6 +138,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.chmod(scratch, 0o644)
         os.replace(scratch, path)
     except OSError as error:
-        if scratch is not None and os.path.exists(scratch):
-            os.unlink(scratch)
         raise RecordError(f"{path} could not be written: {error}") from error
+    finally:
+        if scratch is not None and os.path.exists(scratch):  # not replaced: an error, or Ctrl-C
+            os.unlink(scratch)

@@ -1,0 +1,91 @@
+"""Compiling the book: always from nothing, because incremental builds miss changes, and only if a source changed."""
+
+import base64
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from urllib.parse import urlparse
+
+import yaml
+
+from mnist_lib.digests import bytes_digest, text_digest
+from mnist_lib.experiment import root
+from mnist_lib.records import write_atomically
+
+SOURCES = ("_config.yml", "requirements.lock", "book", "notebooks", "mnist_lib")
+REHEARSAL = "Made with the embedded digits of scikit-learn, not with MNIST: a rehearsal."
+
+
+def build(quick: bool = False) -> int:
+    """Compile the book into ``_build/html``, or the rehearsal into ``_build/quick/html``; returns the exit code.
+
+    Warnings are errors. The digest of the sources lies beside the result; if it is the same, nothing is done.
+    """
+    source = root() / "_build" / "quick" if quick else root()
+    target = root() / "_build" / ("quick/html" if quick else "html")
+    stamp, digest = target / ".sources", _sources_digest(source)
+    if stamp.exists() and stamp.read_text() == digest:
+        print(f"the book is current: {target / 'index.html'}")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="mnist-lib-book-") as scratch:
+        command = [sys.executable, "-m", "jupyter_book", "build", str(source), "--path-output", scratch]
+        command += ["--config", str(source / "_config.yml"), "--toc", str(source / "book" / "_toc.yml")]
+        code = subprocess.run([*command, "-W", "-n", "--keep-going"], cwd=source).returncode
+        if code:
+            print("the book was not built; the last good one, if any, is untouched", file=sys.stderr)
+            return code
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(Path(scratch) / "_build" / "html", target)
+    write_atomically(stamp, digest.encode())
+    print(f"built {target / 'index.html'}")
+    return 0
+
+
+def prepare_quick() -> Path:
+    """Make ``_build/quick`` anew with the prose pages and a banner on every page; returns its path."""
+    target = root() / "_build" / "quick"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(root() / "book", target / "book", ignore=shutil.ignore_patterns("records"))
+    settings = yaml.safe_load((root() / "_config.yml").read_text("utf-8"))
+    settings.setdefault("html", {})["announcement"] = REHEARSAL
+    (target / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
+    return target
+
+
+def save_picture() -> None:
+    """Keep the picture of the introduction as a file, for the README."""
+    cells = json.loads((root() / "notebooks" / "introduction.ipynb").read_text("utf-8"))["cells"]
+    outputs = (output for cell in cells for output in cell.get("outputs", ()))
+    pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", ())]
+    target = root() / "book" / "images" / "results.png"
+    content = base64.b64decode("".join(pictures[0]))
+    if not target.exists() or target.read_bytes() != content:
+        write_atomically(target, content)
+
+
+def copy_address() -> list[Path]:
+    """Write the public address of pyproject.toml over the one in the files that spell it out; returns those changed."""
+    settings = yaml.safe_load((root() / "_config.yml").read_text("utf-8"))
+    project = tomllib.loads((root() / "pyproject.toml").read_text("utf-8"))["project"]
+    old, new = (urlparse(url).path.strip("/") for url in (settings["repository"]["url"], project["urls"]["Repository"]))
+    files = [root() / name for name in ("_config.yml", "CITATION.cff", "README.md")]
+    changed = []
+    for path in [*files, *sorted((root() / "notebooks").glob("*.ipynb")), *sorted((root() / "book").glob("*.md"))]:
+        text = path.read_text("utf-8")
+        if old != new and old in text:
+            write_atomically(path, text.replace(old, new).encode())
+            changed.append(path)
+    return changed
+
+
+def _sources_digest(source: Path) -> str:
+    """The digest of every file that the book is compiled from, records aside: pages read them through notebooks."""
+    roots = [source / name for name in SOURCES]
+    files = [file for each in roots for file in ([each] if each.is_file() else sorted(each.rglob("*")))]
+    kept = [f for f in files if f.is_file() and "records" not in f.parts and "__pycache__" not in f.parts]
+    return text_digest(*(f"{file.relative_to(source)} {bytes_digest(file.read_bytes())}" for file in kept))

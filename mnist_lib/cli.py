@@ -1,0 +1,166 @@
+"""The command line: ``mnist-lib status | train | run | quick | book | clean | address``."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+# Heavy modules are imported by the commands that need them, so that --help and --version answer at once.
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except KeyboardInterrupt:
+        print("interrupted; finished runs and epochs are kept, the same command continues", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError) as error:  # the library's own errors derive from these
+        if os.environ.get("MNIST_LIB_TRACEBACK"):
+            raise
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mnist-lib", description="Make and check the report's records, pages and book."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=function)
+        return added
+
+    pattern = {"nargs": "?", "default": "*", "help": "a notebook's name or a pattern such as 'iteration_*'"}
+    added = command("status", _status, "Say which records and notebooks are stale, and why.")
+    added.add_argument("pattern", **pattern)
+
+    added = command("train", _train, "Train published records that are missing or stale.")
+    added.add_argument("pattern", **pattern)
+    added.add_argument("--seeds", type=_seeds, help="such as 0-9 or 0,3,5 (default: as many as the notebook says)")
+    added.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
+    added.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
+
+    added = command("run", _run, "Train what records are missing, then execute the stale notebooks through papermill.")
+    added.add_argument("pattern", **pattern)
+    added.add_argument("--force", action="store_true", help="execute notebooks that are not stale, too")
+    added.add_argument("--device", default="auto", help="where to train")
+    added.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+
+    added = command("quick", _quick, "Execute all notebooks on the embedded digits into _build/quick.")
+    added.add_argument("pattern", **pattern)
+    added.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+
+    added = command("book", _book, "Compile the book, from nothing, if any of its sources changed.")
+    added.add_argument("--quick", action="store_true", help="compile the rehearsal made by `mnist-lib quick`")
+
+    added = command("clean", _clean, "Strip execution times and other chance from notebooks.")
+    added.add_argument("files", nargs="+", type=Path)
+
+    command("address", _address, "Copy the public address in pyproject.toml to the files that spell it out.")
+    return parser
+
+
+def _seeds(text: str) -> list[int]:
+    """``0-3,7`` as ``[0, 1, 2, 3, 7]``."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdecimal() or (last and not last.isdecimal()):
+            raise argparse.ArgumentTypeError(f"{text!r}: write seeds as 0-9 or 0,3,5")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def _status(options: argparse.Namespace) -> int:
+    from mnist_lib import notebooks
+
+    count = 0
+    for path in notebooks.find(options.pattern):
+        runs = notebooks.missing_runs(path)
+        lines = [f"record {study.name} seed {seed}: {why}" for study, seed, why in runs]
+        lines += [f"outputs: {why}" for why in notebooks.stale(path)]
+        print(f"{path.stem}: {'current' if not lines else ''}")
+        for line in lines:
+            print(f"  {line}")
+        count += bool(lines)
+    print(f"{count} stale")
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from mnist_lib import notebooks, sweep
+    from mnist_lib.records import record_path
+
+    jobs = []
+    for path in notebooks.find(options.pattern):
+        if options.seeds is None:
+            jobs += [(study, seed) for study, seed, _ in notebooks.missing_runs(path)]
+        else:
+            jobs += sweep.missing([study for study, _ in notebooks.published_runs(path)[-1:]], options.seeds)
+    if not jobs:
+        print("every record asked for is there and current")
+        return 0
+    for study, seed in jobs:
+        print(f"to train: {study.name} seed {seed} -> {record_path(study.published, seed)}")
+    return sweep.train(jobs, options.device, options.workers)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from mnist_lib import book, notebooks, sweep
+
+    paths = notebooks.find(options.pattern)
+    jobs = [(study, seed) for path in paths for study, seed, _ in notebooks.missing_runs(path)]
+    if jobs:
+        print(f"{len(jobs)} runs have no current record and are trained first; interrupting is safe")
+        if code := sweep.train(jobs, options.device, options.workers):
+            return code
+    stale = [path for path in paths if options.force or notebooks.stale(path)]
+    failures = sweep.execute(notebooks.execute, [(path, path) for path in stale], options.workers)
+    book.save_picture()
+    return failures
+
+
+def _quick(options: argparse.Namespace) -> int:
+    from mnist_lib import book, notebooks, sweep
+
+    target = book.prepare_quick()
+    os.environ["MNIST_LIB_RUNS"] = str(target / "runs")
+    jobs = [(path, target / "notebooks" / path.name) for path in notebooks.find(options.pattern)]
+    return sweep.execute(notebooks.quick, jobs, options.workers)
+
+
+def _book(options: argparse.Namespace) -> int:
+    from mnist_lib import book
+
+    return book.build(quick=options.quick)
+
+
+def _clean(options: argparse.Namespace) -> int:
+    import nbformat
+
+    from mnist_lib import notebooks
+
+    for path in options.files:
+        notebook = nbformat.read(path, as_version=4)
+        notebooks.clean(notebook)
+        text = notebooks.to_text(notebook)
+        if text != path.read_text("utf-8"):
+            path.write_text(text, "utf-8")
+            print(f"cleaned {path}")
+    return 0
+
+
+def _address(_: argparse.Namespace) -> int:
+    from mnist_lib import book
+
+    for path in book.copy_address():
+        print(f"changed {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

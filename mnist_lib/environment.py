@@ -1,0 +1,68 @@
+"""The machine a run takes place on: choosing the device, and describing where a record was made."""
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mnist_lib.parameters import ParameterError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:<k>`` or ``mps``.
+
+    Raises:
+        ParameterError: no such device here.
+    """
+    if torch.cuda.is_available():
+        auto = "cuda"
+    else:
+        auto = "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, colon, index = name.partition(":")
+    if name == "auto":
+        return torch.device(auto)
+    if kind not in ("cpu", "cuda", "mps") or (colon and not (index.isascii() and index.isdecimal())):
+        raise ParameterError(f"device = {name!r}: expected auto, cpu, cuda, cuda:<number> or mps")
+    there = {
+        "cpu": not index,
+        "cuda": torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available() and not index,
+    }
+    if not there[kind]:
+        raise ParameterError(f"device = {name!r}: there is no such device on this machine; auto would use {auto}")
+    return torch.device(name)
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Where a run took place. It is shown, and does not decide whether a record is valid."""
+    names = {"cpu": _processor, "cuda": lambda: torch.cuda.get_device_name(device), "mps": platform.processor}
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device.type,
+        "device_name": names[device.type](),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that the library runs from, if it does."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,219 @@
+"""The report's figures. Each comes with a sentence, written from its data, for readers who cannot see it."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mnist_lib.records import Record
+from mnist_lib.statistics import Interval
+
+# Okabe and Ito's colours, which readers with any colour vision can tell apart.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6E6E6E"
+DOTS_PER_INCH = 150
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure and what it shows in words; Jupyter displays it as a PNG with that alternative text."""
+
+    figure: Figure
+    alt: str
+
+    def png(self) -> bytes:
+        """The figure as a PNG file; the same figure gives the same bytes."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+        return buffer.getvalue()
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
+        png = base64.b64encode(self.png()).decode()
+        width = round(self.figure.get_figwidth() * 96)
+        return {"image/png": png, "text/plain": self.alt}, {"image/png": {"alt": self.alt, "width": width}}
+
+
+def _axes(rows: int = 1, columns: int = 1, size: tuple[float, float] = (8.0, 3.4)) -> tuple[Figure, np.ndarray]:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def curves(runs: Sequence[Record], target: float | None = None) -> Picture:
+    """Loss and accuracy over the epochs: the mean over seeds, and the range from the lowest to the highest seed."""
+    figure, ((left, right),) = _axes(1, 2)
+    losses = {name: np.array([run.history[f"{name}_loss"] for run in runs]) for name in ("train", "test")}
+    accuracies = {
+        "train": np.array([run.train_accuracy for run in runs]),
+        "test": np.array([run.test_accuracy for run in runs]),
+    }
+    for name, colour, line in (("train", BLUE, "--"), ("test", ORANGE, "-")):
+        _band(left, losses[name], colour, line, name)
+        _band(right, accuracies[name], colour, line, name)
+    left.set(xlabel="epoch", ylabel="mean cross-entropy per image", title="Loss", yscale="log")
+    low = min(np.sort(values.mean(0))[min(1, values.shape[1] - 1)] for values in accuracies.values())
+    right.set(xlabel="epoch", ylabel="correct, %", title="Accuracy", ylim=(min(low, 99) - 0.1, 100.05))
+    if target is not None:
+        right.axhline(target, color=GREY, linewidth=1, linestyle=":", label=f"{target:.2f} %")
+    right.legend(loc="lower right")
+    left.legend()
+    train, test = (accuracies[name].mean(0) for name in ("train", "test"))
+    alt = (
+        f"Loss and accuracy over {len(test)} epochs, mean and range of {len(runs)} seeds. The mean test accuracy goes "
+        f"from {test[0]:.2f} % after the first epoch to {test[-1]:.2f} % after the last, where the training accuracy is "
+        f"{train[-1]:.2f} %."
+    )
+    return Picture(figure, alt)
+
+
+def _band(axes: Axes, values: np.ndarray, colour: str, line: str, name: str) -> None:
+    """Mean of `values`, shape (seeds, epochs), as a line, and their range as a band."""
+    epochs = np.arange(1, values.shape[1] + 1)
+    label = {"train": "training images", "test": "test images"}[name]
+    axes.plot(epochs, values.mean(0), line, color=colour, label=label, marker="." if len(epochs) < 4 else None)
+    axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def confusion_matrix(runs: Sequence[Record]) -> Picture:
+    """Which digit is taken for which, counted over all seeds; the diagonal, which would drown the rest, is left out."""
+    counts = np.zeros((10, 10), dtype=int)
+    for run in runs:
+        for _, label, prediction in run.misclassified:
+            counts[label, prediction] += 1
+    figure, ((axes,),) = _axes(size=(5.6, 4.8))
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    image = axes.imshow(counts, cmap="Blues")
+    for label, prediction in zip(*counts.nonzero(), strict=True):
+        count = counts[label, prediction]
+        colour = "white" if count > counts.max() / 2 else "black"
+        axes.text(prediction, label, count, ha="center", va="center", color=colour, fontsize=8)
+    axes.set(xticks=range(10), yticks=range(10), xlabel="predicted digit", ylabel="true digit")
+    axes.set_title(f"Mistakes of {len(runs)} {'run' if len(runs) == 1 else 'runs'}")
+    figure.colorbar(image, ax=axes, label="images")
+    label, prediction = np.unravel_index(counts.argmax(), counts.shape)
+    alt = (
+        f"Confusion matrix of the {counts.sum()} mistakes of {len(runs)} runs. The most frequent: "
+        f"{label} taken for {prediction}, {counts.max()} times."
+    )
+    return Picture(figure, alt)
+
+
+def misclassified(runs: Sequence[Record], images: np.ndarray | None, most: int = 24) -> Picture:
+    """The images that most runs get wrong.
+
+    Arguments:
+        runs: the records; their `misclassified` lists say what was predicted.
+        images: the evaluation images, shape ``(n, 28, 28)``; without them, empty frames are drawn.
+        most: how many images at most.
+    """
+    labels = {index: label for run in runs for index, label, _ in run.misclassified}
+    wrong = Counter(index for run in runs for index, _, _ in run.misclassified)
+    chosen = sorted(wrong, key=lambda index: (-wrong[index], index))[:most]
+    columns = 8
+    rows = max(1, -(-len(chosen) // columns))
+    figure, grid = _axes(rows, columns, size=(8.0, 1.35 * rows))
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for index, axes in zip(chosen, grid.flat, strict=False):
+        predictions = Counter(p for run in runs for i, _, p in run.misclassified if i == index)
+        axes.imshow(np.zeros((28, 28)) if images is None else images[index], cmap="gray_r", vmin=0, vmax=255)
+        taken = ", ".join(str(p) for p, _ in predictions.most_common(2))
+        axes.set_title(f"{labels[index]} → {taken}\n{wrong[index]} of {len(runs)}", fontsize=8)
+    every = sum(count == len(runs) for count in wrong.values())
+    alt = (
+        f"The {len(chosen)} images that most of the {len(runs)} runs get wrong, each with its label, what it was taken "
+        f"for and by how many runs. {every} images are wrong in every run, {len(wrong)} in at least one."
+    )
+    return Picture(figure, alt)
+
+
+def candidates(accuracies: Mapping[float, Sequence[float]], chosen: float) -> Picture:
+    """Validation accuracy of each candidate learning rate: every seed as a dot, their mean as a bar."""
+    figure, ((axes,),) = _axes(size=(6.4, 3.2))
+    means = {rate: float(np.mean(values)) for rate, values in accuracies.items()}
+    for rate, values in accuracies.items():
+        colour = ORANGE if rate == chosen else BLUE
+        axes.plot([rate] * len(values), values, "s" if rate == chosen else "o", color=colour, alpha=0.8)
+        axes.plot([rate], [means[rate]], "_", color=colour, markersize=28, markeredgewidth=2)
+    axes.set(xscale="log", xlabel="peak learning rate", ylabel="correct, % of validation images")
+    axes.set_xticks(list(means), [f"{rate:g}" for rate in means])
+    axes.minorticks_off()
+    words = ", ".join(f"{rate:g}: {mean:.2f} %" for rate, mean in means.items())
+    best = max(means, key=means.__getitem__)
+    return Picture(figure, f"Mean validation accuracy for each peak learning rate ({words}). The highest: {best:g}.")
+
+
+def parameters_and_accuracy(
+    names: Sequence[str], parameters: Sequence[int], accuracies: Sequence[Interval], target: float
+) -> Picture:
+    """Every network as a point: how many parameters it has, and its mean accuracy with the 95 % interval."""
+    figure, ((axes,),) = _axes(size=(8.0, 4.2))
+    positions = _spread(parameters)
+    for number, (x, accuracy) in enumerate(zip(positions, accuracies, strict=True), 1):
+        reaches = accuracy.low > target
+        colour = GREEN if reaches else BLUE
+        if not np.isnan(accuracy.low):
+            axes.vlines(x, accuracy.low, accuracy.high, color=colour, linewidth=2)
+        axes.plot([x], [accuracy.center], "s" if reaches else "o", color=colour)
+        axes.annotate(str(number), (x, accuracy.center), xytext=(5, 3), textcoords="offset points", color=colour)
+    axes.axhline(target, color=GREY, linestyle=":", linewidth=1)
+    axes.axvline(20_000, color=GREY, linestyle=":", linewidth=1)
+    axes.set(xscale="log", xlabel="parameters", ylabel="mean test accuracy after the last epoch, %")
+    ticks = [5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 400_000]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.annotate(
+        "20,000 parameters", (20_000, axes.get_ylim()[0]), xytext=(4, 4), textcoords="offset points", fontsize=8
+    )
+    axes.annotate(
+        f"{target:.2f} %", (axes.get_xlim()[1], target), xytext=(-44, 4), textcoords="offset points", fontsize=8
+    )
+    points = "; ".join(
+        f"{name}: {count:,} parameters, {accuracy.center:.2f} %"
+        for name, count, accuracy in zip(names, parameters, accuracies, strict=True)
+    )
+    return Picture(figure, f"Parameters against mean test accuracy. {points}.")
+
+
+def _spread(values: Sequence[int]) -> list[float]:
+    """Positions for equal values side by side, so that their intervals do not hide one another (3 % apart)."""
+    counts = Counter(values)
+    seen: Counter[int] = Counter()
+    positions = []
+    for value in values:
+        positions.append(value * 1.03 ** (seen[value] - (counts[value] - 1) / 2))
+        seen[value] += 1
+    return positions
+
+
+def steps(names: Sequence[str], differences: Sequence[Interval]) -> Picture:
+    """What each change brought: the difference from the iteration before, with its 95 % interval."""
+    figure, ((axes,),) = _axes(size=(8.0, 0.36 * len(names) + 1.0))
+    for row, difference in enumerate(differences):
+        sure = difference.low > 0 or difference.high < 0
+        colour = (GREEN if difference.center > 0 else ORANGE) if sure else GREY
+        if not np.isnan(difference.low):
+            axes.hlines(row, difference.low, difference.high, color=colour, linewidth=2)
+        axes.plot([difference.center], [row], "s" if sure else "o", color=colour)
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel="change of the mean test accuracy, percentage points")
+    words = "; ".join(f"{name}: {d.center:+.2f}" for name, d in zip(names, differences, strict=True))
+    return Picture(figure, f"Change of the mean test accuracy by each iteration, in percentage points. {words}.")

@@ -1,0 +1,209 @@
+"""Notebooks as published results: executed by papermill, cleaned, and stale when what they show has changed.
+
+A notebook's outputs carry digests of what produced them, in its metadata: its code cells, the modules of the library
+that it imports, and the records that it reads. They decide what is stale; modification times never do.
+"""
+
+import ast
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from mnist_lib import experiment, models, records
+from mnist_lib.digests import bytes_digest, canonical, definition_digest, files_digest, text_digest
+from mnist_lib.experiment import Experiment
+from mnist_lib.parameters import NotebookParameters, ParameterError, notebook_parameters, validate
+
+QUICK = {"dataset": "digits", "epochs": 2, "seeds": 2, "candidate_seeds": 1}
+"""The parameters of the rehearsal on the embedded data."""
+
+KEPT_METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+
+
+def find(pattern: str = "*") -> list[Path]:
+    """The notebooks whose name matches `pattern` (a glob, a name, or a path), in order.
+
+    Raises:
+        ParameterError: none matches.
+    """
+    folder = experiment.root() / "notebooks"
+    found = sorted(folder.glob(f"{Path(pattern).name.removesuffix('.ipynb')}.ipynb"))
+    if not found:
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.ipynb")))
+        raise ParameterError(f"no notebook matches {pattern!r}; there are: {known}")
+    return found
+
+
+def published_runs(path: Path) -> list[tuple[Experiment, int]]:
+    """The experiments whose records a notebook makes, with how many seeds each; none for a notebook that only reads."""
+    values = notebook_parameters(path)
+    if "network" not in values:
+        return []
+    parameters = validate(NotebookParameters, values)
+    trials = experiment.candidates(parameters).values()
+    return [(study, parameters.candidate_seeds) for study in trials] + [
+        (experiment.study(parameters), parameters.seeds)
+    ]
+
+
+def read_runs(path: Path) -> list[tuple[Experiment, int]]:
+    """The experiments whose records a notebook shows: its own, its baseline's, or those that it lists."""
+    values = notebook_parameters(path)
+    names = [*values.get("experiments", ()), values.get("baseline", "none")]
+    others = [run for name in names if name != "none" for run in published_runs(find(name)[0])[-1:]]
+    return published_runs(path) + others
+
+
+def missing_runs(path: Path) -> list[tuple[Experiment, int, str]]:
+    """The runs that a notebook publishes and that have no valid record: experiment, seed and why."""
+    missing = []
+    for study, seeds in published_runs(path):
+        for seed in range(seeds):
+            file = records.record_path(study.published, seed)
+            reasons = study.differences(records.read(file)) if file.exists() else ["there is no record"]
+            if reasons:
+                missing.append((study, seed, "; ".join(reasons)))
+    return missing
+
+
+def current_digests(path: Path) -> dict[str, Any]:
+    """What a notebook's outputs depend on, as digests."""
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    runs = read_runs(path)
+    modules = files_digest(_library_modules(cells))
+    source = Path(models.__file__).read_text("utf-8")
+    networks = sorted({study.config.network for study, _ in runs})
+    return {
+        "cells": text_digest(*map(_cell_text, cells)),
+        "library": text_digest(modules, *(definition_digest(source, name) for name in networks)),
+        "records": {study.name: _records_digest(study, seeds) for study, seeds in runs},
+    }
+
+
+def stale(path: Path) -> list[str]:
+    """Why a notebook's outputs are not current; empty if they are."""
+    stored = nbformat.read(path, as_version=4).metadata.get("mnist_lib")
+    if stored is None:
+        return ["it has not been executed"]
+    now = current_digests(path)
+    reasons = [f"its {kind} changed" for kind in ("cells", "library") if stored.get(kind) != now[kind]]
+    before = stored.get("records", {})
+    names = [name for name in now["records"] | before if before.get(name) != now["records"].get(name)]
+    return reasons + [f"the records of {name} changed" for name in names]
+
+
+def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = None) -> None:
+    """Execute a notebook through papermill; `target` is replaced only when every cell has succeeded.
+
+    Raises:
+        papermill.PapermillExecutionError: a cell failed; `target` is as it was.
+    """
+    import papermill  # takes a second to import
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="mnist-lib-") as scratch:
+        executed = Path(scratch) / source.name
+        papermill.execute_notebook(
+            str(source), str(executed), dict(parameters or {}), kernel_name="python3", progress_bar=False, cwd=scratch
+        )
+        notebook = nbformat.read(executed, as_version=4)
+    clean(notebook)
+    if not parameters:
+        notebook.metadata["mnist_lib"] = current_digests(source)
+    records.write_atomically(target, to_text(notebook).encode())
+
+
+def quick(source: Path, target: Path) -> None:
+    """Execute a notebook on the embedded data with few epochs, and say so on its first line."""
+    accepted = notebook_parameters(source)
+    execute(source, target, {name: value for name, value in QUICK.items() if name in accepted})
+    notebook = nbformat.read(target, as_version=4)
+    note = "```{warning}\nMade with the embedded digits of scikit-learn, not with MNIST: a rehearsal.\n```\n"
+    title, _, rest = notebook.cells[0].source.partition("\n")
+    notebook.cells[0].source = f"{title}\n\n{note}{rest}"
+    records.write_atomically(target, to_text(notebook).encode())
+
+
+def clean(notebook: nbformat.NotebookNode) -> None:
+    """Strip, in place, all that differs between two executions with the same result.
+
+    Goes: execution times, papermill's metadata, widget state. Stays: outputs, execution counts, cell ids, tags. The
+    alternative text of a figure moves from the output to the cell, where the book looks for it.
+    """
+    digests = notebook.metadata.get("mnist_lib")
+    notebook.metadata = nbformat.from_dict(KEPT_METADATA | {"language_info": {"name": "python"}})
+    if digests is not None:
+        notebook.metadata["mnist_lib"] = digests
+    for cell in notebook.cells:
+        metadata = {key: cell.metadata[key] for key in ("tags", "mystnb") if cell.metadata.get(key)}
+        cell.metadata = nbformat.from_dict(metadata)
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = _joined_streams(cell.outputs)
+        texts = [o.metadata.get("image/png", {}).get("alt") for o in cell.outputs if "metadata" in o]
+        for text in filter(None, texts):
+            cell.metadata["mystnb"] = nbformat.from_dict({"image": {"alt": text}})
+
+
+def to_text(notebook: nbformat.NotebookNode) -> str:
+    """The notebook as a file's text, keys sorted."""
+    return nbformat.writes(notebook, version=4) + "\n"
+
+
+def _joined_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Adjacent pieces of one stream as one output: where they were cut is chance."""
+    joined: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" == joined[-1].output_type and output.name == joined[-1].name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def _cell_text(source: str) -> str:
+    try:
+        return canonical(ast.parse(source))
+    except SyntaxError:  # a cell with IPython's own syntax
+        return source
+
+
+def _library_modules(cells: list[str]) -> list[Path]:
+    """The modules of the library that code imports, directly or not.
+
+    Networks count one by one, and what trains counts through the records, so these modules are left out.
+    """
+    package = Path(__file__).parent
+    reached: set[str] = set()
+    waiting = [name for cell in cells for name in _imported(cell)]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached and (package / f"{name}.py").exists():
+            reached.add(name)
+            waiting += _imported((package / f"{name}.py").read_text("utf-8"))
+    return [package / f"{name}.py" for name in sorted(reached - {"models", "training", "augmentation", "data"})]
+
+
+def _imported(source: str) -> list[str]:
+    """The modules of the library that a piece of source imports."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return []
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "mnist_lib":
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mnist_lib."):
+            names.append(node.module.split(".")[1])
+    return names
+
+
+def _records_digest(study: Experiment, seeds: int) -> str:
+    """The digest of the record files that hold the first `seeds` runs."""
+    files = [records.record_path(study.published, seed) for seed in range(seeds)]
+    return text_digest(*(bytes_digest(file.read_bytes()) if file.exists() else "missing" for file in files))

@@ -1,0 +1,50 @@
+"""How results are shown in a notebook: tables, numbers stored for the prose, progress of long work."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import display
+from tqdm import tqdm
+
+from mnist_lib import experiment, training
+from mnist_lib.experiment import Experiment
+
+
+class Table:
+    """A data frame, shown without its index."""
+
+    def __init__(self, rows: pd.DataFrame | Sequence[Mapping[str, object]]):
+        self.frame = pd.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        return self.frame.to_html(index=False, border=0, justify="left", na_rep="–")
+
+    def __repr__(self) -> str:
+        return self.frame.to_string(index=False, na_rep="–")
+
+
+def glue(**values: object) -> None:
+    """Store numbers and words under names, for the prose: ``{glue:text}`name:.2f```."""
+    for name, value in values.items():
+        text = {"application/papermill.record/text/plain": repr(value)}
+        display(text, raw=True, metadata={"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}})
+
+
+def progress() -> experiment.Report:
+    """What is said while runs train: a bar for each run to a person, a line an epoch to a log."""
+    shell = get_ipython()
+    person = shell is not None and shell.kernel.get_parent("shell")["content"].get("allow_stdin", False)
+    bars: dict[int, tqdm] = {}
+
+    def report(study: Experiment, seed: int, epoch: training.Epoch, number: int, seconds: float) -> None:
+        line = f"{study.name} seed {seed}: train loss {epoch.train_loss:.4f}, {epoch.test_correct} correct"
+        if not person:
+            print(f"{line}, epoch {number} of {study.config.epochs}, {seconds:.1f} s", flush=True)
+            return
+        if seed not in bars:
+            bars[seed] = tqdm(total=study.config.epochs, initial=number - 1, unit="epoch")
+        bars[seed].set_description(line)
+        bars[seed].update()
+
+    return report

@@ -1,0 +1,85 @@
+"""Means and differences with their 95 % confidence intervals, over seeds."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its confidence interval; `low` and `high` are NaN where one value alone gives no interval."""
+
+    center: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return format(self)
+
+    def __format__(self, spec: str) -> str:
+        """Each number in the format `spec`, by default two decimals: ``99.41 [99.36, 99.46]``."""
+        spec = spec or ".2f"
+        if math.isnan(self.low):
+            return f"{self.center:{spec}} (one seed, no interval)"
+        return f"{self.center:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The mean of independent values and its interval from Student's t distribution (Student, 1908).
+
+    Raises:
+        ValueError: there are no values.
+    """
+    sample = np.asarray(values, dtype=float)
+    if sample.size == 0:
+        raise ValueError("a mean needs at least one value")
+    mean = float(sample.mean())
+    if sample.size == 1:
+        return Interval(mean, math.nan, math.nan)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, sample.size - 1) * sample.std(ddof=1) / math.sqrt(sample.size))
+    return Interval(mean, mean - half, mean + half)
+
+
+def difference_interval(after: Sequence[float], before: Sequence[float]) -> Interval:
+    """The difference of two means, ``after - before``, with Welch's interval (Welch, 1947).
+
+    The two samples may differ in size and in spread. Where either has one value only, there is no interval.
+
+    Raises:
+        ValueError: a sample is empty.
+    """
+    a, b = np.asarray(after, dtype=float), np.asarray(before, dtype=float)
+    if a.size == 0 or b.size == 0:
+        raise ValueError("a difference needs at least one value on each side")
+    difference = float(a.mean() - b.mean())
+    if a.size == 1 or b.size == 1:
+        return Interval(difference, math.nan, math.nan)
+    va, vb = a.var(ddof=1) / a.size, b.var(ddof=1) / b.size
+    if va + vb == 0:
+        return Interval(difference, difference, difference)
+    freedom = (va + vb) ** 2 / (va**2 / (a.size - 1) + vb**2 / (b.size - 1))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(va + vb))
+    return Interval(difference, difference - half, difference + half)
+
+
+def binomial_standard_error(accuracy: float, images: int) -> float:
+    """The standard error, in percentage points, of an accuracy in percent measured on `images` independent images."""
+    share = accuracy / 100
+    return 100 * math.sqrt(share * (1 - share) / images)
+
+
+def first_epoch_at(accuracies: Sequence[float], target: float) -> int | None:
+    """The first epoch (from 1) at `target` or above, if there is one."""
+    return next((epoch for epoch, value in enumerate(accuracies, 1) if value >= target), None)
+
+
+def steady_from_epoch(accuracies: Sequence[float], target: float) -> int | None:
+    """The epoch (from 1) from which on every epoch is at `target` or above, if there is one."""
+    below = [epoch for epoch, value in enumerate(accuracies, 1) if value < target]
+    start = max(below, default=0) + 1
+    return start if start <= len(accuracies) else None

@@ -1,0 +1,69 @@
+"""Many runs, or many notebooks, in processes of their own."""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mnist_lib import environment, experiment, records
+from mnist_lib.experiment import Experiment
+
+
+def missing(studies: Sequence[Experiment], seeds: Sequence[int]) -> list[tuple[Experiment, int]]:
+    """The runs, of all studies and seeds, that have no current published record."""
+    wanted = [(study, seed) for seed in seeds for study in studies]
+    return [(study, seed) for study, seed in wanted if not _is_current(study, seed)]
+
+
+def _is_current(study: Experiment, seed: int) -> bool:
+    path = records.record_path(study.published, seed)
+    return path.exists() and not study.differences(records.read(path))
+
+
+def train(jobs: Sequence[tuple[Experiment, int]], device: str, workers: int) -> int:
+    """Train the runs and write their records where the published ones lie; returns the number of failures.
+
+    A failure does not stop the other runs; it is reported at the end.
+    """
+    environment.resolve_device(device)
+    tasks = {(study.name, seed): (_train_one, study, seed, device) for study, seed in jobs}
+    return _in_processes(tasks, workers, "run")
+
+
+def execute(function: Callable[[Path, Path], None], jobs: Sequence[tuple[Path, Path]], workers: int) -> int:
+    """Execute notebooks by ``function(source, target)``; returns the number of failures."""
+    return _in_processes({(source.stem,): (function, source, target) for source, target in jobs}, workers, "notebook")
+
+
+def _in_processes(tasks: dict[tuple, tuple], workers: int, unit: str) -> int:
+    if not tasks:
+        print(f"no {unit} to do")
+        return 0
+    failures = {}
+    # Processes are spawned: a forked one inherits torch's threads in an unknown state.
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool,
+        tqdm(total=len(tasks), unit=unit) as bar,
+    ):
+        started = {pool.submit(*task): name for name, task in tasks.items()}
+        try:
+            for done in as_completed(started):
+                name = " ".join(map(str, started[done]))
+                if error := done.exception():
+                    failures[name] = error
+                bar.update()
+                bar.write(f"{time.strftime('%H:%M:%S')} {name}: {f'{type(error).__name__}' if error else 'done'}")
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
+    for name, error in failures.items():
+        print(f"\n{name} failed: {error}")
+    return len(failures)
+
+
+def _train_one(study: Experiment, seed: int, device: str) -> None:
+    experiment.train(study, seed, environment.resolve_device(device), study.published)

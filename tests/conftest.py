@@ -1,0 +1,30 @@
+"""What the tests share."""
+
+import pytest
+import torch
+
+from mnist_lib import data
+
+# One thread, as in training: two threads give other last digits, and wait for each other on a busy machine.
+torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs_mnist: skipped where MNIST is not in the data directory")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("needs_mnist") and not data.have_mnist():
+        pytest.skip(
+            f"MNIST is not in {data.data_directory()}: set MNIST_LIB_DATA to a directory that holds MNIST/raw/ with the "
+            "four uncompressed files, or load MNIST once with a network: "
+            "python -c 'from mnist_lib import data; data.load(\"mnist\")'"
+        )
+
+
+@pytest.fixture
+def tmp_store(tmp_path, monkeypatch):
+    """An empty folder for runs that are not published, in place of the user's; returns its path."""
+    store = tmp_path / "runs"
+    monkeypatch.setenv("MNIST_LIB_RUNS", str(store))
+    return store

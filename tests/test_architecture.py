@@ -1,0 +1,440 @@
+"""Layers, parameter counts and receptive fields, against hand-worked tables, autograd and torchsummary."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+import torchsummary
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mnist_lib import architecture
+from mnist_lib.architecture import (
+    check_receptive_fields,
+    difference,
+    gradient_support,
+    layers,
+    parameter_count,
+    receptive_field_table,
+)
+from mnist_lib.models import NETWORKS, conv_bn, conv_bn_relu, conv_relu
+
+COUNTS = {
+    "lenet": 431_080,
+    "skeleton": 10_790,
+    "skeleton_bn": 10_970,
+    "skeleton_dropout": 10_970,
+    "skeleton_gap": 6_070,
+    "deep_dropout": 7_884,
+    "deep": 7_884,
+}
+
+
+def report_a() -> nn.Sequential:
+    """darshanvjani/ERA_vision_nlp_ai, "Backpropagation & Architectural Basics": 17,360 parameters."""
+
+    def block(inputs: int, outputs: int) -> list[nn.Module]:
+        conv, relu = conv_relu(inputs, outputs)
+        return [conv, relu, nn.BatchNorm2d(outputs), nn.Dropout2d(0.02)]
+
+    return nn.Sequential(
+        *[*block(1, 16), *block(16, 16), *block(16, 32), nn.MaxPool2d(2), *conv_relu(32, 16, kernel=1)],
+        *[*block(16, 16), *block(16, 16), *block(16, 32), nn.AvgPool2d(5), nn.Conv2d(32, 10, 1, bias=False)],
+        nn.Flatten(),
+    )
+
+
+def report_c() -> nn.Sequential:
+    """Madhur-1/ERA-v1, S6: 19,698 parameters. Its 1×1 convolution of stride 2 skips pixels."""
+
+    def block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    return nn.Sequential(
+        *[*block(1, 16), *block(16, 16), *block(16, 30), *block(30, 30, kernel=1, stride=2)],
+        *[*block(30, 16), *block(16, 16), *block(16, 32), nn.AvgPool2d(5), nn.Flatten(), nn.Linear(32, 10)],
+    )
+
+
+def report_d() -> nn.Sequential:
+    """nandeesh-n-aiml/TSAI, S6: 18,482 parameters. Padded; its receptive field is larger than the image."""
+    found: list[nn.Module] = []
+    for inputs, outputs in [(1, 8), (8, 16), (16, 32)]:
+        for channels in (inputs, outputs):
+            found += [nn.Conv2d(channels, outputs, 3, padding=1), nn.ReLU()]
+        found += [nn.MaxPool2d(2), nn.BatchNorm2d(outputs)]
+    return nn.Sequential(*found, nn.Conv2d(32, 10, 1), nn.AvgPool2d(3), nn.Flatten())
+
+
+PUBLIC = {"report_a": (report_a, 17_360), "report_c": (report_c, 19_698), "report_d": (report_d, 18_482)}
+ALL = {**NETWORKS, **{name: network for name, (network, _) in PUBLIC.items()}}
+
+# Worked by hand: kernel, stride, padding, channels and side of the output, jump, receptive field.
+TABLES = {
+    "lenet": [
+        (5, 1, 0, 20, 24, 1, 5),
+        (2, 2, 0, 20, 12, 2, 6),
+        (5, 1, 0, 50, 8, 2, 14),
+        (2, 2, 0, 50, 4, 4, 16),
+        (4, 1, 0, 500, None, 4, 28),
+        (1, 1, 0, 10, None, 4, 28),
+    ],
+    "skeleton": [
+        (3, 1, 0, 10, 26, 1, 3),
+        (3, 1, 0, 10, 24, 1, 5),
+        (3, 1, 0, 20, 22, 1, 7),
+        (2, 2, 0, 20, 11, 2, 8),
+        (1, 1, 0, 10, 11, 2, 8),
+        (3, 1, 0, 10, 9, 2, 12),
+        (3, 1, 0, 20, 7, 2, 16),
+        (1, 1, 0, 10, 7, 2, 16),
+        (7, 1, 0, 10, 1, 2, 28),
+    ],
+    "deep": [
+        (3, 1, 0, 10, 26, 1, 3),
+        (3, 1, 0, 10, 24, 1, 5),
+        (3, 1, 0, 10, 22, 1, 7),
+        (3, 1, 0, 10, 20, 1, 9),
+        (1, 1, 0, 10, 20, 1, 9),
+        (2, 2, 0, 10, 10, 2, 10),
+        (3, 1, 0, 14, 8, 2, 14),
+        (3, 1, 0, 14, 6, 2, 18),
+        (3, 1, 0, 13, 4, 2, 22),
+        (4, 1, 0, 13, 1, 2, 28),
+        (1, 1, 0, 10, 1, 2, 28),
+    ],
+    "report_a": [
+        (3, 1, 0, 16, 26, 1, 3),
+        (3, 1, 0, 16, 24, 1, 5),
+        (3, 1, 0, 32, 22, 1, 7),
+        (2, 2, 0, 32, 11, 2, 8),
+        (1, 1, 0, 16, 11, 2, 8),
+        (3, 1, 0, 16, 9, 2, 12),
+        (3, 1, 0, 16, 7, 2, 16),
+        (3, 1, 0, 32, 5, 2, 20),
+        (5, 5, 0, 32, 1, 10, 28),
+        (1, 1, 0, 10, 1, 10, 28),
+    ],
+    "report_c": [
+        (3, 1, 0, 16, 26, 1, 3),
+        (3, 1, 0, 16, 24, 1, 5),
+        (3, 1, 0, 30, 22, 1, 7),
+        (1, 2, 0, 30, 11, 2, 7),
+        (3, 1, 0, 16, 9, 2, 11),
+        (3, 1, 0, 16, 7, 2, 15),
+        (3, 1, 0, 32, 5, 2, 19),
+        (5, 5, 0, 32, 1, 10, 27),
+        (1, 1, 0, 10, None, 10, 27),
+    ],
+    "report_d": [
+        (3, 1, 1, 8, 28, 1, 3),
+        (3, 1, 1, 8, 28, 1, 5),
+        (2, 2, 0, 8, 14, 2, 6),
+        (3, 1, 1, 16, 14, 2, 10),
+        (3, 1, 1, 16, 14, 2, 14),
+        (2, 2, 0, 16, 7, 4, 16),
+        (3, 1, 1, 32, 7, 4, 24),
+        (3, 1, 1, 32, 7, 4, 32),
+        (2, 2, 0, 32, 3, 8, 36),
+        (1, 1, 0, 10, 3, 8, 36),
+        (3, 3, 0, 10, 1, 24, 52),
+    ],
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small networks run faster on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_parameter_counts_are_those_of_the_report():
+    assert {name: parameter_count(network()) for name, network in NETWORKS.items()} == COUNTS
+    assert all(parameter_count(network()) == count for network, count in PUBLIC.values())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_parameter_count_agrees_with_the_layers_and_with_torchsummary(name, capsys):
+    network = ALL[name]()
+    torchsummary.summary(network, (1, 28, 28), device="cpu")
+    (total,) = re.findall(r"^Total params: ([\d,]+)$", capsys.readouterr().out, re.MULTILINE)
+    assert parameter_count(network) == int(total.replace(",", "")) == sum(layer.parameters for layer in layers(network))
+
+
+def test_parameter_count_includes_what_forward_does_not_use():
+    class Idle(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Flatten(), nn.Linear(784, 10))
+            self.idle = nn.Linear(3, 4)
+
+        def forward(self, images):
+            return self[1](self[0](images))
+
+    assert parameter_count(Idle()) == 7850 + 16
+    assert [layer.parameters for layer in layers(Idle())] == [0, 7850]
+
+
+def test_a_layer_used_twice_has_its_parameters_once():
+    conv, relu = nn.Conv2d(1, 1, 3), nn.ReLU()
+    found = layers(nn.Sequential(conv, relu, conv, relu))
+    assert [(layer.name, layer.parameters, layer.receptive_field) for layer in found] == [
+        ("3×3 convolution, 1 → 1", 10, 3),
+        ("ReLU", 0, 3),
+        ("3×3 convolution, 1 → 1", 0, 5),
+        ("ReLU", 0, 5),
+    ]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_those_worked_by_hand(name):
+    expected = [
+        [kernel, stride, padding, f"{channels} × {side} × {side}" if side else f"{channels}", jump, receptive_field]
+        for kernel, stride, padding, channels, side, jump, receptive_field in TABLES[name]
+    ]
+    table = receptive_field_table(ALL[name]())
+    assert list(table) == ["layer", "kernel", "stride", "padding", "output", "jump", "receptive field"]
+    assert table.drop(columns="layer").to_numpy().tolist() == expected
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_receptive_fields_agree_with_the_gradient(name):
+    network = ALL[name]()
+    assert check_receptive_fields(network) == [layer.receptive_field for layer in layers(network)]
+
+
+@pytest.mark.parametrize("name", ["lenet", "deep_dropout", "report_c"])
+def test_the_positive_copy_sees_what_the_network_itself_sees(name):
+    """On an input of its own size an unpadded network is clipped nowhere, so its own gradient has the same extent."""
+    network = ALL[name]().double().eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.abs_().add_(0.01)
+    images = torch.rand(1, 1, 28, 28, dtype=torch.float64, requires_grad=True)
+    found = []
+    signal = images
+    for module in network:
+        if isinstance(module, nn.MaxPool2d):  # a maximum passes on one gradient of four
+            module = nn.AvgPool2d(module.kernel_size)
+        signal = module(signal)
+        unit = signal[0, 0, signal.shape[-2] // 2, signal.shape[-1] // 2] if signal.ndim == 4 else signal[0, 0]
+        rows = torch.autograd.grad(unit, images, retain_graph=True)[0][0, 0].any(dim=1).nonzero()
+        if not isinstance(module, nn.Flatten):  # its first entry is the corner of the map, not its centre
+            found.append(int(rows.max() - rows.min()) + 1)
+    kept = [i for i, module in enumerate(network) if not isinstance(module, nn.Flatten)]
+    measured = gradient_support(network)
+    assert [measured[i] for i in kept] == found
+
+
+def window(kind: str, kernel: int, stride: int, padding: int, groups: int) -> nn.Module:
+    """One layer of a random stack of four channels; torch wants a pool's padding to be at most half its kernel."""
+    if kind == "conv":
+        return nn.Conv2d(4, 4, kernel, stride, padding, groups=groups, bias=False)
+    pool = nn.MaxPool2d if kind == "max" else nn.AvgPool2d
+    return pool(kernel, stride, min(padding, kernel // 2))
+
+
+windows = st.builds(
+    window,
+    kind=st.sampled_from(["conv", "max", "average"]),
+    kernel=st.integers(1, 5),
+    stride=st.integers(1, 2),
+    padding=st.integers(0, 2),
+    groups=st.sampled_from([1, 4]),
+)
+elementwise = st.sampled_from([[], [nn.ReLU()], [nn.BatchNorm2d(4), nn.ReLU(inplace=True)], [nn.Dropout2d(0.5)]])
+
+
+# Four windows of at most 5 with stride 2 leave a map of at least one position from 64 × 64 pixels.
+@settings(max_examples=60, deadline=None)
+@given(
+    stack=st.lists(st.tuples(windows, elementwise), min_size=1, max_size=4),
+    end=st.sampled_from(["map", "average", "linear"]),
+)
+def test_recursion_equals_gradient_for_any_stack(stack, end):
+    shape = (4, 64, 64)
+    modules = [module for first, others in stack for module in (first, *others)]
+    if end == "average":
+        modules += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)]
+    elif end == "linear":
+        features = nn.Sequential(*modules).eval()(torch.zeros(1, *shape)).numel()
+        modules += [nn.Flatten(), nn.Dropout(0.5), nn.Linear(features, 3), nn.ReLU(), nn.Linear(3, 2)]
+    network = nn.Sequential(*modules)
+    computed = [layer.receptive_field for layer in layers(network, shape)]
+    assert computed == gradient_support(network, shape) == check_receptive_fields(network, shape)
+    side = 64
+    for module, layer in zip(network, layers(network, shape), strict=True):
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+            side = (side + 2 * layer.padding - layer.kernel) // layer.stride + 1
+            assert layer.output_shape == (4, side, side)
+
+
+def test_a_dilated_kernel_reaches_further():
+    network = nn.Sequential(
+        nn.Conv2d(1, 2, 3, dilation=2, padding=2), nn.MaxPool2d(3, 2), nn.Conv2d(2, 2, 2, dilation=9)
+    )
+    assert check_receptive_fields(network) == [5, 7, 25]
+    assert layers(network)[0].name == "3×3 convolution, 1 → 2, padding 2, dilation 2"
+
+
+def test_measurement_grows_the_image_until_padding_is_out_of_sight():
+    """A tap that falls into the padding leaves a gradient that looks small, not one that touches the border."""
+    network = nn.Conv2d(1, 1, 3, dilation=100, padding=100)
+    assert check_receptive_fields(network) == [201]
+
+
+def test_a_slip_in_the_table_is_found(monkeypatch):
+    network = NETWORKS["skeleton"]()
+    found = layers(network)
+    found[6] = dataclasses.replace(found[6], receptive_field=9)
+    monkeypatch.setattr(architecture, "layers", lambda *_: found)
+    with pytest.raises(ValueError, match=r"layer 7, 2×2 max-pool: .* field of 9, .* over 8"):
+        check_receptive_fields(network)
+
+
+def test_names_say_what_a_layer_is():
+    network = nn.Sequential(
+        nn.Conv2d(1, 10, 3, stride=2, padding=1),
+        nn.BatchNorm2d(10),
+        nn.ReLU(),
+        nn.Conv2d(10, 10, 3, groups=10),
+        nn.Dropout2d(0.1),
+        nn.MaxPool2d(2),
+        nn.AvgPool2d(3, stride=1, padding=1),
+        nn.Dropout(0.25),
+        nn.AdaptiveAvgPool2d((1, 1)),
+        nn.Flatten(),
+        nn.Linear(10, 5),
+    )
+    assert [layer.name for layer in layers(network)] == [
+        "3×3 convolution, 1 → 10, stride 2, padding 1",
+        "batch normalisation",
+        "ReLU",
+        "3×3 convolution, 10 → 10, groups 10",
+        "dropout 0.1 (whole maps)",
+        "2×2 max-pool",
+        "3×3 average pool, stride 1, padding 1",
+        "dropout 0.25 (single values)",
+        "global average pool",
+        "flatten",
+        "linear 10 → 5",
+    ]
+
+
+def test_looking_leaves_no_trace():
+    network = NETWORKS["skeleton_dropout"]().train()
+    network[1].eval()  # one frozen layer, say
+    modes = [module.training for module in network.modules()]
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    random_state = torch.get_rng_state()
+    check_receptive_fields(network)
+    with pytest.raises(RuntimeError):
+        layers(network, (3, 28, 28))  # torch's own error, for the number of channels
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert not any(module._forward_hooks for module in network.modules())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_nested_blocks_read_like_flat_ones():
+    flat, nested = (
+        [*conv_bn_relu(1, 4), *conv_bn(4, 4)],
+        [nn.Sequential(*conv_bn_relu(1, 4)), nn.Sequential(*conv_bn(4, 4))],
+    )
+    assert layers(nn.Sequential(*flat)) == layers(nn.Sequential(*nested))
+
+
+def test_difference_of_the_skeleton_and_its_normalised_form():
+    table = difference(NETWORKS["skeleton"](), NETWORKS["skeleton_bn"]())
+    assert list(table) == ["change", "layer", "parameters", "output"]
+    changed = table[table["change"] != ""]
+    assert changed.to_numpy().tolist() == [
+        ["+", "batch normalisation", 20, "10 × 26 × 26"],
+        ["+", "batch normalisation", 20, "10 × 24 × 24"],
+        ["+", "batch normalisation", 40, "20 × 22 × 22"],
+        ["+", "batch normalisation", 20, "10 × 11 × 11"],
+        ["+", "batch normalisation", 20, "10 × 9 × 9"],
+        ["+", "batch normalisation", 40, "20 × 7 × 7"],
+        ["+", "batch normalisation", 20, "10 × 7 × 7"],
+    ]
+    same = table[table["change"] == ""]
+    assert same["layer"].tolist()[:2] == ["… 1 layer unchanged", "… 2 layers unchanged"]
+    assert same["parameters"].sum() == 10_790
+
+
+def test_difference_shows_what_left_before_what_came():
+    table = difference(NETWORKS["skeleton_dropout"](), NETWORKS["skeleton_gap"]())
+    assert table.to_numpy().tolist() == [
+        ["", "… 24 layers unchanged", 6070, ""],
+        ["−", "7×7 convolution, 10 → 10", 4900, "10 × 1 × 1"],
+        ["+", "global average pool", 0, "10 × 1 × 1"],
+        ["", "… 1 layer unchanged", 0, ""],
+    ]
+
+
+@pytest.mark.parametrize("before", NETWORKS)
+@pytest.mark.parametrize("after", NETWORKS)
+def test_difference_accounts_for_every_parameter(before, after):
+    before, after = NETWORKS[before](), NETWORKS[after]()
+    table = difference(before, after)
+    signed = table["parameters"] * table["change"].map({"+": 1, "−": -1, "": 0})
+    assert signed.sum() == parameter_count(after) - parameter_count(before)
+
+
+def test_difference_sees_stride_and_bias():
+    plain = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False))
+    assert difference(plain, nn.Sequential(nn.Conv2d(1, 2, 3)))["parameters"].tolist() == [18, 20]
+    strided = difference(plain, nn.Sequential(nn.Conv2d(1, 2, 3, stride=2, bias=False)))
+    assert strided["layer"].tolist() == ["3×3 convolution, 1 → 2", "3×3 convolution, 1 → 2, stride 2"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_with_the_same_layers_have_an_empty_difference(name):
+    table = difference(NETWORKS[name](), NETWORKS[name]())
+    assert table.empty
+    assert list(table) == ["change", "layer", "parameters", "output"]
+
+
+class Residual(nn.Module):
+    """Adds its input to its output, which a chain cannot do."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, images):
+        return images + self.conv(images)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.Sequential(nn.ReLU(), nn.Softmax(dim=1)), r"layer 1, Softmax\(dim=1\): this kind of layer is not known"),
+        (nn.Sequential(nn.Conv2d(1, 1, (1, 3))), r"layer 0, Conv2d\(.*: kernel_size \(1, 3\)"),
+        (nn.Sequential(nn.Conv2d(1, 1, 3, stride=(1, 2))), r"layer 0, .*: stride \(1, 2\)"),
+        (nn.Sequential(nn.Conv2d(1, 1, 3, padding="same")), r"layer 0, .*: padding 'same'"),
+        (nn.Sequential(nn.MaxPool2d((2, 4))), r"layer 0, MaxPool2d.*: kernel_size \(2, 4\)"),
+        (nn.Sequential(nn.MaxPool2d(3, ceil_mode=True)), r"layer 0, MaxPool2d.*: pooling with ceil_mode"),
+        (nn.Sequential(nn.MaxPool2d(3, dilation=2)), r"layer 0, MaxPool2d.*dilation"),
+        (nn.Sequential(nn.AdaptiveAvgPool2d(2)), r"layer 0, AdaptiveAvgPool2d.*1 × 1"),
+        (nn.Sequential(nn.Flatten(start_dim=2)), r"layer 0, Flatten.*not flat"),
+        (nn.Sequential(nn.Linear(28, 3)), r"layer 0, Linear.*not flat"),
+        (nn.Sequential(Residual()), "does not return the output of its last layer"),
+        (nn.Sequential(Residual(), nn.ReLU()), r"layer 1, ReLU\(\): it does not read the output of the layer before"),
+    ],
+)
+def test_what_cannot_be_described_is_refused_by_name(network, message):
+    for function in (layers, receptive_field_table, gradient_support, check_receptive_fields):
+        with pytest.raises(ValueError, match=message):
+            function(network)
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_images_must_be_square():
+    with pytest.raises(ValueError, match=r"\(1, 28, 20\)"):
+        layers(NETWORKS["deep"](), (1, 28, 20))

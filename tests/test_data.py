@@ -1,0 +1,321 @@
+"""The data sets: what they hold, and that a missing or damaged file is refused."""
+
+import gzip
+import hashlib
+import http.server
+import os
+import socket
+import struct
+import threading
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torchvision.datasets import MNIST
+
+from mnist_lib import data, training
+from mnist_lib.data import MNIST_FILES, DataError
+
+# -- the embedded digits
+
+
+def test_digits_have_the_shapes_and_types_of_mnist():
+    train, test = data.load("digits")
+    assert (len(train), len(test)) == (1437, 360)
+    for part in (train, test):
+        assert part.images.shape == (len(part), 28, 28)
+        assert part.images.dtype == torch.uint8
+        assert part.labels.dtype == torch.int64
+        assert part.labels.shape == (len(part),)
+        assert set(part.labels.tolist()) == set(range(10))
+        assert (part.images.amin(), part.images.amax()) == (0, 255)
+
+
+def test_digits_are_the_original_ones_each_in_one_part():
+    train, test = data.load("digits")
+    original = load_digits()
+    is_test = np.arange(1797) % 5 == 0
+    for part, chosen in ((train, ~is_test), (test, is_test)):
+        large = part.images.numpy()
+        assert np.array_equal(part.labels, original.target[chosen])
+        assert np.array_equal(large[:, 2:26:3, 2:26:3], original.images[chosen].astype(int) * 255 // 16)
+        blocks = np.kron(large[:, 2:26:3, 2:26:3], np.ones((1, 3, 3), np.uint8))
+        assert np.array_equal(large, np.pad(blocks, ((0, 0), (2, 2), (2, 2))))
+
+
+def test_digits_are_the_same_every_time():
+    """Records of runs on the digits hold only the word "embedded": the pixels must never change."""
+    digest = hashlib.sha256()
+    for part in data.load("digits"):
+        digest.update(part.images.numpy().tobytes() + part.labels.numpy().tobytes())
+    assert digest.hexdigest() == "522e515c7b3fa285408da0dcf3a035b4fae29020c021670c3e46eeebad238653"
+
+
+def test_validation_holds_out_the_last_training_images_and_does_not_touch_the_test_set():
+    train, test = data.load("digits")
+    kept, held_out = data.load("digits", evaluate_on="validation")
+    assert (len(kept), len(held_out)) == (1197, 240)
+    assert torch.equal(torch.cat([kept.images, held_out.images]), train.images)
+    assert torch.equal(torch.cat([kept.labels, held_out.labels]), train.labels)
+
+
+def test_data_directory_is_the_one_that_is_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_LIB_DATA", str(tmp_path))
+    assert data.data_directory() == tmp_path
+    assert not data.have_mnist()
+    monkeypatch.delenv("MNIST_LIB_DATA")
+    assert data.data_directory().parts[-2:] == ("mnist_lib", "data")
+
+
+# -- a tree like MNIST's, small: 30 training and 20 test images of noise
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array of bytes in MNIST's file format: type and rank, the sizes, the values."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture(scope="module")
+def small_files() -> dict[str, bytes]:
+    random = np.random.default_rng(0)
+    files = {}
+    for part, size in (("train", 30), ("t10k", 20)):
+        files[f"{part}-images-idx3-ubyte"] = idx(random.integers(0, 256, (size, 28, 28), np.uint8))
+        files[f"{part}-labels-idx1-ubyte"] = idx(random.integers(0, 10, size, np.uint8))
+    return files
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch, small_files):
+    """An empty data directory, where the small files are taken for MNIST's."""
+    root = tmp_path / "data"
+    monkeypatch.setenv("MNIST_LIB_DATA", str(root))
+    for name, content in small_files.items():
+        monkeypatch.setitem(MNIST_FILES, name, md5(content))
+    return root
+
+
+def put(root, files):
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_files_in_the_data_directory_are_read(root, small_files):
+    put(root, small_files)
+    assert data.have_mnist()
+    train, test = data.load("mnist")
+    for name, tensor in (
+        ("train-images-idx3-ubyte", train.images),
+        ("train-labels-idx1-ubyte", train.labels.to(torch.uint8)),
+        ("t10k-images-idx3-ubyte", test.images),
+        ("t10k-labels-idx1-ubyte", test.labels.to(torch.uint8)),
+    ):
+        assert idx(tensor.numpy()) == small_files[name]
+    assert train.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize("name", MNIST_FILES)
+@pytest.mark.parametrize("damage", ["truncated", "one bit flipped", "empty", "longer"])
+def test_damaged_file_is_refused_with_its_name_and_both_digests(root, small_files, name, damage):
+    content = small_files[name]
+    flipped = bytearray(content)
+    flipped[-7] ^= 4
+    damaged = {"truncated": content[:-1], "one bit flipped": bytes(flipped), "empty": b"", "longer": content + b"\0"}
+    folder = put(root, small_files | {name: damaged[damage]})
+    with pytest.raises(DataError) as caught:
+        data.load("mnist")
+    message = str(caught.value)
+    assert str(folder / name) in message
+    assert md5(damaged[damage]) in message
+    assert md5(content) in message
+
+
+def test_other_images_than_mnist_are_refused(tmp_path, monkeypatch, small_files):
+    """Whole and well-formed, but not MNIST: the digests are the published ones."""
+    monkeypatch.setenv("MNIST_LIB_DATA", str(tmp_path))
+    put(tmp_path, small_files)
+    with pytest.raises(DataError, match="train-images-idx3-ubyte is damaged.*6bbc9ace898e44ae57da46a324031adb"):
+        data.load("mnist")
+
+
+def test_images_come_from_the_checked_files_only(root, small_files):
+    """torchvision prefers a ``processed`` folder of its old versions to the files whose digests were checked."""
+    put(root, small_files)
+    old = root / "MNIST" / "processed"
+    old.mkdir()
+    for name in ("training.pt", "test.pt"):
+        torch.save((torch.zeros(5, 28, 28, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64)), old / name)
+    assert [len(part) for part in data.load("mnist")] == [30, 20]
+
+
+# -- downloading
+
+
+class Mirror:
+    """A server on this machine in place of the mirrors; `answers` maps a path to the whole answer it gives."""
+
+    def __init__(self, monkeypatch, answers: dict[str, bytes]):
+        self.answers = answers
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(handler):  # noqa: N802, N805
+                handler.wfile.write(self.answers.get(handler.path, b"HTTP/1.0 404 Not Found\r\n\r\n"))
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{self.server.server_port}/"])
+        monkeypatch.setenv("no_proxy", "*")
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def answer(body: bytes, length: int | None = None) -> bytes:
+    return b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(body) if length is None else length) + body
+
+
+@pytest.fixture
+def mirror(monkeypatch, small_files):
+    """A mirror that serves the small files, compressed as MNIST's are."""
+    packed = {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in small_files.items()}
+    monkeypatch.setattr(MNIST, "resources", [(name, md5(content)) for name, content in packed.items()])
+    mirror = Mirror(monkeypatch, {f"/{name}": answer(content) for name, content in packed.items()})
+    yield mirror
+    mirror.close()
+
+
+def everything_in(folder) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_download_leaves_the_four_files_and_nothing_else(root, mirror):
+    train, test = data.load("mnist")
+    assert (len(train), len(test)) == (30, 20)
+    expected = ["MNIST", "MNIST/raw", *(f"MNIST/raw/{name}" for name in MNIST_FILES)]
+    assert everything_in(root) == sorted(expected)
+    mirror.answers.clear()  # the second time nothing is asked for
+    assert len(data.load("mnist")[0]) == 30
+
+
+def refused_download(root) -> str:
+    """The message of the failing download; checks what each such message says and that nothing stays."""
+    before = everything_in(root) if root.is_dir() else []
+    timeout = socket.getdefaulttimeout()
+    with pytest.raises(DataError) as caught:
+        data.load("mnist")
+    message = str(caught.value)
+    for word in (str(root), "MNIST_LIB_DATA", "dataset=digits"):
+        assert word in message
+    assert everything_in(root) == before
+    assert socket.getdefaulttimeout() == timeout
+    return message
+
+
+def test_missing_without_a_network(root, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]  # closed below, so that nobody listens there
+    monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{port}/"])
+    monkeypatch.setenv("no_proxy", "*")
+    assert "refused" in refused_download(root)
+
+
+def test_missing_file_among_present_ones_is_not_mixed_with_them(root, small_files, mirror):
+    present = dict(list(small_files.items())[:3])
+    put(root, present)
+    mirror.answers.clear()
+    refused_download(root)
+    assert not data.have_mnist()
+
+
+LAST = "/t10k-labels-idx1-ubyte.gz"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(lambda whole: b"HTTP/1.0 404 Not Found\r\n\r\n", id="one file is not there"),
+        pytest.param(lambda whole: whole[:-9], id="the connection ends early"),
+        pytest.param(lambda whole: b"", id="no answer"),
+        pytest.param(lambda whole: b"not HTTP\r\n\r\n", id="not HTTP"),
+        pytest.param(lambda whole: answer(b"<html>Please log in</html>"), id="a log-in page"),
+        pytest.param(
+            lambda whole: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nshort", id="a chunk ends early"
+        ),
+    ],
+)
+def test_broken_download_leaves_nothing_behind(root, mirror, broken):
+    """The first three files arrive, the last does not."""
+    mirror.answers[LAST] = broken(mirror.answers[LAST])
+    refused_download(root)
+
+
+def test_download_with_wrong_content_is_refused(root, mirror, monkeypatch):
+    """The archive is the one that torchvision expects, but what is in it is not MNIST's file."""
+    monkeypatch.setitem(MNIST_FILES, "t10k-labels-idx1-ubyte", "0" * 32)
+    assert "is damaged" in refused_download(root)
+
+
+def test_data_directory_that_cannot_be_made(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    root = tmp_path / "file" / "data"
+    monkeypatch.setenv("MNIST_LIB_DATA", str(root))
+    with pytest.raises(DataError, match=f"MNIST is not in {root}.*Not a directory"):
+        data.load("mnist")
+
+
+# -- MNIST itself
+
+
+@pytest.mark.needs_mnist
+def test_mnist_is_complete():
+    train, test = data.load("mnist")
+    assert (train.images.shape, test.images.shape) == ((60_000, 28, 28), (10_000, 28, 28))
+    assert (train.images.dtype, train.labels.dtype) == (torch.uint8, torch.int64)
+    assert torch.bincount(train.labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert torch.bincount(test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    mean, std = training.mean_and_std(train.images)
+    assert (round(mean, 4), round(std, 4)) == (0.1307, 0.3081)  # the published figures
+
+
+@pytest.mark.needs_mnist
+def test_mnist_validation_holds_out_the_last_ten_thousand():
+    kept, held_out = data.load("mnist", evaluate_on="validation")
+    train, _ = data.load("mnist")
+    assert (len(kept), len(held_out)) == (50_000, 10_000)
+    assert torch.equal(held_out.labels, train.labels[50_000:])
+    assert torch.equal(kept.images[-1], train.images[49_999])
+
+
+@pytest.mark.needs_mnist
+@pytest.mark.parametrize("damage", ["truncated", "one bit flipped"])
+def test_damaged_mnist_is_refused(tmp_path, monkeypatch, damage):
+    name = "t10k-labels-idx1-ubyte"
+    source = data.data_directory() / "MNIST" / "raw"
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for other in MNIST_FILES:
+        os.symlink(source.resolve() / other, folder / other)
+    content = bytearray((source / name).read_bytes())
+    if damage == "truncated":
+        del content[5000:]
+    else:
+        content[5000] ^= 1
+    (folder / name).unlink()
+    (folder / name).write_bytes(content)
+    monkeypatch.setenv("MNIST_LIB_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=f"{folder / name} is damaged.*27ae3e4e09519cfbb04c329615203637"):
+        data.load("mnist")

@@ -1,0 +1,448 @@
+"""Runs: found or trained, interrupted and resumed, the same every time."""
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from mnist_lib import data, experiment, models, records
+from mnist_lib.data import Images
+from mnist_lib.experiment import Experiment, find, resolve_device, runs, train
+from mnist_lib.parameters import ParameterError, TrainingConfig
+from mnist_lib.records import RecordError, record_path, weights_path
+from mnist_lib.training import DivergenceError, Trainer
+
+CPU = torch.device("cpu")
+RECIPE = TrainingConfig(network="skeleton_dropout", dataset="digits", epochs=3, batch_size=16, rotation=10.0)
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    """64 digits to train on and 40 to evaluate on."""
+    load = data.load
+
+    def load_few(dataset, evaluate_on="test"):
+        return tuple(
+            Images(part.images[:n], part.labels[:n])
+            for part, n in zip(load(dataset, evaluate_on), (64, 40), strict=True)
+        )
+
+    monkeypatch.setattr(data, "load", load_few)
+    return load_few
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_store, tmp_path, monkeypatch):
+    """No published records, and a store that is empty."""
+    monkeypatch.setattr(experiment, "root", lambda: tmp_path / "report")
+
+
+class Log(list):
+    """Reports: (seed, number of the epoch). Raises at one of them, as Ctrl-C does."""
+
+    stop_at = None
+
+    def __call__(self, experiment, seed, epoch, number, seconds):
+        assert math.isfinite(epoch.train_loss)
+        assert seconds >= 0
+        self.append((seed, number))
+        if (seed, number) == self.stop_at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+def recipe(**changes) -> Experiment:
+    return Experiment("iteration_00", dataclasses.replace(RECIPE, **changes))
+
+
+def outside_environment(record: records.Record) -> str:
+    """The record as text without what tells where it was made."""
+    return records.to_json(dataclasses.replace(record, environment={}))
+
+
+def files_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def publish(run: Experiment, seed: int, **changes) -> records.Record:
+    """Train a run into the published folder, its record changed afterwards."""
+    record = train(run, seed, CPU, run.published)
+    changed = dataclasses.replace(record, **changes)
+    records.write(changed, weights_path(record_path(run.published, seed)).read_bytes(), run.published)
+    return changed
+
+
+# -- finding and training
+
+
+def test_second_call_finds_what_the_first_trained(log):
+    run = recipe(epochs=2)
+    trained = runs(run, 2, "cpu", log)
+    assert log == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    found = runs(run, 2, "cpu", log)
+    assert len(log) == 4
+    assert found == trained
+    more = runs(run, [1, 2], "cpu", log)
+    assert log[4:] == [(2, 1), (2, 2)]
+    assert [record.seed for record in more] == [1, 2]
+    assert find(run, 2) == more[1]
+    assert find(run, 3) is None
+
+
+def test_record_holds_what_was_run_and_what_came_out(few_images):
+    run = recipe(epochs=2)
+    (record,) = runs(run, [7], "cpu")
+    train_images, test_images = few_images("digits")
+    assert (record.experiment, record.seed) == ("iteration_00", 7)
+    assert record.parameters == dataclasses.asdict(run.config)
+    assert record.digests == run.digests
+    assert record.parameter_count == 10_970
+    assert (record.train_size, record.test_size) == (64, 40)
+    assert record.class_counts == [test_images.labels.tolist().count(digit) for digit in range(10)]
+    assert {name: len(values) for name, values in record.history.items()} == dict.fromkeys(
+        ("learning_rate", "train_loss", "train_correct", "test_loss", "test_correct"), 2
+    )
+    assert len(record.first_losses) == 4
+    environment = record.environment
+    assert (environment["device"], environment["threads"]) == ("cpu", 1)
+    assert len(environment["epoch_seconds"]) == 2
+    assert {"date", "python", "torch", "device_name", "cpu_capability", "commit"} <= set(environment)
+
+    # The weights beside it give the same predictions.
+    weights = safetensors.torch.load(weights_path(record_path(run.store, 7)).read_bytes())
+    trained = Trainer(models.skeleton_dropout, run.config, 0, train_images, test_images, CPU)
+    trained.model.load_state_dict(weights)
+    test_loss, predictions = trained.evaluate()
+    assert test_loss == record.history["test_loss"][-1]
+    assert len(record.misclassified) == 40 - record.history["test_correct"][-1]
+    wrong = [i for i in range(40) if predictions[i] != test_images.labels[i]]
+    assert record.misclassified == [[i, int(test_images.labels[i]), int(predictions[i])] for i in wrong]
+
+
+def test_real_digits_are_loaded(monkeypatch):
+    monkeypatch.undo()  # also takes back where runs are kept: nothing is written here
+    train_images, _ = data.load("digits", "validation")
+    assert len(train_images) == 1197
+
+
+def test_published_record_is_preferred(log):
+    run = recipe(epochs=1)
+    publish(run, 0, environment={"epoch_seconds": [1.0], "device": "published"})
+    train(run, 0, CPU, run.store)
+    (record,) = runs(run, 1, "cpu", log)
+    assert record.environment["device"] == "published"
+    assert not log
+
+
+def test_published_record_that_is_stale_is_passed_over(log):
+    run = recipe(epochs=1)
+    publish(run, 0, digests={"code": "of yesterday", "data": "embedded"})
+    before = (run.published / "seed_0.json").read_bytes()
+    (record,) = runs(run, 1, "cpu", log)
+    assert log == [(0, 1)]
+    assert record.digests == run.digests
+    runs(run, 1, "cpu", log)
+    assert len(log) == 1  # found in the store
+    assert (run.published / "seed_0.json").read_bytes() == before
+
+
+def test_changed_parameter_is_another_run(log):
+    run = recipe(epochs=1)
+    (first,) = runs(run, 1, "cpu", log)
+    for changes in ({"learning_rate": 0.02}, {"batch_size": 32}, {"network": "skeleton_gap"}, {"epochs": 2}):
+        other = recipe(**{"epochs": 1} | changes)
+        assert other.store != run.store
+        assert find(other, 0) is None
+    (second,) = runs(recipe(epochs=1, learning_rate=0.02), 1, "cpu", log)
+    assert len(log) == 2
+    assert second.history != first.history
+    assert find(run, 0) == first
+
+
+def test_trying_something_out_leaves_what_is_published(log):
+    publish(recipe(epochs=1), 0)
+    before = {path: path.read_bytes() for path in recipe().published.iterdir()}
+    runs(recipe(epochs=1, momentum=0.5), 1, "cpu", log)
+    assert len(log) == 1
+    assert {path: path.read_bytes() for path in recipe().published.iterdir()} == before
+
+
+def test_differences_names_what_changed(monkeypatch):
+    run = recipe(epochs=1)
+    record = train(run, 0, CPU, run.store)
+    assert run.differences(record) == []
+    assert recipe(epochs=1, momentum=0.5, schedule="step").differences(record) == [
+        "momentum was 0.9, is 0.5",
+        "schedule was 'constant', is 'step'",
+    ]
+    edited = dataclasses.replace(record, digests=record.digests | {"code": "other"})
+    assert run.differences(edited) == ["the training code changed"]
+    assert run.differences(dataclasses.replace(record, digests={})) == [
+        "the training code changed",
+        "the data changed",
+    ]
+    other_network = recipe(epochs=1, network="skeleton_gap")
+    assert other_network.differences(record) == [
+        "network was 'skeleton_dropout', is 'skeleton_gap'",
+        "the training code changed",
+    ]
+
+
+def test_parameter_that_is_newer_than_a_record_counts_as_its_default():
+    run = recipe(epochs=1)
+    record = train(run, 0, CPU, run.store)
+    older = {name: value for name, value in record.parameters.items() if name not in ("interpolation", "momentum")}
+    assert run.differences(dataclasses.replace(record, parameters=older)) == []
+    assert recipe(epochs=1, momentum=0.5).differences(dataclasses.replace(record, parameters=older)) == [
+        "momentum was 0.9, is 0.5"
+    ]
+
+
+def test_code_digest_is_that_of_the_loop_and_the_network():
+    digests = {name: Experiment("x", TrainingConfig(network=name)).digests["code"] for name in models.NETWORKS}
+    assert len(set(digests.values())) == len(models.NETWORKS)
+    mnist, digits = (Experiment("x", TrainingConfig(network="deep", dataset=d)).digests for d in ("mnist", "digits"))
+    assert mnist["code"] == digits["code"]
+    assert mnist["data"] != digits["data"] == "embedded"
+
+
+# -- reproducibility
+
+
+def test_same_seed_same_record_outside_environment():
+    run = recipe(epochs=2)
+    first = train(run, 0, CPU, run.store)
+    weights = weights_path(record_path(run.store, 0)).read_bytes()
+    shutil.rmtree(run.store)
+    again = train(run, 0, CPU, run.store)
+    assert outside_environment(again) == outside_environment(first)
+    assert weights_path(record_path(run.store, 0)).read_bytes() == weights
+    other = train(run, 1, CPU, run.store)
+    assert other.history != first.history
+    assert other.weights_digest != first.weights_digest
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_interrupted_run_continues_and_ends_as_an_uninterrupted_one(tmp_path, log, stop_after):
+    run = recipe()
+    whole = train(run, 0, CPU, tmp_path / "whole")
+    log.stop_at = (0, stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        runs(run, 1, "cpu", log)
+    assert files_in(run.store) == {"seed_0.partial.safetensors"}
+    assert find(run, 0) is None
+
+    log.stop_at = None
+    torch.manual_seed(4321)
+    (record,) = runs(run, 1, "cpu", log)
+    # The last epoch's end is the record's, not the checkpoint's: interrupted there, that epoch is trained again.
+    saved = min(stop_after, 2)
+    assert log[stop_after:] == [(0, number) for number in range(saved + 1, 4)]
+    assert outside_environment(record) == outside_environment(whole)
+    assert len(record.environment["epoch_seconds"]) == 3
+    assert files_in(run.store) == {"seed_0.json", "seed_0.safetensors"}
+
+
+def interrupted(run: Experiment, log: Log) -> Path:
+    """The checkpoint of a run that was interrupted after its first epoch."""
+    log.stop_at = (0, 1)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, 0, CPU, run.store, log)
+    log.stop_at = None
+    log.clear()
+    return run.store / "seed_0.partial.safetensors"
+
+
+def test_checkpoint_of_another_recipe_is_not_continued(log):
+    """Published runs of one experiment share a folder, whatever their recipe was."""
+    checkpoint = interrupted(recipe(learning_rate=0.5), log)
+    run = recipe()
+    run.store.mkdir(parents=True)
+    shutil.copy(checkpoint, run.store)
+    train(run, 0, CPU, run.store, log)
+    assert log == [(0, 1), (0, 2), (0, 3)]
+
+
+def with_progress(content: bytes, change) -> bytes:
+    """A checkpoint with its progress, a dictionary, changed."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    progress = json.loads(header["__metadata__"]["progress"])
+    change(progress)
+    header["__metadata__"]["progress"] = json.dumps(progress)
+    made = json.dumps(header).encode()
+    return len(made).to_bytes(8, "little") + made + content[8 + length :]
+
+
+def flipped(content: bytes, position: int) -> bytes:
+    changed = bytearray(content)
+    changed[position] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda whole: whole[:-100], id="truncated"),
+        pytest.param(lambda whole: whole[:100], id="truncated in its header"),
+        pytest.param(lambda whole: b"", id="empty"),
+        pytest.param(lambda whole: b"\0" * len(whole), id="zeros"),
+        pytest.param(lambda whole: b"hello " * 100, id="text"),
+        pytest.param(lambda whole: flipped(whole, -200), id="a bit of a weight flipped"),
+        pytest.param(lambda whole: safetensors.torch.save({"a": torch.zeros(3)}), id="no metadata"),
+        pytest.param(lambda whole: safetensors.torch.save({}, {"progress": "3"}), id="foreign metadata"),
+        pytest.param(lambda whole: with_progress(whole, lambda p: p.pop("epochs")), id="no epochs"),
+        pytest.param(lambda whole: with_progress(whole, lambda p: p.pop("parameters")), id="no parameters"),
+        pytest.param(lambda whole: with_progress(whole, lambda p: p["epochs"].clear()), id="other epochs"),
+        pytest.param(lambda whole: with_progress(whole, lambda p: p["seconds"].append(1)), id="other seconds"),
+    ],
+)
+def test_damaged_checkpoint_is_refused_by_name(log, damage):
+    run = recipe()
+    checkpoint = interrupted(run, log)
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    with pytest.raises(RecordError, match=f"^{checkpoint}: damaged checkpoint .*; delete it to start the run anew$"):
+        train(run, 0, CPU, run.store, log)
+    assert not log
+    checkpoint.unlink()
+    train(run, 0, CPU, run.store, log)
+    assert len(log) == 3
+
+
+def test_damaged_record_is_refused_by_name(log):
+    run = recipe(epochs=1)
+    runs(run, 1, "cpu")
+    path = record_path(run.store, 0)
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(RecordError, match=f"^{path}: "):
+        runs(run, 1, "cpu", log)
+    assert not log
+
+
+def test_store_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MNIST_LIB_RUNS", str(tmp_path / "file"))
+    with pytest.raises(RecordError, match=f"{tmp_path}/file/.* could not be written"):
+        runs(recipe(epochs=1), 1, "cpu")
+
+
+def test_runs_are_kept_where_the_environment_says(tmp_store, monkeypatch):
+    assert experiment.runs_directory() == tmp_store
+    assert recipe().store.parent == tmp_store
+    monkeypatch.delenv("MNIST_LIB_RUNS")
+    assert experiment.runs_directory().parts[-2:] == ("mnist_lib", "runs")
+
+
+# -- runs that fail
+
+
+class Failing(nn.Module):
+    """A linear network whose logits are not numbers at one training step, or whenever it is evaluated."""
+
+    def __init__(self, step: int | None = None):
+        super().__init__()
+        self.layers, self.fail_at, self.steps = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), step, 0
+
+    def forward(self, images):
+        self.steps += self.training
+        fails = self.steps == self.fail_at if self.training else self.fail_at is None
+        return self.layers(images) * (math.nan if fails else 1)
+
+
+def fails_in_first_epoch():
+    return Failing(2)
+
+
+def fails_in_third_epoch():
+    return Failing(10)
+
+
+def fails_when_evaluated():
+    return Failing()
+
+
+@pytest.mark.parametrize(
+    ("network", "message", "epochs"),
+    [
+        (fails_in_first_epoch, r"at step 2 \(epoch 1\)", 0),
+        (fails_in_third_epoch, r"at step 10 \(epoch 3\)", 2),
+        (fails_when_evaluated, r"epoch 1", 0),
+    ],
+)
+def test_run_whose_loss_is_not_a_number_leaves_nothing(log, monkeypatch, network, message, epochs):
+    monkeypatch.setitem(models.NETWORKS, network.__name__, network)
+    run = recipe(network=network.__name__)
+    with pytest.raises(DivergenceError, match=message):
+        runs(run, 1, "cpu", log)
+    assert len(log) == epochs
+    assert files_in(run.store) == set()
+
+
+def test_too_large_a_learning_rate_leaves_nothing():
+    run = recipe(network="skeleton_bn", learning_rate=100.0, epochs=10)
+    with pytest.raises(DivergenceError, match="Try a smaller learning_rate"):
+        runs(run, 1, "cpu")
+    assert files_in(run.store) == set()
+
+
+@pytest.mark.parametrize(
+    ("network", "hint"),
+    [("depe", "; did you mean 'deep'?"), ("skeleton_pb", "; did you mean 'skeleton_bn'?"), ("?", "")],
+)
+def test_unknown_network_is_refused(network, hint):
+    with pytest.raises(ParameterError) as caught:
+        recipe(network=network)
+    assert str(caught.value) == f"network = {network!r}: expected one of {', '.join(models.NETWORKS)}{hint}"
+
+
+# -- devices
+
+
+@pytest.fixture
+def only_a_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+def test_device_that_is_there(only_a_cpu):
+    assert resolve_device("auto") == resolve_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7", "mps"])
+def test_device_that_is_not_there(only_a_cpu, name):
+    with pytest.raises(ParameterError) as caught:
+        resolve_device(name)
+    assert str(caught.value) == f"device = {name!r}: there is no such device on this machine; auto would use cpu"
+
+
+@pytest.mark.parametrize(
+    "name", ["gpu", "", "CUDA", "cuda:", "cpu:", "cuda:x", "cuda:-1", "cuda:0:1", "cuda:²", "tpu:0"]
+)
+def test_device_that_does_not_exist(name):
+    with pytest.raises(ParameterError) as caught:
+        resolve_device(name)
+    assert str(caught.value) == f"device = {name!r}: expected auto, cpu, cuda, cuda:<number> or mps"
+
+
+def test_missing_device_is_an_error_before_anything_is_read(only_a_cpu, log, monkeypatch):
+    monkeypatch.setattr(data, "load", lambda *_: pytest.fail("data was loaded"))
+    with pytest.raises(ParameterError, match="auto would use cpu"):
+        runs(recipe(), 1, "cuda", log)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_run_on_a_gpu():
+    (record,) = runs(recipe(), 1, "cuda")
+    assert record.environment["device"] == "cuda"
+    assert np.isfinite(record.history["test_loss"]).all()

@@ -1,0 +1,192 @@
+"""Run records: written whole or not at all, read back as they were, refused when damaged."""
+
+import dataclasses
+import json
+import math
+import os
+import stat
+
+import numpy as np
+import pytest
+
+from mnist_lib import records
+from mnist_lib.digests import bytes_digest
+from mnist_lib.records import Record, RecordError, record_path, to_json, weights_path, write_atomically
+
+WEIGHTS = b"the weights, serialized"
+
+
+@pytest.fixture
+def record() -> Record:
+    return Record(
+        experiment="iteration_00/variant",
+        seed=3,
+        parameters={"network": "deep", "learning_rate": 0.1, "dataset": "digits"},
+        digests={"code": "c", "data": "d"},
+        parameter_count=7884,
+        train_size=50,
+        class_counts=[2, 2, 2, 2, 2, 2, 2, 2, 2, 2],
+        history={
+            "learning_rate": [0.1, 0.1],
+            "train_loss": [1 / 3, 1e-17],
+            "train_correct": [25, 50],
+            "test_loss": [0.1 + 0.2, 5e-324],
+            "test_correct": [10, 19],
+        },
+        first_losses=[2.3, 2.25],
+        misclassified=[[4, 7, 1]],
+        weights_digest=bytes_digest(WEIGHTS),
+        environment={"device": "cpu", "epoch_seconds": [1.5, 2.0], "commit": None},
+    )
+
+
+def files_in(folder) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_what_is_written_is_read_back(record, tmp_path):
+    folder = tmp_path / "iteration_00" / "variant"  # made when needed
+    path = records.write(record, WEIGHTS, folder)
+    assert path == record_path(folder, 3) == folder / "seed_3.json"
+    assert records.read(path) == record  # floats too, to the last bit
+    assert weights_path(path).read_bytes() == WEIGHTS
+    assert files_in(folder) == {"seed_3.json", "seed_3.safetensors"}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o644}
+
+
+def test_derived_figures(record):
+    assert record.test_size == 20
+    assert np.array_equal(record.test_accuracy, [50, 95])
+    assert np.array_equal(record.train_accuracy, [50, 100])
+    assert record.seconds == 3.5
+
+
+def test_json_depends_on_the_record_alone(record, tmp_path):
+    again = records.read(records.write(record, WEIGHTS, tmp_path))
+    assert to_json(again) == to_json(record)
+    text = to_json(record)
+    assert json.loads(text) == dataclasses.asdict(record)
+    assert text.endswith("}\n")
+    # A key a line: a changed number changes one line.
+    changed = to_json(dataclasses.replace(record, parameter_count=7885))
+    assert len(set(text.splitlines()) ^ set(changed.splitlines())) == 2
+
+
+def test_a_second_write_replaces_the_first(record, tmp_path):
+    records.write(record, WEIGHTS, tmp_path)
+    other = dataclasses.replace(record, weights_digest=bytes_digest(b"other"))
+    path = records.write(other, b"other", tmp_path)
+    assert records.read(path) == other
+    assert weights_path(path).read_bytes() == b"other"
+    assert len(files_in(tmp_path)) == 2
+
+
+# -- what is refused, leaving what was there
+
+
+@pytest.fixture
+def written(record, tmp_path):
+    """A folder with a record and its weights; afterwards they must be as they were, with nothing beside them."""
+    path = records.write(record, WEIGHTS, tmp_path)
+    yield path
+    assert records.read(path) == record
+    assert weights_path(path).read_bytes() == WEIGHTS
+    assert files_in(tmp_path) == {"seed_3.json", "seed_3.safetensors"}
+
+
+def test_other_weights_than_the_record_tells_are_refused(record, written):
+    with pytest.raises(RecordError, match="seed_3.json: the weights are not those"):
+        records.write(record, WEIGHTS + b"!", written.parent)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["first_losses", "history", "environment"])
+def test_what_is_not_a_number_is_never_written(record, written, bad, field):
+    value = [bad] if field == "first_losses" else getattr(record, field) | {"test_loss": [bad]}
+    other = dataclasses.replace(record, weights_digest=bytes_digest(b"other"), **{field: value})
+    with pytest.raises(RecordError, match="seed_3.json"):
+        records.write(other, b"other", written.parent)
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_interrupted_write_leaves_the_old_file(written, monkeypatch, failing, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(os, failing, fail)
+    expected = RecordError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected) as caught:
+        write_atomically(written, b"half")
+    if expected is RecordError:
+        assert str(written) in str(caught.value)
+        assert "No space left" in str(caught.value)
+
+
+def test_folder_that_is_a_file(record, tmp_path):
+    (tmp_path / "file").write_text("as it was")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RecordError, match=f"{folder}/seed_3.safetensors could not be written"):
+            records.write(record, WEIGHTS, folder)
+    assert files_in(tmp_path) == {"file"}
+    assert (tmp_path / "file").read_text() == "as it was"
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_that_may_not_be_written(record, tmp_path):
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(RecordError, match=f"{tmp_path}/seed_3.safetensors could not be written"):
+            records.write(record, WEIGHTS, tmp_path)
+        assert not files_in(tmp_path)
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_path_that_is_a_folder(written):
+    blocked = written.with_name("folder")
+    (blocked / "inside").mkdir(parents=True)
+    with pytest.raises(RecordError, match=f"{blocked} could not be written"):
+        write_atomically(blocked, b"content")
+    (blocked / "inside").rmdir()
+    blocked.rmdir()
+
+
+# -- reading
+
+
+def edited(record, **changes) -> str:
+    content = dataclasses.asdict(record) | changes
+    return json.dumps({key: value for key, value in content.items() if value != "absent"})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(lambda r: to_json(r)[:-20], id="truncated"),
+        pytest.param(lambda r: "", id="empty"),
+        pytest.param(lambda r: "\0" * 100, id="zeros"),
+        pytest.param(lambda r: b"\xff\xfe\x00", id="not text"),
+        pytest.param(lambda r: "null", id="null"),
+        pytest.param(lambda r: "[]", id="list"),
+        pytest.param(lambda r: '{"format": 1}', id="foreign"),
+        pytest.param(lambda r: edited(r, seed="absent"), id="a field is missing"),
+        pytest.param(lambda r: edited(r, extra=1), id="a field too many"),
+        pytest.param(lambda r: edited(r, format=2), id="a later format"),
+        pytest.param(lambda r: edited(r, format="absent"), id="no format"),
+    ],
+)
+def test_damaged_or_foreign_file_is_refused_by_name(record, tmp_path, content):
+    path = record_path(tmp_path, 3)
+    made = content(record)
+    path.write_bytes(made if isinstance(made, bytes) else made.encode())
+    with pytest.raises(RecordError, match=f"^{path}: "):
+        records.read(path)
+
+
+def test_missing_file_is_refused_by_name(tmp_path):
+    path = record_path(tmp_path, 0)
+    with pytest.raises(RecordError, match=f"^{path}: cannot be read as a record"):
+        records.read(path)
+    with pytest.raises(RecordError, match=f"^{tmp_path}: cannot be read as a record"):
+        records.read(tmp_path)  # a folder
