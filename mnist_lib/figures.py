@@ -5,6 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import matplotlib
 import numpy as np
@@ -35,14 +36,15 @@ class Picture:
     figure: Figure
     alt: str
 
+    @cached_property
     def png(self) -> bytes:
-        """The figure as a PNG file; the same figure gives the same bytes."""
+        """The figure as a PNG file, drawn once: a second drawing would move the layout by a hair."""
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
         return buffer.getvalue()
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
-        png = base64.b64encode(self.png()).decode()
+        png = base64.b64encode(self.png).decode()
         width = round(self.figure.get_figwidth() * 96)
         return {"image/png": png, "text/plain": self.alt}, {"image/png": {"alt": self.alt, "width": width}}
 
@@ -74,8 +76,8 @@ def curves(runs: Sequence[Record], target: float | None = None) -> Picture:
     train, test = (accuracies[name].mean(0) for name in ("train", "test"))
     alt = (
         f"Loss and accuracy over {len(test)} epochs, mean and range of {len(runs)} seeds. The mean test accuracy goes "
-        f"from {test[0]:.2f} % after the first epoch to {test[-1]:.2f} % after the last, where the training accuracy is "
-        f"{train[-1]:.2f} %."
+        f"from {test[0]:.2f} % after the first epoch to {test[-1]:.2f} % after the last; the training accuracy "
+        f"ends at {train[-1]:.2f} %."
     )
     return Picture(figure, alt)
 

@@ -131,22 +131,16 @@ def quick(source: Path, target: Path) -> None:
 def clean(notebook: nbformat.NotebookNode) -> None:
     """Strip, in place, all that differs between two executions with the same result.
 
-    Goes: execution times, papermill's metadata, widget state. Stays: outputs, execution counts, cell ids, tags. The
-    alternative text of a figure moves from the output to the cell, where the book looks for it.
+    Goes: execution times, papermill's metadata, widget state. Stays: outputs, execution counts, cell ids, tags.
     """
     digests = notebook.metadata.get("mnist_lib")
     notebook.metadata = nbformat.from_dict(KEPT_METADATA | {"language_info": {"name": "python"}})
     if digests is not None:
         notebook.metadata["mnist_lib"] = digests
     for cell in notebook.cells:
-        metadata = {key: cell.metadata[key] for key in ("tags", "mystnb") if cell.metadata.get(key)}
-        cell.metadata = nbformat.from_dict(metadata)
-        if cell.cell_type != "code":
-            continue
-        cell.outputs = _joined_streams(cell.outputs)
-        texts = [o.metadata.get("image/png", {}).get("alt") for o in cell.outputs if "metadata" in o]
-        for text in filter(None, texts):
-            cell.metadata["mystnb"] = nbformat.from_dict({"image": {"alt": text}})
+        cell.metadata = nbformat.from_dict({"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {})
+        if cell.cell_type == "code":
+            cell.outputs = _joined_streams(cell.outputs)
 
 
 def to_text(notebook: nbformat.NotebookNode) -> str:

@@ -113,9 +113,9 @@ def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
 def _check(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Any:
     """`value` as `kind`, within `rules`."""
     if typing.get_origin(kind) is list:
-        if not isinstance(value, list | tuple):
-            raise _refusal(name, value, "a list such as [0.01, 0.1]")
         (item,) = typing.get_args(kind)
+        if not isinstance(value, list | tuple):
+            raise _refusal(name, value, "a list such as " + ("['a', 'b']" if item is str else "[0.01, 0.1]"))
         return tuple(_check(f"{name}[{i}]", v, item, rules) for i, v in enumerate(value))
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise _refusal(name, value, _accepted(kind, rules))

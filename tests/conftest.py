@@ -1,5 +1,8 @@
 """What the tests share."""
 
+import os
+
+import hypothesis
 import pytest
 import torch
 
@@ -9,6 +12,14 @@ from mnist_lib import data
 torch.set_num_threads(1)
 
 
+# No test is timed: a busy machine is slow, not wrong.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
+
+# Where MNIST is missing, the notebooks draw empty frames in place of its images, in kernels that tests start, too.
+os.environ.setdefault("MNIST_LIB_BLANK_IMAGES", "1")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_mnist: skipped where MNIST is not in the data directory")
 
@@ -16,8 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("needs_mnist") and not data.have_mnist():
         pytest.skip(
-            f"MNIST is not in {data.data_directory()}: set MNIST_LIB_DATA to a directory that holds MNIST/raw/ with the "
-            "four uncompressed files, or load MNIST once with a network: "
+            f"MNIST is not in {data.data_directory()}: set MNIST_LIB_DATA to a directory that holds MNIST/raw/ with "
+            "the four uncompressed files, or load MNIST once with a network: "
             "python -c 'from mnist_lib import data; data.load(\"mnist\")'"
         )
 

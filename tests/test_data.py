@@ -53,7 +53,7 @@ def test_digits_are_the_same_every_time():
 
 
 def test_validation_holds_out_the_last_training_images_and_does_not_touch_the_test_set():
-    train, test = data.load("digits")
+    train, _ = data.load("digits")
     kept, held_out = data.load("digits", evaluate_on="validation")
     assert (len(kept), len(held_out)) == (1197, 240)
     assert torch.equal(torch.cat([kept.images, held_out.images]), train.images)
@@ -142,7 +142,7 @@ def test_other_images_than_mnist_are_refused(tmp_path, monkeypatch, small_files)
     """Whole and well-formed, but not MNIST: the digests are the published ones."""
     monkeypatch.setenv("MNIST_LIB_DATA", str(tmp_path))
     put(tmp_path, small_files)
-    with pytest.raises(DataError, match="train-images-idx3-ubyte is damaged.*6bbc9ace898e44ae57da46a324031adb"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte is damaged.*6bbc9ace898e44ae57da46a324031adb"):
         data.load("mnist")
 
 
@@ -166,7 +166,7 @@ class Mirror:
         self.answers = answers
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(handler):  # noqa: N802, N805
+            def do_GET(handler):  # noqa: N805
                 handler.wfile.write(self.answers.get(handler.path, b"HTTP/1.0 404 Not Found\r\n\r\n"))
 
             do_HEAD = do_GET  # noqa: N815

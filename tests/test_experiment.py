@@ -14,7 +14,8 @@ from torch import nn
 
 from mnist_lib import data, experiment, models, records
 from mnist_lib.data import Images
-from mnist_lib.experiment import Experiment, find, resolve_device, runs, train
+from mnist_lib.environment import resolve_device
+from mnist_lib.experiment import Experiment, find, runs, train
 from mnist_lib.parameters import ParameterError, TrainingConfig
 from mnist_lib.records import RecordError, record_path, weights_path
 from mnist_lib.training import DivergenceError, Trainer
@@ -128,12 +129,6 @@ def test_record_holds_what_was_run_and_what_came_out(few_images):
     assert len(record.misclassified) == 40 - record.history["test_correct"][-1]
     wrong = [i for i in range(40) if predictions[i] != test_images.labels[i]]
     assert record.misclassified == [[i, int(test_images.labels[i]), int(predictions[i])] for i in wrong]
-
-
-def test_real_digits_are_loaded(monkeypatch):
-    monkeypatch.undo()  # also takes back where runs are kept: nothing is written here
-    train_images, _ = data.load("digits", "validation")
-    assert len(train_images) == 1197
 
 
 def test_published_record_is_preferred(log):
@@ -309,15 +304,28 @@ def flipped(content: bytes, position: int) -> bytes:
     ],
 )
 def test_damaged_checkpoint_is_refused_by_name(log, damage):
-    run = recipe()
+    run = recipe(network="skeleton", epochs=2)
     checkpoint = interrupted(run, log)
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
     with pytest.raises(RecordError, match=f"^{checkpoint}: damaged checkpoint .*; delete it to start the run anew$"):
         train(run, 0, CPU, run.store, log)
     assert not log
-    checkpoint.unlink()
+
+
+def test_run_whose_checkpoint_was_deleted_starts_anew(log):
+    run = recipe(epochs=2)
+    interrupted(run, log).unlink()
     train(run, 0, CPU, run.store, log)
-    assert len(log) == 3
+    assert log == [(0, 1), (0, 2)]
+
+
+def test_checkpoint_that_is_a_folder_is_refused_by_name(log):
+    run = recipe(epochs=2)
+    checkpoint = interrupted(run, log)
+    checkpoint.unlink()
+    checkpoint.mkdir()
+    with pytest.raises(RecordError, match=f"^{checkpoint}: damaged checkpoint"):
+        train(run, 0, CPU, run.store)
 
 
 def test_damaged_record_is_refused_by_name(log):

@@ -26,9 +26,12 @@ CONDA_NAMES = {"pytorch": "torch", "playwright-python": "playwright"}
 FLOORS = {
     "cli": 4,
     "book": 3,
+    "comparison": 3,
     "notebooks": 3,
     "report": 3,
+    "show": 3,
     "sweep": 3,
+    "target": 3,
     "experiment": 2,
     "environment": 1,
     "figures": 1,
@@ -42,7 +45,15 @@ FLOORS = {
     "parameters": 0,
     "statistics": 0,
 }
-SAME_FLOOR = {("figures", "records")}
+SAME_FLOOR = {
+    ("figures", "records"),
+    ("target", "show"),
+    ("comparison", "show"),
+    ("comparison", "target"),
+    ("report", "show"),
+    ("report", "target"),
+    ("report", "comparison"),
+}
 """The imports within a floor: importer, imported."""
 
 MODULES = sorted(path.stem for path in (ROOT / "mnist_lib").glob("*.py") if path.stem != "__init__")

@@ -20,6 +20,7 @@ from mnist_lib.parameters import (
     assigned_names,
     bounded,
     from_notebook,
+    notebook_parameters,
     validate,
 )
 
@@ -37,6 +38,7 @@ class Types:
     count: int = 0
     ratio: float = 0.0
     counts: list[int] = bounded((), low=1, high=9)
+    words: list[str] = ()
 
 
 def refused(schema=NotebookParameters, /, **values) -> str:
@@ -126,6 +128,8 @@ def test_fields_without_bounds_are_checked_for_their_type():
     assert refused(Types, flag=1) == "flag = 1: expected True or False"
     assert refused(Types, word=b"x") == "word = b'x': expected a word"
     assert refused(Types, count=True) == "count = True: expected a whole number"
+    assert refused(Types, words="deep") == "words = 'deep': expected a list such as ['a', 'b']"
+    assert refused(Types, words=["deep", 3]) == "words[1] = 3: expected a word"
 
 
 @pytest.mark.parametrize(
@@ -222,7 +226,7 @@ def test_unknown_name_is_refused_before_wrong_values_are_looked_at():
 
 
 def test_missing_required_parameter_is_refused():
-    with pytest.raises(ParameterError, match="^parameter 'network' is missing$"):
+    with pytest.raises(ParameterError, match=r"^parameter 'network' is missing$"):
         validate(TrainingConfig, {"epochs": 3})
 
 
@@ -238,10 +242,7 @@ SAMPLE = settings(max_examples=60, deadline=None)  # no deadline: the machine ma
 @SAMPLE
 @given(ANY_NUMBER)
 def test_number_is_accepted_exactly_within_its_range(value):
-    if math.isfinite(value) if isinstance(value, float) else True:
-        expected = 0 < value <= 100
-    else:
-        expected = False
+    expected = 0 < value <= 100  # false for NaN
     try:
         assert validate(TrainingConfig, {"network": "deep", "learning_rate": value}).learning_rate == value
         accepted = True
@@ -329,6 +330,39 @@ def test_every_name_that_papermill_injects_is_seen(values):
     injected = PythonTranslator.codify({k: v for k, v in values.items() if not isinstance(v, bytes)})
     expected = dict.fromkeys([*NAMES, *(k for k, v in values.items() if not isinstance(v, bytes))])
     assert assigned_names(["", PARAMETERS, injected, "later = 1"], KNOWN) == list(expected)
+
+
+# -- in a file
+
+
+def notebook_file(folder: Path, *cells: tuple[str, list[str]]) -> Path:
+    path = folder / "iteration_00.ipynb"
+    made = [nbformat.v4.new_code_cell(source, metadata={"tags": tags}) for source, tags in cells]
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title"), *made]), path)
+    return path
+
+
+def test_parameters_are_read_from_a_file(tmp_path):
+    path = notebook_file(
+        tmp_path, ("1 / 0", []), (PARAMETERS + "learning_rates: list[float] = [0.1, -1]", ["parameters"])
+    )
+    expected = {"network": "deep", "epochs": 15, "learning_rate": 0.01, "learning_rates": [0.1, -1]}
+    assert notebook_parameters(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([(PARAMETERS, [])], "one cell must have the tag `parameters`, 0 have it"),
+        ([(PARAMETERS, ["parameters"])] * 2, "one cell must have the tag `parameters`, 2 have it"),
+        ([("epochs: int = len('abc')", ["parameters"])], "the parameters cell must hold literals only"),
+        ([("epochs: int", ["parameters"])], "the parameters cell must hold literals only"),
+        ([("%time\nepochs: int = 3", ["parameters"])], "the parameters cell must hold literals only"),
+    ],
+)
+def test_file_without_a_proper_parameters_cell_is_refused(tmp_path, cells, message):
+    with pytest.raises(ParameterError, match=f"^iteration_00.ipynb: {message}"):
+        notebook_parameters(notebook_file(tmp_path, *cells))
 
 
 # -- in a real kernel

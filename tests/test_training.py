@@ -137,10 +137,11 @@ def linear() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
 
 
-def test_steps_are_those_of_sgd_with_momentum_worked_by_hand():
-    """Softmax regression on one batch of all images, its gradient and three steps in float64."""
-    n, rate, momentum = 20, 0.05, 0.9
-    config = TrainingConfig(network="deep", epochs=3, batch_size=n, learning_rate=rate, momentum=momentum)
+@pytest.mark.parametrize("name", ["constant", "one_cycle"])
+def test_steps_are_those_of_sgd_with_momentum_worked_by_hand(name):
+    """Softmax regression on one batch of all images, its gradient and four steps in float64."""
+    n = 20
+    config = TrainingConfig(network="deep", epochs=4, batch_size=n, learning_rate=0.05, schedule=name)
     run = trainer(config, n=n, network=linear)
     weight, bias = (p.detach().numpy().astype(np.float64) for p in run.model.parameters())
 
@@ -148,7 +149,7 @@ def test_steps_are_those_of_sgd_with_momentum_worked_by_hand():
     x = (pixels - pixels.mean()) / pixels.std()
     labels = TRAIN.labels[:n].numpy()
     weight_velocity, bias_velocity = np.zeros_like(weight), np.zeros_like(bias)
-    for _ in range(3):
+    for rate, momentum in schedule(config, 1):
         exponentials = np.exp(x @ weight.T + bias)
         softmax = exponentials / exponentials.sum(1, keepdims=True)
         loss = -np.log(softmax[np.arange(n), labels]).mean()
@@ -211,7 +212,7 @@ def test_every_image_is_shown_once_an_epoch():
 def test_last_batch_of_one_image_is_left_out():
     """Batch normalisation over one value has no variance: torch refuses it."""
     config = TrainingConfig(network="deep", epochs=3, batch_size=4)
-    run, epochs = train(config, n=9)
+    _, epochs = train(config, n=9)
     assert len(epochs) == 3
     assert all(math.isfinite(epoch.train_loss) and epoch.train_correct <= 8 for epoch in epochs)
     watched, _ = train(config, n=9, network=Watched)

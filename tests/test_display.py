@@ -1,0 +1,127 @@
+"""What notebooks show: tables, targets, figures with their words, numbers for the prose."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mnist_lib import comparison, figures, report
+from mnist_lib.records import Record
+from mnist_lib.show import Table
+from mnist_lib.target import TASK_ACCURACY, Target
+
+
+def run(seed: int, *correct: int, parameters: int = 7884, name: str = "iteration_03_example") -> Record:
+    """A record of a run with these numbers of correct images, out of 10,000, epoch by epoch."""
+    wrong = 10_000 - correct[-1]
+    return Record(
+        experiment=name,
+        seed=seed,
+        parameters={"epochs": len(correct)},
+        digests={"code": "c" * 64, "data": "d" * 64},
+        parameter_count=parameters,
+        train_size=60_000,
+        class_counts=[1000] * 10,
+        history={
+            "learning_rate": [0.01] * len(correct),
+            "train_loss": [0.1] * len(correct),
+            "train_correct": [59_000] * len(correct),
+            "test_loss": [0.2] * len(correct),
+            "test_correct": list(correct),
+        },
+        first_losses=[2.3] * 10,
+        misclassified=[[index, 4, 9] for index in range(wrong)],
+        weights_digest="w" * 64,
+        environment={
+            "commit": None,
+            "device_name": "a processor",
+            "threads": 1,
+            "torch": "2.0",
+            "epoch_seconds": [60.0] * len(correct),
+        },
+    )
+
+
+GOOD = [run(0, 9900, 9950), run(1, 9940, 9952), run(2, 9941, 9948)]
+MIXED = [run(0, 9900, 9950), run(1, 9940, 9930), run(2, 9941, 9940)]
+POOR = [run(0, 9700, 9800), run(1, 9700, 9810), run(2, 9700, 9790)]
+
+
+@pytest.mark.parametrize(("runs", "verdict"), [(GOOD, "met"), (MIXED, "undecided"), (POOR, "missed")])
+def test_an_accuracy_target_is_judged_by_the_whole_interval(runs, verdict):
+    assert Target(99.40).verdicts(runs) == [verdict]
+
+
+def test_one_seed_decides_nothing():
+    assert Target(99.40).verdicts(GOOD[:1]) == ["undecided"]
+
+
+def test_bounds_on_parameters_and_epochs_are_strict():
+    target = Target(99.40, parameters=7884, epochs=3)
+    assert target.verdicts(GOOD) == ["missed", "met", "met"]
+    assert list(target.check(GOOD).frame["verdict"]) == ["missed", "met", "met"]
+
+
+def test_tables_escape_what_they_show():
+    assert "<script>" not in Table([{"<script>": "<script>alert(1)</script>"}])._repr_html_()
+
+
+def test_the_training_log_counts_seeds_at_the_task():
+    log = report.training_log(MIXED).frame
+    assert list(log[f"seeds at {TASK_ACCURACY:.2f} %"]) == ["2 of 3", "2 of 3"]
+    assert list(log["lowest and highest seed"]) == ["99.00 to 99.41", "99.30 to 99.50"]
+
+
+def test_the_seeds_table_tells_final_from_best():
+    row = report.seeds_table(MIXED).frame.iloc[1]
+    assert (row["final epoch %"], row["best epoch %"]) == ("99.30", "99.40")
+    assert (row["first epoch at 99.40 %"], row["from there on since epoch"]) == (1, "never")
+
+
+@pytest.mark.parametrize(("after", "words"), [(POOR, "a loss"), (MIXED, "not distinguishable")])
+def test_a_difference_in_words(after, words):
+    assert comparison.in_words(comparison.accuracy_difference(GOOD, after)).startswith(words)
+
+
+def test_changes_between_neighbours():
+    groups = {"iteration_01_poor": POOR, "iteration_02_good": GOOD}
+    table = comparison.changes_table(groups).frame
+    assert table.iloc[0]["change"] == "2 good"
+    assert table.iloc[0]["accuracy, points"].startswith("+1.50 [")
+    assert table.iloc[0]["minutes a run"] == "2.0"
+
+
+PICTURES = {
+    "curves": (lambda: figures.curves(MIXED, 99.4), "99.27 % after the first epoch to 99.40 % after the last"),
+    "confusion": (lambda: figures.confusion_matrix(MIXED), "180 mistakes of 3 runs. The most frequent: 4 taken for 9"),
+    "misclassified": (
+        lambda: figures.misclassified(MIXED, None),
+        "50 images are wrong in every run, 70 in at least one",
+    ),
+    "candidates": (lambda: figures.candidates({0.1: [99.1], 0.3: [99.3]}, 0.3), "The highest: 0.3"),
+    "overview": (lambda: comparison.overview_picture({"iteration_01_a": GOOD}), "1 a: 7,884 parameters, 99.50 %"),
+    "steps": (lambda: figures.steps(["2 a"], [comparison.accuracy_difference(POOR, GOOD)]), "2 a: +1.50"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_figure_says_in_words_what_it_shows(name):
+    make, words = PICTURES[name]
+    picture = make()
+    data, metadata = picture._repr_mimebundle_()
+    assert words in data["text/plain"]
+    assert metadata["image/png"]["alt"] == data["text/plain"]
+    assert picture.png.startswith(b"\x89PNG")
+    assert picture.png == make().png
+
+
+def test_misclassified_images_are_drawn_when_they_are_there():
+    images = np.random.default_rng(0).integers(0, 255, (100, 28, 28))
+    assert figures.misclassified(MIXED, images).png != figures.misclassified(MIXED, None).png
+
+
+def test_records_are_not_changed_by_showing_them():
+    before = [dataclasses.asdict(r) for r in MIXED]
+    report.provenance(MIXED)
+    figures.curves(MIXED)
+    assert before == [dataclasses.asdict(r) for r in MIXED]

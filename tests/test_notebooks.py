@@ -1,0 +1,212 @@
+"""The notebooks: one skeleton, one change at a time, strict parameters, outputs that a fresh execution repeats."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from mnist_lib import data, experiment, notebooks
+from mnist_lib.parameters import notebook_parameters
+
+FOLDER = experiment.root() / "notebooks"
+ITERATIONS = sorted(FOLDER.glob("iteration_??_*.ipynb"))
+ALL = sorted(FOLDER.glob("*.ipynb"))
+PAPERMILL = [sys.executable, "-m", "papermill", "--no-progress-bar"]
+
+by_name = pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+
+
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_there_are_ten_iterations():
+    assert [path.stem[:12] for path in ITERATIONS] == [f"iteration_{number:02}" for number in range(1, 11)]
+
+
+def test_all_iterations_share_one_skeleton():
+    def skeleton(path: Path) -> list[str]:
+        own = ("name: str", "target = ", "trials = ", "figures.candidates(")
+        sources = [cell.source for cell in code_cells(path) if not cell.source.startswith(own)]
+        return [source.replace(", *trials.values()", "") for source in sources]
+
+    first = skeleton(ITERATIONS[0])
+    assert len(first) > 15
+    for path in ITERATIONS[1:]:
+        assert skeleton(path) == first, path.stem
+
+
+CHANGES = {
+    2: {"network"},
+    3: {"network"},
+    4: {"network"},
+    5: {"network"},
+    6: {"network"},
+    7: {"batch_size"},
+    8: {"network"},
+    9: {"rotation"},
+    10: {"schedule", "learning_rate", "learning_rates", "candidate_seeds"},
+}
+
+
+@pytest.mark.parametrize("number", CHANGES)
+def test_one_change_at_a_time(number):
+    before, after = (notebook_parameters(path) for path in ITERATIONS[number - 2 : number])
+    assert after["baseline"] == ITERATIONS[number - 2].stem
+    differing = {name for name in after if after[name] != before.get(name)}
+    assert differing - {"name", "baseline", "seeds"} == CHANGES[number]
+
+
+@by_name
+def test_a_notebook_names_itself(path):
+    assert notebook_parameters(path).get("name", path.stem) == path.stem
+
+
+@by_name
+def test_code_comes_in_small_pieces_after_prose(path):
+    cells = nbformat.read(path, as_version=4).cells
+    hidden = {"parameters", "remove-cell", "hide-input"}
+    for before, cell in pairwise(cells):
+        if cell.cell_type == "code":
+            assert cell.source.count("\n") < 30
+            assert before.cell_type == "markdown" or hidden & set(cell.metadata.get("tags", ())), cell.source
+
+
+@by_name
+def test_published_outputs_are_current(path):
+    assert notebooks.missing_runs(path) == []
+    assert notebooks.stale(path) == []
+
+
+@by_name
+def test_a_notebook_holds_no_trace_of_its_execution(path):
+    text = path.read_text("utf-8")
+    notebook = nbformat.reads(text, as_version=4)
+    cleaned = nbformat.reads(text, as_version=4)
+    notebooks.clean(cleaned)
+    assert notebooks.to_text(cleaned) == text
+    assert not any(output.output_type == "error" for cell in code_cells(path) for output in cell.outputs)
+    assert all(cell.execution_count for cell in code_cells(path))
+    assert "injected-parameters" not in text
+    assert set(notebook.metadata) == {"kernelspec", "language_info", "mnist_lib"}
+
+
+@by_name
+def test_a_fresh_execution_gives_the_published_file(path, tmp_path):
+    """Byte for byte: also what nbval does not compare, such as figures and the names of glued numbers."""
+    target = tmp_path / path.name
+    notebooks.execute(path, target)
+    published, fresh = (json.loads(file.read_text("utf-8")) for file in (path, target))
+    if not data.have_mnist():  # pictures of MNIST's images cannot be drawn without them
+        for notebook in (published, fresh):
+            for cell in notebook["cells"]:
+                if "evaluation_images" in "".join(cell["source"]):
+                    for output in cell["outputs"]:
+                        output["data"].pop("image/png")
+    assert fresh == published
+
+
+@by_name
+def test_every_figure_has_words(path):
+    outputs = [output for cell in code_cells(path) for output in cell.outputs]
+    for output in outputs:
+        if "image/png" in output.get("data", {}):
+            assert len(output.metadata["image/png"]["alt"]) > 40
+
+
+def papermill(name: str, *options: str, folder: Path) -> subprocess.CompletedProcess:
+    """Run papermill as a user would, from a directory that is not the checkout."""
+    command = [*PAPERMILL, str(FOLDER / f"{name}.ipynb"), str(folder / "out.ipynb"), *options]
+    environment = os.environ | {"MNIST_LIB_RUNS": str(folder / "runs")}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+REFUSED = {
+    "epcohs 5": "ParameterError: unknown parameter 'epcohs': did you mean 'epochs'?",
+    "_x 1": "ParameterError: unknown parameter '_x'",
+    "epochs many": "ParameterError: epochs = 'many': expected a whole number from 1 to 1000",
+    "epochs 0": "ParameterError: epochs = 0: expected a whole number from 1 to 1000",
+    "learning_rate -1": "ParameterError: learning_rate = -1.0: expected a number above 0 up to 100",
+    "dataset mnits": "ParameterError: dataset = 'mnits': expected one of mnist, digits; did you mean 'mnist'?",
+    "schedule triangle": "ParameterError: schedule = 'triangle': expected one of constant, step, one_cycle",
+    "network depe": "ParameterError: network = 'depe'",
+    "device cuda:99": "ParameterError: device = 'cuda:99': there is no such device on this machine; auto would use",
+    "baseline iteration_99": "ParameterError: there is no notebook 'iteration_99'",
+}
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_bad_parameters_are_refused_before_anything_else(option, tmp_path):
+    done = papermill("iteration_08_without_dropout", "-p", *option.split(), folder=tmp_path)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(REFUSED[option]), done.stderr[-500:]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_missing_data_are_named(tmp_path, monkeypatch):
+    empty = tmp_path / "empty"
+    monkeypatch.setenv("MNIST_LIB_DATA", str(empty))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    done = papermill("iteration_02_light_skeleton", "-p", "epochs", "1", "-p", "seeds", "1", folder=tmp_path)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert all(word in last for word in ("DataError", str(empty), "MNIST_LIB_DATA", "dataset=digits"))
+    assert not list(empty.rglob("*"))
+
+
+def test_a_run_that_diverges_stops_and_leaves_no_record(tmp_path):
+    options = ["-p", "dataset", "digits", "-p", "learning_rate", "100", "-p", "baseline", "none"]
+    done = papermill("iteration_02_light_skeleton", *options, folder=tmp_path)
+    assert done.returncode != 0
+    assert "DivergenceError: the loss" in done.stderr.strip().splitlines()[-1]
+    assert not list((tmp_path / "runs").rglob("seed_*"))
+
+
+def test_new_parameters_train_and_leave_the_published_records_alone(tmp_path):
+    before = {file: file.stat().st_mtime_ns for file in experiment.published_records().rglob("*")}
+    options = "-p dataset digits -p epochs 2 -p seeds 1 -p learning_rate 0.05".split()
+    done = papermill("iteration_07_small_batch", *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert before == {file: file.stat().st_mtime_ns for file in experiment.published_records().rglob("*")}
+    assert len(list((tmp_path / "runs").rglob("seed_0.json"))) == 2  # this one and its baseline
+    text = (tmp_path / "out.ipynb").read_text()
+    assert "Made with the embedded digits" in text
+    assert "epoch 2 of 2" in text
+
+
+def test_a_rehearsal_says_so_below_its_title(tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_LIB_RUNS", str(tmp_path / "runs"))
+    target = tmp_path / "iteration_02_light_skeleton.ipynb"
+    notebooks.quick(FOLDER / target.name, target)
+    title, _, note, first, *_ = nbformat.read(target, as_version=4).cells[0].source.splitlines()
+    assert title.startswith("# Iteration 2")
+    assert (note, first.startswith("Made with the embedded digits")) == ("```{warning}", True)
+
+
+def test_a_failing_execution_leaves_the_target_as_it_was(tmp_path):
+    source, target = tmp_path / "broken.ipynb", tmp_path / "published.ipynb"
+    cells = [nbformat.v4.new_code_cell("1 / 0")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), source)
+    target.write_text("as it was")
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        notebooks.execute(source, target)
+    assert target.read_text() == "as it was"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.ipynb", "published.ipynb"]
+
+
+@by_name
+def test_no_cell_assigns_a_parameter(path):
+    """A later assignment would make a second run of the cell that checks the parameters fail."""
+    names = set(notebook_parameters(path))
+    for cell in code_cells(path):
+        if "parameters" not in cell.metadata.get("tags", ()) and "%pip" not in cell.source:
+            nodes = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)]
+            assert not names & {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
