@@ -32,8 +32,15 @@ def build(quick: bool = False) -> int:
         print(f"the book is current: {target / 'index.html'}")
         return 0
     with tempfile.TemporaryDirectory(prefix="mnist-lib-book-") as scratch:
-        command = [sys.executable, "-m", "jupyter_book", "build", str(source), "--path-output", scratch]
-        command += ["--config", str(source / "_config.yml"), "--toc", str(source / "book" / "_toc.yml")]
+        command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
+        command += [
+            "--path-output",
+            scratch,
+            "--config",
+            str(source / "_config.yml"),
+            "--toc",
+            str(source / "book" / "_toc.yml"),
+        ]
         code = subprocess.run([*command, "-W", "-n", "--keep-going"], cwd=source).returncode
         if code:
             print("the book was not built; the last good one, if any, is untouched", file=sys.stderr)
@@ -58,14 +65,13 @@ def prepare_quick() -> Path:
 
 
 def save_picture() -> None:
-    """Keep the picture of the introduction as a file, for the README."""
-    cells = json.loads((root() / "notebooks" / "introduction.ipynb").read_text("utf-8"))["cells"]
+    """Keep the picture of the introduction, if there is one, as a file, for the README."""
+    source = root() / "notebooks" / "introduction.ipynb"
+    cells = json.loads(source.read_text("utf-8"))["cells"] if source.exists() else []
     outputs = (output for cell in cells for output in cell.get("outputs", ()))
     pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", ())]
-    target = root() / "book" / "images" / "results.png"
-    content = base64.b64decode("".join(pictures[0]))
-    if not target.exists() or target.read_bytes() != content:
-        write_atomically(target, content)
+    if pictures:
+        write_atomically(root() / "book" / "images" / "results.png", base64.b64decode("".join(pictures[0])))
 
 
 def copy_address() -> list[Path]:

@@ -129,7 +129,9 @@ def _quick(options: argparse.Namespace) -> int:
 
     target = book.prepare_quick()
     os.environ["MNIST_LIB_RUNS"] = str(target / "runs")
-    jobs = [(path, target / "notebooks" / path.name) for path in notebooks.find(options.pattern)]
+    # Notebooks that compare experiments come last: by then the runs that they need are there.
+    paths = sorted(notebooks.find(options.pattern), key=lambda path: not notebooks.published_runs(path))
+    jobs = [(path, target / "notebooks" / path.name) for path in paths]
     return sweep.execute(notebooks.quick, jobs, options.workers)
 
 

@@ -127,7 +127,8 @@ def _download(root: Path) -> None:
         for name in MNIST_FILES:
             os.replace(scratch / "MNIST" / "raw" / name, target / name)
     except (OSError, RuntimeError, HTTPException) as error:  # DataError is a RuntimeError
-        raise DataError(f"{advice}. The reason: {error}") from error
+        reason = " ".join(str(error).split())  # on one line: the last line of a traceback is what people read
+        raise DataError(f"{advice}. The reason: {reason}") from error
     finally:
         socket.setdefaulttimeout(timeout)
         if scratch is not None:

@@ -174,6 +174,8 @@ def parameters_and_accuracy(
             axes.vlines(x, accuracy.low, accuracy.high, color=colour, linewidth=2)
         axes.plot([x], [accuracy.center], "s" if reaches else "o", color=colour)
         axes.annotate(str(number), (x, accuracy.center), xytext=(5, 3), textcoords="offset points", color=colour)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0), min(high, 100))
     axes.axhline(target, color=GREY, linestyle=":", linewidth=1)
     axes.axvline(20_000, color=GREY, linestyle=":", linewidth=1)
     axes.set(xscale="log", xlabel="parameters", ylabel="mean test accuracy after the last epoch, %")

@@ -5,6 +5,8 @@ that it imports, and the records that it reads. They decide what is stale; modif
 """
 
 import ast
+import dataclasses
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,7 +95,7 @@ def stale(path: Path) -> list[str]:
     reasons = [f"its {kind} changed" for kind in ("cells", "library") if stored.get(kind) != now[kind]]
     before = stored.get("records", {})
     names = [name for name in now["records"] | before if before.get(name) != now["records"].get(name)]
-    return reasons + [f"the records of {name} changed" for name in names]
+    return reasons + [f"the recipe or the records of {name} changed" for name in names]
 
 
 def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = None) -> None:
@@ -198,6 +200,7 @@ def _imported(source: str) -> list[str]:
 
 
 def _records_digest(study: Experiment, seeds: int) -> str:
-    """The digest of the record files that hold the first `seeds` runs."""
+    """The digest of a recipe and of the record files that hold its first `seeds` runs."""
     files = [records.record_path(study.published, seed) for seed in range(seeds)]
-    return text_digest(*(bytes_digest(file.read_bytes()) if file.exists() else "missing" for file in files))
+    recipe = json.dumps(dataclasses.asdict(study.config), sort_keys=True)
+    return text_digest(recipe, *(bytes_digest(file.read_bytes()) if file.exists() else "missing" for file in files))

@@ -3,7 +3,7 @@
 import inspect
 import os
 import statistics as averages
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -173,22 +173,26 @@ def glue_results(target: Target, baseline: Sequence[Record], runs: Sequence[Reco
 
 
 def provenance(*groups: Sequence[Record]) -> Table:
-    """Which records a page was made from, and where they were made."""
+    """Which records a page was made from, one row an experiment: seeds, digests, commit, device, time."""
     rows = []
-    for run in (run for group in groups for run in group):
-        place = run.environment
+    for runs in filter(None, groups):
+        places = [run.environment for run in runs]
         rows.append(
             {
-                "record": f"{run.experiment}/seed_{run.seed}",
-                "code": run.digests["code"][:8],
-                "weights": run.weights_digest[:8],
-                "commit": (place["commit"] or "–")[:8],
-                "device": f"{place['device_name']} ({place['threads']} thread)",
-                "torch": place["torch"],
-                "minutes": f"{run.seconds / 60:.1f}",
+                "records": f"{runs[0].experiment}, seeds {', '.join(str(run.seed) for run in runs)}",
+                "code": _distinct(run.digests["code"][:8] for run in runs),
+                "data": _distinct(run.digests["data"][:8] for run in runs),
+                "commit": _distinct((place["commit"] or "–")[:8] for place in places),
+                "device": _distinct(f"{place['device_name']}, threads: {place['threads']}" for place in places),
+                "torch": _distinct(place["torch"] for place in places),
+                "minutes": f"{sum(run.seconds for run in runs) / 60:.1f}",
             }
         )
     return Table(rows)
+
+
+def _distinct(words: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(words))
 
 
 def papermill_line(parameters: NotebookParameters) -> Markdown:

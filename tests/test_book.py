@@ -38,7 +38,7 @@ def contents(entry: object) -> list[str]:
 PAGES = contents(yaml.safe_load((ROOT / "book" / "_toc.yml").read_text("utf-8")))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def book() -> Path:
     if given := os.environ.get("MNIST_LIB_BOOK"):
         return Path(given).resolve()
@@ -143,7 +143,7 @@ def test_no_page_needs_the_network(book):
         assert not addresses, path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     sync_api = pytest.importorskip("playwright.sync_api")
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

