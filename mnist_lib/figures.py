@@ -127,16 +127,16 @@ def misclassified(runs: Sequence[Record], images: np.ndarray | None, most: int =
     labels = {index: label for run in runs for index, label, _ in run.misclassified}
     wrong = Counter(index for run in runs for index, _, _ in run.misclassified)
     chosen = sorted(wrong, key=lambda index: (-wrong[index], index))[:most]
-    columns = 8
+    columns = 6
     rows = max(1, -(-len(chosen) // columns))
-    figure, grid = _axes(rows, columns, size=(8.0, 1.35 * rows))
+    figure, grid = _axes(rows, columns, size=(6.4, 1.5 * rows))
     for axes in grid.flat:
         axes.set_axis_off()
     for index, axes in zip(chosen, grid.flat, strict=False):
         predictions = Counter(p for run in runs for i, _, p in run.misclassified if i == index)
         axes.imshow(np.zeros((28, 28)) if images is None else images[index], cmap="gray_r", vmin=0, vmax=255)
         taken = ", ".join(str(p) for p, _ in predictions.most_common(2))
-        axes.set_title(f"{labels[index]} → {taken}\n{wrong[index]} of {len(runs)}", fontsize=8)
+        axes.set_title(f"{labels[index]} → {taken}\n{wrong[index]} of {len(runs)}", fontsize=9)
     every = sum(count == len(runs) for count in wrong.values())
     alt = (
         f"The {len(chosen)} images that most of the {len(runs)} runs get wrong, each with its label, what it was taken "

@@ -167,9 +167,10 @@ def from_notebook(schema: type[Schema]) -> Schema:
     shell = get_ipython()
     if shell is None:
         raise ParameterError("from_notebook works inside a notebook; elsewhere call validate(schema, values)")
-    # Not `In`, which a parameter of that name would replace.
-    cells = shell.history_manager.input_hist_parsed
-    names = assigned_names(cells, {f.name for f in dataclasses.fields(schema)})
+    names = [f.name for f in dataclasses.fields(schema)]
+    cells = shell.history_manager.input_hist_parsed  # not `In`, which a parameter of that name would replace
+    if any(cells):  # nbval keeps no history; it runs notebooks as they are, with nothing injected
+        names = assigned_names(cells, set(names))
     return validate(schema, {name: shell.user_ns[name] for name in names if name in shell.user_ns})
 
 

@@ -62,8 +62,13 @@ def network_difference(before: Experiment | None, after: Experiment) -> Table | 
     total = f"from {architecture.parameter_count(before.network()):,} to {count:,} parameters"
     if len(changes) > SIDE_BY_SIDE_FROM:
         tables = [architecture.receptive_field_table(each.network())["layer"] for each in (before, after)]
-        return Table(pd.concat(tables, axis=1, keys=["before", "now"]).fillna(""))
-    return Table(pd.concat([changes, pd.DataFrame([{"change": "=", "layer": total}])]).fillna("").astype(str))
+        sides = pd.concat(tables, axis=1, keys=["before", "now"]).fillna("")
+        sides.loc[len(sides)] = [
+            f"= {architecture.parameter_count(each.network()):,} parameters" for each in (before, after)
+        ]
+        return Table(sides)
+    last = pd.DataFrame([{"change": "=", "layer": total}])
+    return Table(pd.concat([changes.astype(str), last]).fillna(""))
 
 
 def source(study: Experiment) -> Markdown:
