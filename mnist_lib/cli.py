@@ -68,10 +68,11 @@ def _seeds(text: str) -> list[int]:
     """``0-3,7`` as ``[0, 1, 2, 3, 7]``."""
     seeds: list[int] = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()):
+        first, dash, last = part.partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
             raise argparse.ArgumentTypeError(f"{text!r}: write seeds as 0-9 or 0,3,5")
-        seeds += range(int(first), int(last or first) + 1)
+        seeds += range(int(first), int(last) + 1)
     return seeds
 
 

@@ -46,5 +46,7 @@ def progress() -> experiment.Report:
             bars[seed] = tqdm(total=study.config.epochs, initial=number - 1, unit="epoch")
         bars[seed].set_description(line)
         bars[seed].update()
+        if number == study.config.epochs:
+            bars.pop(seed).close()
 
     return report

@@ -5,10 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mnist_lib import comparison, figures, report
+from mnist_lib import comparison, figures, report, show
+from mnist_lib.experiment import Experiment
+from mnist_lib.parameters import TrainingConfig
 from mnist_lib.records import Record
 from mnist_lib.show import Table
 from mnist_lib.target import TASK_ACCURACY, Target
+from mnist_lib.training import Epoch
 
 
 def run(seed: int, *correct: int, parameters: int = 7884, name: str = "iteration_03_example") -> Record:
@@ -125,3 +128,22 @@ def test_records_are_not_changed_by_showing_them():
     report.provenance(MIXED)
     figures.curves(MIXED)
     assert before == [dataclasses.asdict(r) for r in MIXED]
+
+
+@pytest.mark.parametrize(("person", "where"), [(True, "err"), (False, "out")])
+def test_progress_is_a_bar_for_a_person_and_lines_for_a_log(person, where, monkeypatch, capsys):
+    class Shell:
+        class kernel:  # noqa: N801
+            get_parent = staticmethod(lambda _: {"content": {"allow_stdin": person}})
+
+    monkeypatch.setattr("mnist_lib.show.get_ipython", Shell)
+    study = Experiment("iteration_03_example", TrainingConfig(network="deep", epochs=2))
+    report_epoch = show.progress()
+    for number in (1, 2):
+        report_epoch(study, 0, Epoch(0.01, 0.5, 100, 0.4, 9_876), number, 1.5)
+    captured = capsys.readouterr()
+    said = getattr(captured, where)
+    assert "iteration_03_example seed 0: train loss 0.5000, 9876 correct" in said
+    assert ("2/2" in said) == person
+    assert ("epoch 2 of 2, 1.5 s" in said) == (not person)
+    assert bool(captured.out) == (not person)
