@@ -79,10 +79,12 @@ def glue_comparison(groups: Mapping[str, Sequence[Record]]) -> None:
     gain, accuracy = accuracy_difference(*ends), final_accuracy(ends[1])
     largest, smallest = (f(steps, key=lambda name: steps[name].center) for f in (max, min))
     sizes, minutes = ([f(runs) for runs in ends] for f in (lambda r: r[0].parameter_count, _minutes))
-    verdict = Target(TASK_ACCURACY).verdicts(ends[1])[-1]
+    target = Target(TASK_ACCURACY)
+    verdict = target.verdicts(ends[1])[-1] if len(ends[1]) >= target.seeds else "few"
     words = {
         "met": "The whole interval is above 99.40 %: the task is met.",
         "missed": "The whole interval is below 99.40 %: the task is missed.",
+        "few": f"Fewer than {target.seeds} runs do not decide whether the task is met.",
         "undecided": "The interval contains 99.40 %, so the task is neither clearly met nor clearly missed.",
     }
     glue(

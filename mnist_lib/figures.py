@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
 
 import matplotlib
 import numpy as np
@@ -221,3 +222,58 @@ def steps(names: Sequence[str], differences: Sequence[Interval]) -> Picture:
     axes.set(xlabel="change of the mean test accuracy, percentage points")
     words = "; ".join(f"{name}: {d.center:+.2f}" for name, d in zip(names, differences, strict=True))
     return Picture(figure, f"Change of the mean test accuracy by each iteration, in percentage points. {words}.")
+
+
+def dense_network(layers: Sequence[Sequence[str]], weights: Sequence[Sequence[Sequence[str]]]) -> Picture:
+    """Layers of units, from left to right, with an arrow from each unit to every unit of the next layer.
+
+    Arguments:
+        layers: the words in the units, layer by layer. The first line of a unit is its name.
+        weights: ``weights[l][j][k]`` are the words on the arrow from unit k of layer l to unit j of layer l + 1.
+    """
+    figure, ((axes,),) = _axes(size=(7.2, 3.6))
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    places = [
+        [(3.2 * x, -2.2 * (y - (len(units) - 1) / 2)) for y in range(len(units))] for x, units in enumerate(layers)
+    ]
+    arrows = []
+    for layer, rows in enumerate(weights):
+        for j, row in enumerate(rows):
+            for k, words in enumerate(row):
+                start, end = np.array(places[layer][k]), np.array(places[layer + 1][j])
+                style = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 29}
+                axes.annotate("", end, start, arrowprops=style, zorder=1)
+                # Nearer to the start than to the end, where arrows that cross are apart.
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+                axes.text(*(start + 0.33 * (end - start)), words, ha="center", va="center", fontsize=9, bbox=box)
+                arrows.append(f"{_name(layers[layer][k])} to {_name(layers[layer + 1][j])}: {words}")
+    for units, centers, colour in zip(layers, places, [BLUE] + [GREEN] * (len(layers) - 2) + [ORANGE], strict=True):
+        for unit, (x, y) in zip(units, centers, strict=True):
+            axes.scatter([x], [y], s=2600, facecolor="white", edgecolor=colour, linewidth=2, zorder=2)
+            axes.text(x, y, unit, ha="center", va="center", fontsize=9, zorder=3)
+    heights = [y for centers in places for _, y in centers]
+    axes.set(xlim=(-0.7, places[-1][0][0] + 0.7), ylim=(min(heights) - 0.7, max(heights) + 0.7))
+    sizes = ", ".join(str(len(units)) for units in layers)
+    alt = f"A network whose layers have {sizes} units. The weights from unit to unit: {'; '.join(arrows)}."
+    return Picture(figure, alt)
+
+
+def _name(unit: str) -> str:
+    return unit.split("\n")[0]
+
+
+def lines(series: Mapping[str, Sequence[float]], *, x: str, y: str, title: str = "", log: bool = False) -> Picture:
+    """Values against their index (0, 1, 2, ...), one line for each name; `log` makes the vertical axis logarithmic."""
+    figure, ((axes,),) = _axes(size=(7.2, 3.4))
+    styles = zip(cycle((BLUE, ORANGE, GREEN, GREY)), cycle(("-", "--", "-.")), strict=False)
+    for (name, values), (colour, line) in zip(series.items(), styles, strict=False):
+        axes.plot(range(len(values)), values, line, color=colour, label=name)
+    axes.set(xlabel=x, ylabel=y, title=title, yscale="log" if log else "linear")
+    if len(series) > 1:
+        axes.legend()
+    words = "; ".join(
+        f"{name}: from {values[0]:.4g} at {x} 0 to {values[-1]:.4g} at {x} {len(values) - 1}"
+        for name, values in series.items()
+    )
+    return Picture(figure, f"{y[:1].upper()}{y[1:]} against {x}. {words}.")

@@ -14,7 +14,7 @@ from typing import Any
 
 import nbformat
 
-from mnist_lib import experiment, models, records
+from mnist_lib import experiment, models, records, studies
 from mnist_lib.digests import bytes_digest, canonical, definition_digest, files_digest, text_digest
 from mnist_lib.experiment import Experiment
 from mnist_lib.parameters import NotebookParameters, ParameterError, notebook_parameters, validate
@@ -45,10 +45,8 @@ def published_runs(path: Path) -> list[tuple[Experiment, int]]:
     if "network" not in values:
         return []
     parameters = validate(NotebookParameters, values)
-    trials = experiment.candidates(parameters).values()
-    return [(study, parameters.candidate_seeds) for study in trials] + [
-        (experiment.study(parameters), parameters.seeds)
-    ]
+    trials = studies.candidates(parameters).values()
+    return [(study, parameters.candidate_seeds) for study in trials] + [(studies.study(parameters), parameters.seeds)]
 
 
 def read_runs(path: Path) -> list[tuple[Experiment, int]]:

@@ -23,9 +23,14 @@ class ParameterError(ValueError):
     """A parameter has an unknown name, a wrong type or a value that is not accepted."""
 
 
-def bounded(default: Any = dataclasses.MISSING, *, low: float, high: float, above: bool = False) -> Any:
-    """A number from `low` to `high`; with ``above=True``, `low` itself is excluded. A list is checked item by item."""
-    return field(default=default, metadata={"low": low, "high": high, "above": above})
+def bounded(
+    default: Any = dataclasses.MISSING, *, low: float, high: float, above: bool = False, length: int | None = None
+) -> Any:
+    """A number from `low` to `high`; with ``above=True``, `low` itself is excluded.
+
+    A list is checked item by item; with `length`, it must have so many.
+    """
+    return field(default=default, metadata={"low": low, "high": high, "above": above, "length": length})
 
 
 def choice(default: Any = dataclasses.MISSING, *, options: Sequence[str]) -> Any:
@@ -89,6 +94,20 @@ class ComparisonParameters:
     device: str = "auto"
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackpropParameters:
+    """What the derivation of backpropagation accepts: a network of two inputs, two hidden and two output units.
+
+    `weights` are w1 to w8, numbered as in `mnist_lib.backprop`. The defaults are those of the public exercise.
+    """
+
+    inputs: list[float] = bounded((0.05, 0.10), low=-1000, high=1000, length=2)
+    targets: list[float] = bounded((0.01, 0.99), low=0, high=1, length=2)
+    weights: list[float] = bounded((0.15, 0.20, 0.25, 0.30, 0.40, 0.45, 0.50, 0.55), low=-1000, high=1000, length=8)
+    learning_rate: float = bounded(0.5, low=0, high=1000)
+    steps: int = bounded(100, low=1, high=100_000)
+
+
 def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     """Build `schema` from `values`.
 
@@ -114,8 +133,10 @@ def _check(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Any:
     """`value` as `kind`, within `rules`."""
     if typing.get_origin(kind) is list:
         (item,) = typing.get_args(kind)
-        if not isinstance(value, list | tuple):
-            raise _refusal(name, value, "a list such as " + ("['a', 'b']" if item is str else "[0.01, 0.1]"))
+        length = rules.get("length")
+        if not isinstance(value, list | tuple) or length not in (None, len(value)):
+            example = "a list such as " + ("['a', 'b']" if item is str else "[0.01, 0.1]")
+            raise _refusal(name, value, f"a list of {length} numbers" if length else example)
         return tuple(_check(f"{name}[{i}]", v, item, rules) for i, v in enumerate(value))
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise _refusal(name, value, _accepted(kind, rules))

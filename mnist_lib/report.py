@@ -29,10 +29,10 @@ def opening(parameters: NotebookParameters | ComparisonParameters) -> Markdown:
         return Markdown(
             "**Made with the embedded digits of scikit-learn, not with MNIST: a rehearsal of the real page.**"
         )
-    return Markdown(
-        f"MNIST, {parameters.epochs} epochs, {parameters.seeds} {'seed' if parameters.seeds == 1 else 'seeds'}; "
-        f"evaluated on the {parameters.evaluate_on} images."
-    )
+    seeds = f"{parameters.seeds} {'seed' if parameters.seeds == 1 else 'seeds'}"
+    if isinstance(parameters, ComparisonParameters):
+        seeds = f"at most {seeds} of each experiment"
+    return Markdown(f"MNIST, {parameters.epochs} epochs, {seeds}; evaluated on the {parameters.evaluate_on} images.")
 
 
 def recipe_difference(before: Experiment | None, after: Experiment) -> Table | Markdown:

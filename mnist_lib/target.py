@@ -17,12 +17,13 @@ class Target:
 
     The accuracy is that of the test set after the last epoch, in percent. It counts as met when the whole 95 %
     interval of the mean over seeds lies at or above it, as missed when the whole interval lies below, and as
-    undecided otherwise.
+    undecided otherwise, or when there are fewer than `seeds` runs.
     """
 
     accuracy: float
     parameters: int | None = None  # fewer than
     epochs: int | None = None  # fewer than
+    seeds: int = 5  # at least, to judge the accuracy
 
     def rows(self) -> list[dict[str, str]]:
         """One row a criterion: what is measured and what is asked for."""
@@ -47,6 +48,8 @@ class Target:
             verdicts.append("met" if runs[0].parameter_count < self.parameters else "missed")
         if self.epochs:
             verdicts.append("met" if runs[0].parameters["epochs"] < self.epochs else "missed")
+        if len(runs) < self.seeds:
+            return [*verdicts, "undecided"]
         if accuracy.low >= self.accuracy:
             return [*verdicts, "met"]
         return [*verdicts, "missed" if accuracy.high < self.accuracy else "undecided"]

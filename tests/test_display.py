@@ -52,15 +52,16 @@ POOR = [run(0, 9700, 9800), run(1, 9700, 9810), run(2, 9700, 9790)]
 
 @pytest.mark.parametrize(("runs", "verdict"), [(GOOD, "met"), (MIXED, "undecided"), (POOR, "missed")])
 def test_an_accuracy_target_is_judged_by_the_whole_interval(runs, verdict):
-    assert Target(99.40).verdicts(runs) == [verdict]
+    assert Target(99.40, seeds=3).verdicts(runs) == [verdict]
+    assert Target(99.40, seeds=4).verdicts(runs) == ["undecided"]
 
 
 def test_one_seed_decides_nothing():
-    assert Target(99.40).verdicts(GOOD[:1]) == ["undecided"]
+    assert Target(99.40, seeds=1).verdicts(GOOD[:1]) == ["undecided"]
 
 
 def test_bounds_on_parameters_and_epochs_are_strict():
-    target = Target(99.40, parameters=7884, epochs=3)
+    target = Target(99.40, parameters=7884, epochs=3, seeds=3)
     assert target.verdicts(GOOD) == ["missed", "met", "met"]
     assert list(target.check(GOOD).frame["verdict"]) == ["missed", "met", "met"]
 

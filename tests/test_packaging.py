@@ -30,6 +30,7 @@ FLOORS = {
     "notebooks": 3,
     "report": 3,
     "show": 3,
+    "studies": 3,
     "sweep": 3,
     "target": 3,
     "experiment": 2,
@@ -39,6 +40,7 @@ FLOORS = {
     "training": 1,
     "architecture": 0,
     "augmentation": 0,
+    "backprop": 0,
     "data": 0,
     "digests": 0,
     "models": 0,
@@ -47,6 +49,7 @@ FLOORS = {
 }
 SAME_FLOOR = {
     ("figures", "records"),
+    ("notebooks", "studies"),
     ("target", "show"),
     ("comparison", "show"),
     ("comparison", "target"),

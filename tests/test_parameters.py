@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from papermill.translators import PythonTranslator
 
 from mnist_lib.parameters import (
+    BackpropParameters,
     NotebookParameters,
     ParameterError,
     TrainingConfig,
@@ -38,6 +39,7 @@ class Types:
     count: int = 0
     ratio: float = 0.0
     counts: list[int] = bounded((), low=1, high=9)
+    pair: list[float] = bounded((0.0, 0.0), low=-1, high=1, length=2)
     words: list[str] = ()
 
 
@@ -189,6 +191,33 @@ def test_whole_number_too_large_for_a_float_is_refused():
 @pytest.mark.parametrize("bad", [0.0, -1, math.nan, "0.1", True, None, [0.1]])
 def test_list_is_checked_item_by_item(bad):
     assert refused(learning_rates=[0.1, bad]).startswith("learning_rates[1] = ")
+
+
+@pytest.mark.parametrize("value", [[], [0.5], [0.5, 0.5, 0.5], 0.5, "0.5", None])
+def test_list_of_a_given_length(value):
+    assert validate(Types, {"pair": [1, -1]}).pair == (1.0, -1.0)
+    assert refused(Types, pair=value) == f"pair = {value!r}: expected a list of 2 numbers"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"inputs": [0.05]}, "inputs = [0.05]: expected a list of 2 numbers"),
+        ({"targets": [0, 0.5, 1]}, "targets = [0, 0.5, 1]: expected a list of 2 numbers"),
+        ({"weights": [0.1] * 7}, f"weights = {[0.1] * 7}: expected a list of 8 numbers"),
+        ({"weights": [*[0.1] * 7, math.nan]}, "weights[7] = nan: expected a number from -1000 to 1000"),
+        ({"inputs": [math.inf, 0]}, "inputs[0] = inf: expected a number from -1000 to 1000"),
+        ({"targets": [0.5, "0.5"]}, "targets[1] = '0.5': expected a number from 0 to 1 (a string that looks like"),
+        ({"targets": [0.5, 1.5]}, "targets[1] = 1.5: expected a number from 0 to 1"),
+        ({"learning_rate": -0.5}, "learning_rate = -0.5: expected a number from 0 to 1000"),
+        ({"learning_rate": math.nan}, "learning_rate = nan: expected a number from 0 to 1000"),
+        ({"steps": 0}, "steps = 0: expected a whole number from 1 to 100000"),
+        ({"steps": 1.5}, "steps = 1.5: expected a whole number from 1 to 100000"),
+        ({"weigths": [0.1] * 8}, "unknown parameter 'weigths': did you mean 'weights'?"),
+    ],
+)
+def test_what_the_derivation_refuses(values, message):
+    assert refused(BackpropParameters, **values).startswith(message)
 
 
 @pytest.mark.parametrize(
