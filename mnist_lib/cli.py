@@ -119,6 +119,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{len(jobs)} runs have no current record and are trained first; interrupting is safe")
         if code := sweep.train(jobs, options.device, options.workers):
             return code
+    os.environ.pop("MNIST_LIB_BLANK_IMAGES", None)  # published pages show the images
     stale = [path for path in paths if options.force or notebooks.stale(path)]
     failures = sweep.execute(notebooks.execute, [(path, path) for path in stale], options.workers)
     book.save_picture()

@@ -104,6 +104,7 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = N
     """
     import papermill  # takes a second to import
 
+    digests = None if parameters else current_digests(source)  # of what is executed, not of a later edit
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mnist-lib-") as scratch:
         executed = Path(scratch) / source.name
@@ -112,8 +113,8 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = N
         )
         notebook = nbformat.read(executed, as_version=4)
     clean(notebook)
-    if not parameters:
-        notebook.metadata["mnist_lib"] = current_digests(source)
+    if digests is not None:
+        notebook.metadata["mnist_lib"] = digests
     records.write_atomically(target, to_text(notebook).encode())
 
 
