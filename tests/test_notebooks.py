@@ -191,7 +191,8 @@ def test_a_rehearsal_says_so_below_its_title(tmp_path, monkeypatch):
 
 def test_a_failing_execution_leaves_the_target_as_it_was(tmp_path):
     source, target = tmp_path / "broken.ipynb", tmp_path / "published.ipynb"
-    cells = [nbformat.v4.new_code_cell("1 / 0")]
+    parameters = nbformat.v4.new_code_cell("number: int = 1", metadata={"tags": ["parameters"]})
+    cells = [parameters, nbformat.v4.new_code_cell("number / 0")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), source)
     target.write_text("as it was")
     with pytest.raises(Exception, match="ZeroDivisionError"):
