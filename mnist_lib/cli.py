@@ -96,12 +96,8 @@ def _train(options: argparse.Namespace) -> int:
     from mnist_lib import notebooks, sweep
     from mnist_lib.records import record_path
 
-    jobs = []
-    for path in notebooks.find(options.pattern):
-        if options.seeds is None:
-            jobs += [(study, seed) for study, seed, _ in notebooks.missing_runs(path)]
-        else:
-            jobs += sweep.missing([study for study, _ in notebooks.published_runs(path)[-1:]], options.seeds)
+    paths = notebooks.find(options.pattern)
+    jobs = [(study, seed) for path in paths for study, seed, _ in notebooks.missing_runs(path, options.seeds)]
     if not jobs:
         print("every record asked for is there and current")
         return 0

@@ -8,7 +8,7 @@ import ast
 import dataclasses
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,17 @@ def read_runs(path: Path) -> list[tuple[Experiment, int]]:
     return published_runs(path) + others
 
 
-def missing_runs(path: Path) -> list[tuple[Experiment, int, str]]:
-    """The runs that a notebook publishes and that have no valid record: experiment, seed and why."""
+def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[tuple[Experiment, int, str]]:
+    """The runs that a notebook publishes and that have no valid record: experiment, seed and why.
+
+    With `seeds`, these seeds of the notebook's own experiment are looked at instead.
+    """
+    wanted = [(study, range(count)) for study, count in published_runs(path)]
+    if seeds is not None:
+        wanted = [(study, seeds) for study, _ in wanted[-1:]]
     missing = []
-    for study, seeds in published_runs(path):
-        for seed in range(seeds):
+    for study, numbers in wanted:
+        for seed in numbers:
             file = records.record_path(study.published, seed)
             reasons = study.differences(records.read(file)) if file.exists() else ["there is no record"]
             if reasons:

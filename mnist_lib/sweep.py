@@ -8,19 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mnist_lib import environment, experiment, records
+from mnist_lib import environment, experiment
 from mnist_lib.experiment import Experiment
-
-
-def missing(studies: Sequence[Experiment], seeds: Sequence[int]) -> list[tuple[Experiment, int]]:
-    """The runs, of all studies and seeds, that have no current published record."""
-    wanted = [(study, seed) for seed in seeds for study in studies]
-    return [(study, seed) for study, seed in wanted if not _is_current(study, seed)]
-
-
-def _is_current(study: Experiment, seed: int) -> bool:
-    path = records.record_path(study.published, seed)
-    return path.exists() and not study.differences(records.read(path))
 
 
 def train(jobs: Sequence[tuple[Experiment, int]], device: str, workers: int) -> int:
