@@ -17,7 +17,7 @@ import nbformat
 from mnist_lib import experiment, models, records, studies
 from mnist_lib.digests import bytes_digest, canonical, definition_digest, files_digest, text_digest
 from mnist_lib.experiment import Experiment
-from mnist_lib.parameters import NotebookParameters, ParameterError, notebook_parameters, validate
+from mnist_lib.parameters import NotebookParameters, ParameterError, SweepParameters, notebook_parameters, validate
 
 QUICK = {"dataset": "digits", "epochs": 2, "seeds": 2, "candidate_seeds": 1}
 """The parameters of the rehearsal on the embedded data."""
@@ -42,6 +42,9 @@ def find(pattern: str = "*") -> list[Path]:
 def published_runs(path: Path) -> list[tuple[Experiment, int]]:
     """The experiments whose records a notebook makes, with how many seeds each; none for a notebook that only reads."""
     values = notebook_parameters(path)
+    if "cnn_learning_rates" in values:
+        swept = validate(SweepParameters, values)
+        return [(study, swept.seeds) for study in studies.sweep(swept).values()]
     if "network" not in values:
         return []
     parameters = validate(NotebookParameters, values)
@@ -60,11 +63,12 @@ def read_runs(path: Path) -> list[tuple[Experiment, int]]:
 def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[tuple[Experiment, int, str]]:
     """The runs that a notebook publishes and that have no valid record: experiment, seed and why.
 
-    With `seeds`, these seeds of the notebook's own experiment are looked at instead.
+    With `seeds`, these seeds of the notebook's own experiment are looked at instead, or of all if none has its name.
     """
     wanted = [(study, range(count)) for study, count in published_runs(path)]
     if seeds is not None:
-        wanted = [(study, seeds) for study, _ in wanted[-1:]]
+        own = [study for study, _ in wanted if study.name == path.stem] or [study for study, _ in wanted]
+        wanted = [(study, seeds) for study in own]
     missing = []
     for study, numbers in wanted:
         for seed in numbers:

@@ -108,6 +108,27 @@ class BackpropParameters:
     steps: int = bounded(100, low=1, high=100_000)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SweepParameters:
+    """What the sweep over learning rates accepts: one for the network of eight weights, one for a real network.
+
+    `learning_rates` and `steps` are for the network of eight weights. `experiment` names the notebook whose network and
+    recipe are trained on images with each of `cnn_learning_rates`, held constant, for `epochs` epochs.
+    """
+
+    inputs: list[float] = bounded((0.05, 0.10), low=-1000, high=1000, length=2)
+    targets: list[float] = bounded((0.01, 0.99), low=0, high=1, length=2)
+    weights: list[float] = bounded((0.15, 0.20, 0.25, 0.30, 0.40, 0.45, 0.50, 0.55), low=-1000, high=1000, length=8)
+    learning_rates: list[float] = bounded((0.1, 0.2, 0.5, 0.8, 1.0, 2.0), low=0, high=1000, above=True)
+    steps: int = bounded(1000, low=1, high=100_000)
+    experiment: str
+    cnn_learning_rates: list[float] = bounded((0.01, 0.1, 1.0), low=0, high=100, above=True)
+    dataset: str = choice("mnist", options=("mnist", "digits"))
+    epochs: int = bounded(3, low=1, high=1000)
+    seeds: int = bounded(3, low=1, high=1000)
+    device: str = "auto"
+
+
 def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     """Build `schema` from `values`.
 

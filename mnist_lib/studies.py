@@ -9,6 +9,7 @@ from mnist_lib.parameters import (
     ComparisonParameters,
     NotebookParameters,
     ParameterError,
+    SweepParameters,
     notebook_parameters,
     validate,
 )
@@ -67,6 +68,27 @@ def candidates(parameters: NotebookParameters) -> dict[float, Experiment]:
             dataclasses.replace(parameters.recipe, learning_rate=rate, evaluate_on="validation"),
         )
         for rate in parameters.learning_rates
+    }
+
+
+def sweep(parameters: SweepParameters) -> dict[float, Experiment]:
+    """One experiment for each learning rate of a real network: a known recipe, briefly, at that constant rate.
+
+    They are judged on the validation split, because a sweep is there to choose from.
+
+    Raises:
+        ParameterError: there is no such notebook.
+    """
+    recipe = dataclasses.replace(
+        of_notebook(parameters.experiment).recipe,
+        dataset=parameters.dataset,
+        epochs=parameters.epochs,
+        evaluate_on="validation",
+        schedule="constant",
+    )
+    return {
+        rate: Experiment(f"learning_rate_sweep/learning_rate_{rate:g}", dataclasses.replace(recipe, learning_rate=rate))
+        for rate in parameters.cnn_learning_rates
     }
 
 

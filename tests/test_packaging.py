@@ -43,6 +43,7 @@ FLOORS = {
     "backprop": 0,
     "data": 0,
     "digests": 0,
+    "drawing": 0,
     "models": 0,
     "parameters": 0,
     "statistics": 0,
