@@ -20,13 +20,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from mnist_lib import augmentation, data, environment, models, records, training
+from mnist_lib import augmentation, data, environment, models, records, reported, training
 from mnist_lib.digests import bytes_digest, definition_digest, files_digest, text_digest
 from mnist_lib.environment import resolve_device
 from mnist_lib.parameters import ParameterError, TrainingConfig
 from mnist_lib.records import Record, RecordError
 
-NETWORKS = models.NETWORKS
+NETWORKS = models.NETWORKS | reported.NETWORKS
 
 Report = Callable[["Experiment", int, training.Epoch, int, float], None]
 """Called after every epoch with the experiment, the seed, the epoch's result, its number and its seconds."""
@@ -36,12 +36,15 @@ Report = Callable[["Experiment", int, training.Epoch, int, float], None]
 class Experiment:
     """A recipe with a name: the notebook's, with ``/`` and a variant where a notebook has several recipes.
 
+    With `start`, a run begins with the trained weights of that experiment's run of the same seed.
+
     Raises:
         ParameterError: the network is unknown, or does not fit the other parameters.
     """
 
     name: str
     config: TrainingConfig
+    start: "Experiment | None" = None
 
     def __post_init__(self) -> None:
         if self.config.network not in NETWORKS:
@@ -57,10 +60,16 @@ class Experiment:
     def digests(self) -> dict[str, str]:
         """What a run's result depends on besides its parameters: the training code and the data."""
         loop = files_digest(Path(module.__file__) for module in (training, augmentation))
-        network = NETWORKS[self.config.network]
-        source = Path(network.__code__.co_filename).read_text("utf-8")
-        code = text_digest(loop, definition_digest(source, network.__name__))
-        return {"code": code, "data": data.DIGESTS[self.config.dataset]}
+        digests = {
+            "code": text_digest(loop, network_digest(self.config.network)),
+            "data": data.DIGESTS[self.config.dataset],
+        }
+        return digests if self.start is None else digests | {"start": self.start.digest}
+
+    @property
+    def digest(self) -> str:
+        """All that decides a run's result, the seed aside, as one digest."""
+        return text_digest(json.dumps(dataclasses.asdict(self.config), sort_keys=True), *self.digests.values())
 
     @property
     def published(self) -> Path:
@@ -70,8 +79,7 @@ class Experiment:
     @property
     def store(self) -> Path:
         """The folder of runs that are not published; it depends on all that decides their result."""
-        recipe = json.dumps(dataclasses.asdict(self.config), sort_keys=True)
-        return runs_directory() / text_digest(recipe, *self.digests.values())[:20]
+        return runs_directory() / self.digest[:20]
 
     def differences(self, record: Record) -> list[str]:
         """Why `record` is not a run of this experiment as it stands; empty if it is."""
@@ -81,8 +89,16 @@ class Experiment:
             recorded = record.parameters.get(name, defaults[name])
             if recorded != value:
                 reasons.append(f"{name} was {recorded!r}, is {value!r}")
-        changed = [kind for kind, digest in self.digests.items() if record.digests.get(kind) != digest]
-        return reasons + [{"code": "the training code changed", "data": "the data changed"}[kind] for kind in changed]
+        words = {"code": "the training code", "data": "the data", "start": "what trains the weights at the start"}
+        digests = self.digests
+        changed = [kind for kind in words if record.digests.get(kind) != digests.get(kind)]
+        return reasons + [f"{words[kind]} changed" for kind in changed]
+
+
+def network_digest(name: str) -> str:
+    """The digest of the code that a network is built by."""
+    network = NETWORKS[name]
+    return definition_digest(Path(network.__code__.co_filename).read_text("utf-8"), network.__name__)
 
 
 def root() -> Path:
@@ -104,13 +120,14 @@ def runs_directory() -> Path:
 
 def find(experiment: Experiment, seed: int) -> Record | None:
     """The record of this run, published or not, if there is one that is still valid."""
-    for folder in (experiment.published, experiment.store):
-        path = records.record_path(folder, seed)
-        if path.exists():
-            record = records.read(path)
-            if not experiment.differences(record):
-                return record
-    return None
+    path = find_path(experiment, seed)
+    return None if path is None else records.read(path)
+
+
+def find_path(experiment: Experiment, seed: int) -> Path | None:
+    """Where the record of this run lies, published or not, if there is one that is still valid."""
+    paths = (records.record_path(folder, seed) for folder in (experiment.published, experiment.store))
+    return next((path for path in paths if path.exists() and not experiment.differences(records.read(path))), None)
 
 
 def runs(
@@ -138,7 +155,8 @@ def train(
     """
     config = experiment.config
     train_images, test_images = data.load(config.dataset, config.evaluate_on)
-    trainer = training.Trainer(NETWORKS[config.network], config, seed, train_images, test_images, device)
+    network = _trained(experiment.start, seed, device) if experiment.start else NETWORKS[config.network]
+    trainer = training.Trainer(network, config, seed, train_images, test_images, device)
     checkpoint = folder / f"seed_{seed}.partial.safetensors"
     epochs, seconds = _resume(trainer, checkpoint, experiment)
     while len(epochs) < config.epochs:
@@ -181,6 +199,22 @@ def train(
     records.write(record, weights, folder)
     checkpoint.unlink(missing_ok=True)
     return record
+
+
+def _trained(start: Experiment, seed: int, device: torch.device) -> Callable[[], nn.Module]:
+    """Makes the network of `start` with the weights after its run of this seed, which is trained if it is missing."""
+    path = find_path(start, seed)
+    if path is None:
+        train(start, seed, device, start.store)
+        path = records.record_path(start.store, seed)
+    weights = records.read_weights(path)
+
+    def network() -> nn.Module:
+        model = start.network()
+        model.load_state_dict(weights)
+        return model
+
+    return network
 
 
 def _identity(experiment: Experiment) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from typing import Any
 
 import nbformat
 
-from mnist_lib import experiment, models, records, studies
-from mnist_lib.digests import bytes_digest, canonical, definition_digest, files_digest, text_digest
+from mnist_lib import experiment, records, studies
+from mnist_lib.digests import bytes_digest, canonical, files_digest, text_digest
 from mnist_lib.experiment import Experiment
 from mnist_lib.parameters import NotebookParameters, ParameterError, SweepParameters, notebook_parameters, validate
 
@@ -48,16 +48,17 @@ def published_runs(path: Path) -> list[tuple[Experiment, int]]:
     if "network" not in values:
         return []
     parameters = validate(NotebookParameters, values)
-    trials = studies.candidates(parameters).values()
-    return [(study, parameters.candidate_seeds) for study in trials] + [(studies.study(parameters), parameters.seeds)]
+    trials = [(study, parameters.candidate_seeds) for study in studies.candidates(parameters).values()]
+    again = [(studies.continued(parameters), parameters.continued_seeds)] if parameters.continued_seeds else []
+    return [*trials, (studies.study(parameters), parameters.seeds), *again]
 
 
 def read_runs(path: Path) -> list[tuple[Experiment, int]]:
     """The experiments whose records a notebook shows: its own, its baseline's, or those that it lists."""
     values = notebook_parameters(path)
     names = [*values.get("experiments", ()), values.get("baseline", "none")]
-    others = [run for name in names if name != "none" for run in published_runs(find(name)[0])[-1:]]
-    return published_runs(path) + others
+    others = [run for name in names if name != "none" for run in published_runs(find(name)[0])]
+    return published_runs(path) + [(study, seeds) for study, seeds in others if study.name in names]
 
 
 def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[tuple[Experiment, int, str]]:
@@ -85,11 +86,10 @@ def current_digests(path: Path) -> dict[str, Any]:
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     runs = read_runs(path)
     modules = files_digest(_library_modules(cells))
-    source = Path(models.__file__).read_text("utf-8")
     networks = sorted({study.config.network for study, _ in runs})
     return {
         "cells": text_digest(*map(_cell_text, cells)),
-        "library": text_digest(modules, *(definition_digest(source, name) for name in networks)),
+        "library": text_digest(modules, *map(experiment.network_digest, networks)),
         "records": {study.name: _records_digest(study, seeds) for study, seeds in runs},
     }
 
@@ -195,7 +195,8 @@ def _library_modules(cells: list[str]) -> list[Path]:
         if name not in reached and (package / f"{name}.py").exists():
             reached.add(name)
             waiting += _imported((package / f"{name}.py").read_text("utf-8"))
-    return [package / f"{name}.py" for name in sorted(reached - {"models", "training", "augmentation", "data"})]
+    left_out = {"models", "reported", "training", "augmentation", "data"}
+    return [package / f"{name}.py" for name in sorted(reached - left_out)]
 
 
 def _imported(source: str) -> list[str]:

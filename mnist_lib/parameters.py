@@ -66,7 +66,7 @@ class NotebookParameters(TrainingConfig):
 
     `name` names the published records. `seeds` counts runs (seeds 0 to ``seeds - 1``). `baseline` names the notebook
     to compare with, or ``none``. `learning_rates` are candidates that are compared on the validation split, with
-    `candidate_seeds` runs each.
+    `candidate_seeds` runs each. `continued_seeds` runs are trained once more, from the weights that they ended with.
     """
 
     name: str
@@ -75,6 +75,7 @@ class NotebookParameters(TrainingConfig):
     baseline: str = "none"
     learning_rates: list[float] = bounded((), low=0, high=100, above=True)
     candidate_seeds: int = bounded(3, low=1, high=1000)
+    continued_seeds: int = bounded(0, low=0, high=1000)
 
     @property
     def recipe(self) -> TrainingConfig:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
+import torch
 
 from mnist_lib.digests import bytes_digest
 
@@ -31,7 +33,7 @@ class Record:
     experiment: str
     seed: int
     parameters: dict[str, Any]
-    digests: dict[str, str]  # of the training code, of the data
+    digests: dict[str, str]  # of the training code, of the data, and of what made the weights at the start
     parameter_count: int
     train_size: int
     class_counts: list[int]  # evaluation images of each digit
@@ -106,6 +108,22 @@ def read(path: Path) -> Record:
     if not isinstance(content, dict) or content.get("format") != FORMAT or set(content) != names:
         raise RecordError(f"{path}: not a record of format {FORMAT}")
     return Record(**content)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The weights of the record at `path`, by name.
+
+    Raises:
+        RecordError: they are missing, or are not those that the record was made with.
+    """
+    file = weights_path(path)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{file}: the weights cannot be read: {error}") from error
+    if bytes_digest(content) != read(path).weights_digest:
+        raise RecordError(f"{file}: damaged: these are not the weights that {path.name} was made with")
+    return safetensors.torch.load(content)
 
 
 def to_json(record: Record) -> str:

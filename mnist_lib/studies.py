@@ -71,6 +71,11 @@ def candidates(parameters: NotebookParameters) -> dict[float, Experiment]:
     }
 
 
+def continued(parameters: NotebookParameters) -> Experiment:
+    """The experiment that repeats a notebook's recipe from the weights that the recipe led to."""
+    return Experiment(f"{parameters.name}/continued", parameters.recipe, start=study(parameters))
+
+
 def sweep(parameters: SweepParameters) -> dict[float, Experiment]:
     """One experiment for each learning rate of a real network: a known recipe, briefly, at that constant rate.
 

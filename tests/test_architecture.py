@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mnist_lib import architecture
+from mnist_lib import architecture, models, reported
 from mnist_lib.architecture import (
     check_receptive_fields,
     difference,
@@ -19,7 +19,7 @@ from mnist_lib.architecture import (
     parameter_count,
     receptive_field_table,
 )
-from mnist_lib.models import NETWORKS, conv_bn, conv_bn_relu, conv_relu
+from mnist_lib.models import NETWORKS, conv_bn, conv_bn_relu
 
 COUNTS = {
     "lenet": 431_080,
@@ -32,44 +32,31 @@ COUNTS = {
 }
 
 
-def report_a() -> nn.Sequential:
-    """darshanvjani/ERA_vision_nlp_ai, "Backpropagation & Architectural Basics": 17,360 parameters."""
+ALL = models.NETWORKS | reported.NETWORKS
+REPORTED_COUNTS = {
+    "report_a": 17_360,
+    "report_b": 16_858,
+    "report_c": 19_698,
+    "report_d": 18_482,
+    "deep": 7_884,  # report E
+    "report_e_early": 12_178,
+}
+REPORTED_FIELDS = {"report_a": 28, "report_b": 28, "report_c": 27, "report_d": 52, "deep": 28}
 
-    def block(inputs: int, outputs: int) -> list[nn.Module]:
-        conv, relu = conv_relu(inputs, outputs)
-        return [conv, relu, nn.BatchNorm2d(outputs), nn.Dropout2d(0.02)]
-
-    return nn.Sequential(
-        *[*block(1, 16), *block(16, 16), *block(16, 32), nn.MaxPool2d(2), *conv_relu(32, 16, kernel=1)],
-        *[*block(16, 16), *block(16, 16), *block(16, 32), nn.AvgPool2d(5), nn.Conv2d(32, 10, 1, bias=False)],
-        nn.Flatten(),
-    )
-
-
-def report_c() -> nn.Sequential:
-    """Madhur-1/ERA-v1, S6: 19,698 parameters. Its 1×1 convolution of stride 2 skips pixels."""
-
-    def block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-        return [nn.Conv2d(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.ReLU()]
-
-    return nn.Sequential(
-        *[*block(1, 16), *block(16, 16), *block(16, 30), *block(30, 30, kernel=1, stride=2)],
-        *[*block(30, 16), *block(16, 16), *block(16, 32), nn.AvgPool2d(5), nn.Flatten(), nn.Linear(32, 10)],
-    )
-
-
-def report_d() -> nn.Sequential:
-    """nandeesh-n-aiml/TSAI, S6: 18,482 parameters. Padded; its receptive field is larger than the image."""
-    found: list[nn.Module] = []
-    for inputs, outputs in [(1, 8), (8, 16), (16, 32)]:
-        for channels in (inputs, outputs):
-            found += [nn.Conv2d(channels, outputs, 3, padding=1), nn.ReLU()]
-        found += [nn.MaxPool2d(2), nn.BatchNorm2d(outputs)]
-    return nn.Sequential(*found, nn.Conv2d(32, 10, 1), nn.AvgPool2d(3), nn.Flatten())
-
-
-PUBLIC = {"report_a": (report_a, 17_360), "report_c": (report_c, 19_698), "report_d": (report_d, 18_482)}
-ALL = {**NETWORKS, **{name: network for name, (network, _) in PUBLIC.items()}}
+# What the reports' texts and code say, layer by layer: cA-B is a 3×3 convolution, kA-B a 1×1 one, p padded by 1, b with
+# bias, s2 of stride 2; r ReLU, n batch normalisation, d2 and d dropout of maps and of elements, m max-pooling.
+REPORTED_LAYERS = {
+    "report_a": "c1-16 r n d2.02 c16-16 r n d2.02 c16-32 r n d2.02 m k32-16 r "
+    "c16-16 r n d2.02 c16-16 r n d2.02 c16-32 r n d2.02 avg5 k32-10 flat",
+    "report_b": "c1-16 r d2.1 n d2.1 c16-16 r n d2.1 c16-16 r n d2.1 m c16-16 r n d2.1 c16-16 r n d.1 "
+    "c16-16 r n d2.1 c16-32 r n d2.1 gap flat l32-10b",
+    "report_c": "c1-16b r n c16-16b r n c16-30b r n k30-30bs2 r n "
+    "c30-16b r n c16-16b r n c16-32b r n avg5 flat l32-10b",
+    "report_d": "c1-8pb r c8-8pb r m n c8-16pb r c16-16pb r m n c16-32pb r c32-32pb r m n k32-10b avg3 flat",
+    "deep": "c1-10 r n c10-10 r n c10-10 r n c10-10 n k10-10 n m c10-14 r n c14-14 r n c14-13 n gap k13-10 n flat",
+    "report_e_early": "c1-4p r n c4-4p r n c4-4p r n d2.01 m c4-8p r n c8-8p r n c8-8p r n d2.01 m "
+    "c8-16p r n c16-24p r n d2.01 m c24-16p r n c16-14p gap flat l14-10b",
+}
 
 # Worked by hand: kernel, stride, padding, channels and side of the output, jump, receptive field.
 TABLES = {
@@ -155,7 +142,41 @@ def one_thread():
 
 def test_parameter_counts_are_those_of_the_report():
     assert {name: parameter_count(network()) for name, network in NETWORKS.items()} == COUNTS
-    assert all(parameter_count(network()) == count for network, count in PUBLIC.values())
+    assert {name: parameter_count(ALL[name]()) for name in REPORTED_COUNTS} == REPORTED_COUNTS
+    assert set(reported.NETWORKS) < set(REPORTED_COUNTS)
+
+
+def shorthand(module: nn.Module) -> str:
+    match module:
+        case nn.Conv2d() | nn.Linear():
+            kind, ends = "l", (module.weight.shape[1], module.weight.shape[0])
+            if isinstance(module, nn.Conv2d):
+                kind = {3: "c", 1: "k"}[module.kernel_size[0]]
+            word = f"{kind}{ends[0]}-{ends[1]}" + "p" * any(getattr(module, "padding", ()))
+            return word + "b" * (module.bias is not None) + "s2" * (getattr(module, "stride", None) == (2, 2))
+        case nn.Dropout2d() | nn.Dropout():
+            return ("d2" if isinstance(module, nn.Dropout2d) else "d") + f"{module.p}".removeprefix("0")
+        case nn.MaxPool2d(kernel_size=2, stride=2):
+            return "m"
+        case nn.AvgPool2d():
+            return f"avg{module.kernel_size}"
+    return {nn.ReLU: "r", nn.BatchNorm2d: "n", nn.AdaptiveAvgPool2d: "gap", nn.Flatten: "flat"}[type(module)]
+
+
+@pytest.mark.parametrize("name", REPORTED_LAYERS)
+def test_reported_networks_are_those_of_the_reports(name):
+    """Layer by layer: the order of operations, biases, padding, strides, kinds of dropout and of pooling."""
+    assert " ".join(shorthand(module) for module in ALL[name]()) == REPORTED_LAYERS[name]
+
+
+def test_the_parameters_of_report_c_layer_by_layer():
+    counts = [count for module in ALL["report_c"]() if (count := sum(p.numel() for p in module.parameters()))]
+    assert counts == [160, 32, 2320, 32, 4350, 60, 930, 60, 4336, 32, 2320, 32, 4640, 64, 330]
+
+
+@pytest.mark.parametrize("name", REPORTED_FIELDS)
+def test_receptive_fields_of_the_reports(name):
+    assert receptive_field_table(ALL[name]())["receptive field"].iloc[-1] == REPORTED_FIELDS[name]
 
 
 @pytest.mark.parametrize("name", ALL)

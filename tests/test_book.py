@@ -18,7 +18,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from mnist_lib.models import NETWORKS
+from mnist_lib.experiment import NETWORKS
 from mnist_lib.parameters import NotebookParameters, ParameterError, validate
 
 ROOT = Path(__file__).parents[1]

@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from mnist_lib import data, experiment, models, records
+from mnist_lib import data, experiment, records
 from mnist_lib.data import Images
 from mnist_lib.environment import resolve_device
-from mnist_lib.experiment import Experiment, find, runs, train
+from mnist_lib.experiment import NETWORKS, Experiment, find, runs, train
 from mnist_lib.parameters import ParameterError, TrainingConfig
 from mnist_lib.records import RecordError, record_path, weights_path
 from mnist_lib.training import DivergenceError, Trainer
@@ -122,7 +122,7 @@ def test_record_holds_what_was_run_and_what_came_out(few_images):
 
     # The weights beside it give the same predictions.
     weights = safetensors.torch.load(weights_path(record_path(run.store, 7)).read_bytes())
-    trained = Trainer(models.skeleton_dropout, run.config, 0, train_images, test_images, CPU)
+    trained = Trainer(NETWORKS["skeleton_dropout"], run.config, 0, train_images, test_images, CPU)
     trained.model.load_state_dict(weights)
     test_loss, predictions = trained.evaluate()
     assert test_loss == record.history["test_loss"][-1]
@@ -205,11 +205,48 @@ def test_parameter_that_is_newer_than_a_record_counts_as_its_default():
 
 
 def test_code_digest_is_that_of_the_loop_and_the_network():
-    digests = {name: Experiment("x", TrainingConfig(network=name)).digests["code"] for name in models.NETWORKS}
-    assert len(set(digests.values())) == len(models.NETWORKS)
+    digests = {name: Experiment("x", TrainingConfig(network=name)).digests["code"] for name in NETWORKS}
+    assert len(set(digests.values())) == len(NETWORKS)
     mnist, digits = (Experiment("x", TrainingConfig(network="deep", dataset=d)).digests for d in ("mnist", "digits"))
     assert mnist["code"] == digits["code"]
     assert mnist["data"] != digits["data"] == "embedded"
+
+
+# -- continuing from trained weights
+
+
+def test_a_continued_run_starts_with_the_weights_of_the_same_seed():
+    first = recipe(epochs=1, rotation=0.0)
+    again = Experiment("iteration_00/continued", first.config, start=first)
+    record = train(again, 3, CPU, again.published)
+    assert find(first, 3) is not None, "what it starts from is trained if it is missing"
+    weights = records.read_weights(experiment.find_path(first, 3))
+    fresh = Trainer(NETWORKS[first.config.network], first.config, 3, *data.load("digits"), CPU)
+    fresh.model.load_state_dict(weights)
+    assert record.first_losses == fresh.replay(len(record.first_losses))
+    assert record.first_losses != find(first, 3).first_losses
+    assert (find(again, 3), find(again, 2)) == (record, None)
+
+
+def test_a_continued_run_is_stale_when_what_it_starts_from_changes():
+    first = recipe(epochs=1)
+    record = train(Experiment("a", first.config, start=first), 0, CPU, first.published)
+    other = Experiment("a", first.config, start=recipe(epochs=2))
+    assert Experiment("a", first.config, start=first).differences(record) == []
+    assert other.differences(record) == ["what trains the weights at the start changed"]
+    assert Experiment("a", first.config).differences(record) == ["what trains the weights at the start changed"]
+
+
+def test_damaged_weights_are_refused_by_name():
+    run = recipe(epochs=1)
+    train(run, 0, CPU, run.published)
+    file = weights_path(record_path(run.published, 0))
+    file.write_bytes(flipped(file.read_bytes(), -1))
+    with pytest.raises(RecordError, match=r"seed_0\.safetensors: damaged"):
+        records.read_weights(record_path(run.published, 0))
+    file.unlink()
+    with pytest.raises(RecordError, match=r"seed_0\.safetensors: the weights cannot be read"):
+        records.read_weights(record_path(run.published, 0))
 
 
 # -- reproducibility
@@ -389,7 +426,7 @@ def fails_when_evaluated():
     ],
 )
 def test_run_whose_loss_is_not_a_number_leaves_nothing(log, monkeypatch, network, message, epochs):
-    monkeypatch.setitem(models.NETWORKS, network.__name__, network)
+    monkeypatch.setitem(NETWORKS, network.__name__, network)
     run = recipe(network=network.__name__)
     with pytest.raises(DivergenceError, match=message):
         runs(run, 1, "cpu", log)
@@ -411,7 +448,7 @@ def test_too_large_a_learning_rate_leaves_nothing():
 def test_unknown_network_is_refused(network, hint):
     with pytest.raises(ParameterError) as caught:
         recipe(network=network)
-    assert str(caught.value) == f"network = {network!r}: expected one of {', '.join(models.NETWORKS)}{hint}"
+    assert str(caught.value) == f"network = {network!r}: expected one of {', '.join(NETWORKS)}{hint}"
 
 
 # -- devices
