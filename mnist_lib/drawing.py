@@ -91,17 +91,71 @@ def _name(unit: str) -> str:
     return unit.split("\n")[0]
 
 
-def lines(series: Mapping[str, Sequence[float]], *, x: str, y: str, title: str = "", log: bool = False) -> Picture:
-    """Values against their index (0, 1, 2, ...), one line for each name; `log` makes the vertical axis logarithmic."""
+def lines(
+    series: Mapping[str, Sequence[float]],
+    *,
+    x: str,
+    y: str,
+    title: str = "",
+    log: bool = False,
+    at: Sequence[float] | None = None,
+    log_x: bool = False,
+    marks: Mapping[str, float] | None = None,
+) -> Picture:
+    """Values against their index (0, 1, 2, ...) or against `at`, one line for each name.
+
+    Arguments:
+        series: the values by name, as many in each as in `at`; NaN leaves a gap.
+        x: what the horizontal axis shows.
+        y: what the vertical axis shows.
+        title: stands above the figure.
+        log: whether the vertical axis is logarithmic.
+        at: where the values are on the horizontal axis.
+        log_x: whether the horizontal axis is logarithmic.
+        marks: places on the horizontal axis, by name, each marked by a vertical line.
+    """
     figure, ((axes,),) = subplots(size=(7.2, 3.4))
     styles = zip(cycle((BLUE, ORANGE, GREEN, GREY)), cycle(("-", "--", "-.")), strict=False)
     for (name, values), (colour, line) in zip(series.items(), styles, strict=False):
-        axes.plot(range(len(values)), values, line, color=colour, label=name)
-    axes.set(xlabel=x, ylabel=y, title=title, yscale="log" if log else "linear")
-    if len(series) > 1:
+        axes.plot(range(len(values)) if at is None else at, values, line, color=colour, label=name)
+    for (name, place), line in zip((marks or {}).items(), cycle((":", (0, (1, 4)))), strict=False):
+        axes.axvline(place, color="black", linewidth=1, linestyle=line, label=name)
+    axes.set(xlabel=x, ylabel=y, title=title, xscale=_scale(log_x), yscale=_scale(log))
+    if len(series) + len(marks or {}) > 1:
         axes.legend()
-    words = "; ".join(
-        f"{name}: from {values[0]:.4g} at {x} 0 to {values[-1]:.4g} at {x} {len(values) - 1}"
-        for name, values in series.items()
-    )
-    return Picture(figure, f"{y[:1].upper()}{y[1:]} against {x}. {words}.")
+    marked = "".join(f" Marked: {name}, {place:.4g}." for name, place in (marks or {}).items())
+    return Picture(figure, _in_words(series, x, y, at) + marked)
+
+
+def panels(series: Mapping[str, Sequence[float]], *, x: str, y: str, log: bool = False) -> Picture:
+    """Values against their index, in a small picture of its own for each name; all have the same axes."""
+    columns = 3
+    rows = -(-len(series) // columns)
+    figure, grid = subplots(rows, columns, size=(8.0, 0.5 + 1.9 * rows))
+    low, high = min(map(min, series.values())), max(map(max, series.values()))
+    for axes in grid.flat[len(series) :]:
+        axes.set_axis_off()
+    for (name, values), axes in zip(series.items(), grid.flat, strict=False):
+        axes.plot(range(len(values)), values, color=BLUE)
+        axes.set(yscale=_scale(log), ylim=(low / 1.3, high * 1.3) if log else (0, high * 1.05))
+        axes.set_title(name, fontsize=10)
+        axes.label_outer()
+    figure.supxlabel(x, fontsize=10)
+    figure.supylabel(y, fontsize=10)
+    return Picture(figure, f"One panel each. {_in_words(series, x, y)}")
+
+
+def _scale(log: bool) -> str:
+    return "log" if log else "linear"
+
+
+def _in_words(series: Mapping[str, Sequence[float]], x: str, y: str, at: Sequence[float] | None = None) -> str:
+    """What every line does, from its first value to its last."""
+    words = []
+    for name, values in series.items():
+        places = range(len(values)) if at is None else at
+        known = [(place, value) for place, value in zip(places, values, strict=True) if value == value]  # not NaN
+        if known:
+            (first, start), (last, end) = known[0], known[-1]
+            words.append(f"{name}: from {start:.4g} at {x} {first:g} to {end:.4g} at {x} {last:g}")
+    return f"{y[:1].upper()}{y[1:]} against {x}. {'; '.join(words)}."

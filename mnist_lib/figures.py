@@ -162,6 +162,40 @@ def _spread(values: Sequence[int]) -> list[float]:
     return positions
 
 
+def claims(
+    names: Sequence[str],
+    values: Sequence[Sequence[float]],
+    expected: Sequence[Interval],
+    claimed: Sequence[float],
+    target: float,
+) -> Picture:
+    """Published accuracies beside runs of the same recipe: a row a claim, a dot a run, a diamond what was published.
+
+    Arguments:
+        names: what the rows are called.
+        values: the accuracies of the runs, in percent.
+        expected: where one more run would be, drawn as a line.
+        claimed: what was published.
+        target: the accuracy to mark.
+    """
+    figure, ((axes,),) = subplots(size=(8.0, 0.36 * len(names) + 1.3))
+    for row, (dots, interval, value) in enumerate(zip(values, expected, claimed, strict=True)):
+        if not np.isnan(interval.low):
+            axes.hlines(row, interval.low, interval.high, color=BLUE, linewidth=2, alpha=0.5)
+        axes.plot(dots, [row] * len(dots), "o", color=BLUE, alpha=0.6, label="our runs" if row == 0 else None)
+        axes.plot([value], [row], "D", color=ORANGE, label="published" if row == 0 else None)
+    axes.axvline(target, color=GREY, linestyle=":", linewidth=1, label=f"{target:.2f} %")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel="correct, % of test images")
+    figure.legend(loc="outside upper right", ncols=3)
+    words = "; ".join(
+        f"{name}: published {value:.2f}, our runs {min(dots):.2f} to {max(dots):.2f}"
+        for name, dots, value in zip(names, values, claimed, strict=True)
+    )
+    return Picture(figure, f"Published accuracies beside our runs, in percent. {words}.")
+
+
 def steps(names: Sequence[str], differences: Sequence[Interval]) -> Picture:
     """What each change brought: the difference from the iteration before, with its 95 % interval."""
     figure, ((axes,),) = subplots(size=(8.0, 0.36 * len(names) + 1.0))

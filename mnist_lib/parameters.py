@@ -85,12 +85,15 @@ class NotebookParameters(TrainingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonParameters:
-    """What a notebook that compares experiments accepts: which ones, on what data, and how much of each."""
+    """What a notebook that compares experiments accepts: which ones, on what data, and how much of each.
+
+    With ``epochs = 0``, each experiment has as many epochs as its own notebook says.
+    """
 
     experiments: list[str]
     dataset: str = choice("mnist", options=("mnist", "digits"))
     evaluate_on: str = choice("test", options=("test", "validation"))
-    epochs: int = bounded(15, low=1, high=1000)
+    epochs: int = bounded(15, low=0, high=1000)
     seeds: int = bounded(5, low=1, high=1000)
     device: str = "auto"
 

@@ -45,6 +45,19 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def prediction_interval(values: Sequence[float]) -> Interval:
+    """The mean of independent values, and where one more value would be in 95 % of cases (normal distribution).
+
+    It is wider than the interval of the mean by a factor of √(n + 1): one value scatters more than a mean of n.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    mean = mean_interval(values)
+    half = (mean.high - mean.center) * math.sqrt(len(values) + 1)
+    return Interval(mean.center, mean.center - half, mean.center + half)
+
+
 def difference_interval(after: Sequence[float], before: Sequence[float]) -> Interval:
     """The difference of two means, ``after - before``, with Welch's interval (Welch, 1947).
 
@@ -71,6 +84,54 @@ def binomial_standard_error(accuracy: float, images: int) -> float:
     """The standard error, in percentage points, of an accuracy in percent measured on `images` independent images."""
     share = accuracy / 100
     return 100 * math.sqrt(share * (1 - share) / images)
+
+
+def correlated_binomials(
+    images: int, error_rates: Sequence[float], correlation: float, runs: int, seed: int = 0
+) -> np.ndarray:
+    """Simulated counts of correct images, shape ``(runs, epochs)``, when every epoch is tested on the same images.
+
+    Each image has a difficulty of its own. In every epoch it is judged by that with probability √correlation, otherwise
+    by chance. So each count is binomial, and two epochs with one error rate have the given correlation, image by image.
+
+    Arguments:
+        images: how many are tested.
+        error_rates: the share of wrong images to expect in each epoch, shape ``(epochs,)``.
+        correlation: from 0 (every epoch is a fresh sample) to 1.
+        runs: how many to simulate.
+        seed: of the simulation.
+
+    Raises:
+        ValueError: the correlation is not from 0 to 1.
+    """
+    if not 0 <= correlation <= 1:
+        raise ValueError(f"correlation = {correlation}: expected a number from 0 to 1")
+    generator, share = np.random.default_rng(seed), math.sqrt(correlation)
+    correct = np.empty((runs, len(error_rates)), dtype=int)
+    hard, before = np.zeros(runs, dtype=int), 0.0  # images that are hard at the error rate so far
+    for epoch in np.argsort(error_rates):
+        rate = error_rates[epoch]
+        hard = hard + generator.binomial(images - hard, (rate - before) / (1 - before) if before < 1 else 0)
+        before = rate
+        by_chance = (1 - share) * rate
+        wrong = generator.binomial(hard, share + by_chance) + generator.binomial(images - hard, by_chance)
+        correct[:, epoch] = images - wrong
+    return correct
+
+
+def power(difference: float, spread: float, seeds: int) -> float:
+    """The probability that a two-sided t test at 5 % finds a true difference between two means of `seeds` runs each.
+
+    Arguments:
+        difference: the true difference of the means.
+        spread: the standard deviation of one run, in the same unit.
+        seeds: runs of each, at least 2.
+
+    The test statistic has a noncentral t distribution with 2 · (seeds − 1) degrees of freedom (Cohen, 1988).
+    """
+    freedom = 2 * (seeds - 1)
+    critical, shift = stats.t.ppf((1 + CONFIDENCE) / 2, freedom), difference / spread * math.sqrt(seeds / 2)
+    return float(stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift))
 
 
 def first_epoch_at(accuracies: Sequence[float], target: float) -> int | None:

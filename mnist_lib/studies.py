@@ -41,9 +41,10 @@ def study(parameters: NotebookParameters) -> Experiment:
 
 
 def at_equal_effort(name: str, parameters: NotebookParameters | ComparisonParameters) -> Experiment:
-    """The recipe of another notebook, on the same data and for as many epochs as `parameters` say."""
+    """The recipe of another notebook, on the same data and for as many epochs as `parameters` say (0: as it has)."""
+    recipe = of_notebook(name).recipe
     effort = {key: getattr(parameters, key) for key in ("dataset", "epochs", "evaluate_on")}
-    return Experiment(name, dataclasses.replace(of_notebook(name).recipe, **effort))
+    return Experiment(name, dataclasses.replace(recipe, **effort | {"epochs": parameters.epochs or recipe.epochs}))
 
 
 def baseline(parameters: NotebookParameters) -> Experiment | None:

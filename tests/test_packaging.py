@@ -26,7 +26,9 @@ CONDA_NAMES = {"pytorch": "torch", "playwright-python": "playwright"}
 FLOORS = {
     "cli": 4,
     "book": 3,
+    "claims": 3,
     "comparison": 3,
+    "evaluation": 3,
     "notebooks": 3,
     "report": 3,
     "show": 3,
@@ -46,14 +48,18 @@ FLOORS = {
     "drawing": 0,
     "models": 0,
     "parameters": 0,
+    "reported": 0,
     "statistics": 0,
 }
 SAME_FLOOR = {
     ("figures", "records"),
     ("notebooks", "studies"),
     ("target", "show"),
+    ("claims", "show"),
+    ("claims", "target"),
     ("comparison", "show"),
     ("comparison", "target"),
+    ("evaluation", "show"),
     ("report", "show"),
     ("report", "target"),
     ("report", "comparison"),
