@@ -105,4 +105,4 @@ def power_picture(differences: Sequence[float], one_run: float, most: int = 40) 
     """The probability to find a true difference, against the runs of each network; a line a difference in points."""
     seeds = range(2, most + 1)
     series = {f"{each:g} points": [power(each, one_run, n) for n in seeds] for each in differences}
-    return drawing.lines(series, x="runs of each network", y="probability to find the difference", first=2)
+    return drawing.lines(series, x="runs of each network", y="probability to find the difference", at=seeds)
