@@ -1,22 +1,13 @@
-"""What five public reports claim, as data, and how a claim is judged against runs of the rebuilt network.
-
-Every figure is that of one public run, evaluated on the test images. A claim is judged by a rule that is fixed before
-the runs: it is consistent with them if it lies inside the 95 % prediction interval, where one more run would be.
-"""
+"""What five public reports claim, as data. Every figure is that of one public run, evaluated on the test images."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mnist_lib import figures
-from mnist_lib.drawing import Picture
 from mnist_lib.records import Record
-from mnist_lib.show import Table, glue
-from mnist_lib.statistics import Interval, first_epoch_at, prediction_interval, steady_from_epoch
+from mnist_lib.show import Table
+from mnist_lib.statistics import first_epoch_at, steady_from_epoch
 from mnist_lib.target import TASK_ACCURACY
-
-LAST_EPOCHS = 5
-"""How many epochs at the end are averaged for the most demanding of the three readings of the task."""
 
 
 @dataclass(frozen=True)
@@ -154,118 +145,6 @@ REPORTS = {
 """The reports, by the letter that this book calls them by."""
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """A claim beside the same statistic of our runs. `expected` is where one more run would be, NaN if that is open."""
-
-    claim: Claim
-    values: list[float]
-    expected: Interval
-
-    @property
-    def verdict(self) -> str:
-        """``consistent``, ``too high``, ``too low``, or ``not judged`` where the runs give no interval."""
-        if math.isnan(self.expected.low):
-            return "not judged"
-        if self.claim.value > self.expected.high:
-            return "too high"
-        return "too low" if self.claim.value < self.expected.low else "consistent"
-
-    def row(self) -> dict[str, str]:
-        """For a table."""
-        show, open_ended = self.claim.format, math.isnan(self.expected.low)
-        reached = [value for value in self.values if not math.isnan(value)]
-        return {
-            "statistic": str(self.claim),
-            "published": show(self.claim.value),
-            "our runs, lowest to highest": f"{show(min(reached))} to {show(max(reached))}" if reached else "never",
-            "runs that do it": f"{len(reached)} of {len(self.values)}",
-            "one more run, 95 %": "–" if open_ended else f"{self.expected.low:.2f} to {self.expected.high:.2f}",
-            "verdict": self.verdict,
-        }
-
-
-def judge(claim: Claim, runs: Sequence[Record]) -> Judgement:
-    """A claim against runs of the same recipe; not decided where a run never does what is claimed."""
-    values = [claim.measure(run) for run in runs]
-    if any(map(math.isnan, values)):
-        return Judgement(claim, values, Interval(math.nan, math.nan, math.nan))
-    return Judgement(claim, values, prediction_interval(values))
-
-
-def judgements(report: Report, runs: Sequence[Record]) -> list[Judgement]:
-    """All claims of a report."""
-    return [judge(claim, runs) for claim in report.claims]
-
-
-def picture(judged: Mapping[str, Judgement]) -> Picture:
-    """Every claim about an accuracy beside our runs, by the label of its row."""
-    shown = {name: each for name, each in judged.items() if each.claim.statistic in ("final", "best", "epoch")}
-    return figures.claims(
-        list(shown),
-        [each.values for each in shown.values()],
-        [each.expected for each in shown.values()],
-        [each.claim.value for each in shown.values()],
-        TASK_ACCURACY,
-    )
-
-
-def epochs_beside(logged: Mapping[int, float], groups: Mapping[str, Sequence[Record]]) -> Table:
-    """A published log beside our runs: a row each, a column for every epoch in `logged` that our runs have."""
-    shortest = min(len(run.test_accuracy) for runs in groups.values() for run in runs)
-    rows = [{"run": "published"} | {f"epoch {epoch}, %": f"{value:.2f}" for epoch, value in logged.items()}]
-    for name, runs in groups.items():
-        row = {"run": f"{name}, mean of {len(runs)}"}
-        for epoch in logged:
-            values = [run.test_accuracy[epoch - 1] for run in runs] if epoch <= shortest else []
-            text = f"{sum(values) / len(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "–"
-            row[f"epoch {epoch}, %"] = text
-        rows.append(row)
-    return Table(rows)
-
-
-def readings(run: Record) -> dict[str, float]:
-    """A run's accuracy in percent, read in three ways."""
-    accuracies = run.test_accuracy
-    return {
-        "best epoch": float(accuracies.max()),
-        "final epoch": float(accuracies[-1]),
-        f"mean of the last {LAST_EPOCHS} epochs": float(accuracies[-LAST_EPOCHS:].mean()),
-    }
-
-
-def shares(runs: Sequence[Record]) -> Table:
-    """How many of the runs reach the task's accuracy, by how it is read; epochs and parameters are not looked at."""
-    return Table(
-        {
-            "accuracy read as": name,
-            "mean, %": f"{sum(values) / len(values):.2f}",
-            f"runs at {TASK_ACCURACY:.2f} %": f"{_reached(values)} of {len(values)}",
-        }
-        for name, values in _by_reading(runs).items()
-    )
-
-
-def glue_judgements(judged: Sequence[Judgement], runs: Sequence[Record]) -> None:
-    """Store the numbers that the analysis of a report needs."""
-    verdicts = [each.verdict for each in judged]
-    by_best, by_final, by_mean = map(_reached, _by_reading(runs).values())
-    glue(
-        consistent=verdicts.count("consistent"),
-        high=verdicts.count("too high"),
-        low_claims=verdicts.count("too low"),
-        open=verdicts.count("not judged"),
-        claims=len(verdicts),
-        by_best=by_best,
-        by_final=by_final,
-        by_mean=by_mean,
-    )
-
-
-def _by_reading(runs: Sequence[Record]) -> dict[str, list[float]]:
-    read = [readings(run) for run in runs]
-    return {name: [each[name] for each in read] for name in read[0]}
-
-
-def _reached(accuracies: Sequence[float]) -> int:
-    return sum(accuracy >= TASK_ACCURACY for accuracy in accuracies)
+def of_reports(groups: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]]:
+    """Those of `groups` that are runs of a report's notebook, by the report's key."""
+    return {key: groups[report.notebook] for key, report in REPORTS.items() if report.notebook in groups}

@@ -6,11 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from mnist_lib import claims, experiment
+from mnist_lib import experiment, judgement
 from mnist_lib.architecture import parameter_count, receptive_field_table
-from mnist_lib.claims import REPORTS, Claim, judge
+from mnist_lib.claims import REPORTS, Claim
+from mnist_lib.judgement import judge
 from mnist_lib.parameters import NotebookParameters, notebook_parameters, validate
 from mnist_lib.records import Record
+from mnist_lib.statistics import prediction_interval
 
 by_report = pytest.mark.parametrize("report", REPORTS.values(), ids=lambda report: report.key)
 
@@ -126,20 +128,20 @@ def test_honest_claims_pass_nineteen_times_in_twenty():
     consistent = []
     for _ in range(2000):
         *ours, claimed = generator.normal(99.4, 0.05, size=6)
-        interval = claims.prediction_interval(ours)
+        interval = prediction_interval(ours)
         consistent.append(interval.low <= claimed <= interval.high)
     assert np.mean(consistent) == pytest.approx(0.95, abs=0.015)
 
 
 def test_three_readings_of_the_task():
     runs = [run(99.50, 99.41, 99.39, 99.39, 99.39, 99.39), run(99.40, 99.40, 99.40, 99.40, 99.40, 99.41)]
-    counts = claims.shares(runs).frame["runs at 99.40 %"].tolist()
+    counts = judgement.shares(runs).frame["runs at 99.40 %"].tolist()
     assert counts == ["2 of 2", "1 of 2", "1 of 2"]
-    assert claims.readings(runs[0])["mean of the last 5 epochs"] == pytest.approx((99.41 + 4 * 99.39) / 5)
+    assert judgement.readings(runs[0])["mean of the last 5 epochs"] == pytest.approx((99.41 + 4 * 99.39) / 5)
 
 
 def test_a_log_beside_runs_that_are_too_short():
-    frame = claims.epochs_beside({1: 99.35, 6: 99.46}, {"ours": [run(98.0, 99.0), run(98.2, 99.0)]}).frame
+    frame = judgement.epochs_beside({1: 99.35, 6: 99.46}, {"ours": [run(98.0, 99.0), run(98.2, 99.0)]}).frame
     assert frame.to_dict("list") == {
         "run": ["published", "ours, mean of 2"],
         "epoch 1, %": ["99.35", "98.10 (98.00 to 98.20)"],
@@ -149,4 +151,4 @@ def test_a_log_beside_runs_that_are_too_short():
 
 def test_the_picture_tells_claims_and_runs():
     judged = {str(claim): judge(claim, [run(99.40), run(99.46)]) for claim in REPORTS["A"].claims}
-    assert "accuracy after the last epoch, %: published 99.44, our runs 99.40 to 99.46" in claims.picture(judged).alt
+    assert "accuracy after the last epoch, %: published 99.44, our runs 99.40 to 99.46" in judgement.picture(judged).alt
