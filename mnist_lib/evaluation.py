@@ -1,6 +1,7 @@
 """What an accuracy on a test set is worth: how much picking flatters, which images decide, how many seeds it takes."""
 
 import statistics as averages
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -55,8 +56,8 @@ def flattery(groups: Mapping[str, Sequence[Record]]) -> Table:
             "experiment": name,
             "epochs": len(runs[0].test_accuracy),
             "best minus final, points": f"{best_over_final(runs):.3f}",
-            "correlation of epochs": f"{epoch_correlation(runs):.2f}",
-            "simulated, points": f"{simulated_best_over_final(runs):.3f}",
+            "correlation of epochs": _or_dash(epoch_correlation(runs), ".2f"),
+            "simulated, points": _or_dash(simulated_best_over_final(runs), ".3f"),
         }
         for name, runs in groups.items()
     )
@@ -83,22 +84,20 @@ def spread(groups: Mapping[str, Sequence[Record]]) -> float:
     return float(np.sqrt(sum(squares) / freedom)) if freedom else float("nan")
 
 
-def seeds_needed(difference: float, one_run: float, wanted: float = 0.8, most: int = 10_000) -> int:
+def seeds_needed(difference: float, one_run: float, wanted: float = 0.8) -> int | None:
     """How many runs of each of two networks find a true difference with probability `wanted`.
 
     Arguments:
         difference: of the two means, in points.
-        one_run: the standard deviation of one run, in points.
+        one_run: the standard deviation of one run, in points; where it is not known (NaN), there is no answer.
         wanted: the power.
-        most: where to stop looking.
-
-    Raises:
-        ValueError: more than `most` would be needed.
     """
-    for seeds in range(2, most + 1):
-        if power(difference, one_run, seeds) >= wanted:
-            return seeds
-    raise ValueError(f"more than {most} runs of each would be needed to find a difference of {difference:g} points")
+    if np.isnan(one_run):
+        return None
+    enough = 2
+    while power(difference, one_run, enough) < wanted:
+        enough *= 2
+    return bisect_left(range(enough), wanted, lo=2, key=lambda seeds: power(difference, one_run, seeds))
 
 
 def power_picture(differences: Sequence[float], one_run: float, most: int = 40) -> Picture:
@@ -106,3 +105,7 @@ def power_picture(differences: Sequence[float], one_run: float, most: int = 40) 
     seeds = range(2, most + 1)
     series = {f"{each:g} points": [power(each, one_run, n) for n in seeds] for each in differences}
     return drawing.lines(series, x="runs of each network", y="probability to find the difference", at=seeds)
+
+
+def _or_dash(value: float, spec: str) -> str:
+    return "–" if np.isnan(value) else f"{value:{spec}}"

@@ -64,8 +64,9 @@ def judgements(report: Report, runs: Sequence[Record]) -> list[Judgement]:
 
 
 def picture(judged: Mapping[str, Judgement]) -> Picture:
-    """Every claim about an accuracy beside our runs, by the label of its row."""
-    shown = {name: each for name, each in judged.items() if each.claim.statistic in ("final", "best", "epoch")}
+    """Every claim about an accuracy beside our runs, by the label of its row; left out is what our runs never do."""
+    accuracies = {name: each for name, each in judged.items() if each.claim.statistic in ("final", "best", "epoch")}
+    shown = {name: each for name, each in accuracies.items() if not all(map(math.isnan, each.values))}
     return figures.claims(
         list(shown),
         [each.values for each in shown.values()],

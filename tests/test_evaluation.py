@@ -79,8 +79,10 @@ def test_power_against_simulated_t_tests():
 
 def test_seeds_needed():
     assert evaluation.seeds_needed(0.5, 1.0) == 64  # as in the tables
-    with pytest.raises(ValueError, match="more than 50 runs"):
-        evaluation.seeds_needed(0.01, 1.0, most=50)
+    assert evaluation.seeds_needed(3.0, 0.1) == 2
+    assert evaluation.seeds_needed(0.5, math.nan) is None, "one run each says nothing of its spread"
+    enough = evaluation.seeds_needed(0.013, 0.05)
+    assert power(0.013, 0.05, enough) >= 0.8 > power(0.013, 0.05, enough - 1)
 
 
 def test_images_by_how_many_runs_get_them_wrong():
