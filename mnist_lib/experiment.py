@@ -154,9 +154,7 @@ def train(
         RecordError: the folder cannot be written.
     """
     config = experiment.config
-    train_images, test_images = data.load(config.dataset, config.evaluate_on)
-    network = _trained(experiment.start, seed, device) if experiment.start else NETWORKS[config.network]
-    trainer = training.Trainer(network, config, seed, train_images, test_images, device)
+    trainer = make_trainer(experiment, seed, device)
     checkpoint = folder / f"seed_{seed}.partial.safetensors"
     epochs, seconds = _resume(trainer, checkpoint, experiment)
     while len(epochs) < config.epochs:
@@ -178,8 +176,6 @@ def train(
         if report is not None:
             report(experiment, seed, epoch, len(epochs), seconds[-1])
 
-    predictions = trainer.evaluate()[1].cpu()
-    wrong = (predictions != test_images.labels).nonzero().flatten()
     state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}
     weights = safetensors.torch.save(state)
     record = Record(
@@ -188,17 +184,35 @@ def train(
         parameters=dataclasses.asdict(config),
         digests=experiment.digests,
         parameter_count=sum(p.numel() for p in trainer.model.parameters()),
-        train_size=len(train_images),
-        class_counts=torch.bincount(test_images.labels, minlength=10).tolist(),
+        train_size=len(trainer.labels),
+        class_counts=torch.bincount(trainer.test_labels, minlength=10).tolist(),
         history={f.name: [getattr(e, f.name) for e in epochs] for f in dataclasses.fields(training.Epoch)},
         first_losses=trainer.first_losses,
-        misclassified=torch.stack([wrong, test_images.labels[wrong], predictions[wrong]], 1).tolist(),
+        misclassified=misclassified(trainer),
         weights_digest=bytes_digest(weights),
         environment=environment.describe(device) | {"epoch_seconds": seconds},
     )
     records.write(record, weights, folder)
     checkpoint.unlink(missing_ok=True)
     return record
+
+
+def make_trainer(experiment: Experiment, seed: int, device: torch.device) -> training.Trainer:
+    """A run before its first step: images loaded, weights drawn, or taken from the run that it starts from.
+
+    Raises:
+        DataError: the images are missing or damaged.
+    """
+    images = data.load(experiment.config.dataset, experiment.config.evaluate_on)
+    network = _trained(experiment.start, seed, device) if experiment.start else NETWORKS[experiment.config.network]
+    return training.Trainer(network, experiment.config, seed, *images, device)
+
+
+def misclassified(trainer: training.Trainer) -> list[list[int]]:
+    """The evaluation images that a network gets wrong now: ``[index, label, prediction]`` each."""
+    predictions, labels = trainer.evaluate()[1], trainer.test_labels
+    wrong = (predictions != labels).nonzero().flatten()
+    return torch.stack([wrong, labels[wrong], predictions[wrong]], 1).tolist()
 
 
 def _trained(start: Experiment, seed: int, device: torch.device) -> Callable[[], nn.Module]:
