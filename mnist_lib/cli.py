@@ -1,4 +1,4 @@
-"""The command line: ``mnist-lib status | train | run | quick | book | clean | address``."""
+"""The command line: ``mnist-lib status | train | run | quick | book | workbook | clean | address``."""
 
 import argparse
 import os
@@ -57,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     added = command("book", _book, "Compile the book, from nothing, if any of its sources changed.")
     added.add_argument("--quick", action="store_true", help="compile the rehearsal made by `mnist-lib quick`")
 
+    added = command("workbook", _workbook, "Write backpropagation by hand as a workbook of live formulas.")
+    added.add_argument("path", nargs="?", default="backprop.xlsx", type=Path, help="(default: backprop.xlsx)")
+    added.add_argument("--learning-rates", type=_rates, help="one sheet for each, such as 0.1,0.5")
+
     added = command("clean", _clean, "Strip execution times and other chance from notebooks.")
     added.add_argument("files", nargs="+", type=Path)
 
@@ -74,6 +78,14 @@ def _seeds(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(f"{text!r}: write seeds as 0-9 or 0,3,5")
         seeds += range(int(first), int(last) + 1)
     return seeds
+
+
+def _rates(text: str) -> list[float]:
+    """``0.1,2`` as ``[0.1, 2.0]``."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write learning rates as 0.1,0.5") from None
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -137,6 +149,15 @@ def _book(options: argparse.Namespace) -> int:
     from mnist_lib import book
 
     return book.build(quick=options.quick)
+
+
+def _workbook(options: argparse.Namespace) -> int:
+    from mnist_lib import workbook
+
+    rates = {} if options.learning_rates is None else {"learning_rates": options.learning_rates}
+    workbook.write(options.path, **rates)
+    print(f"wrote {options.path}")
+    return 0
 
 
 def _clean(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import openpyxl
 import pytest
 
 from mnist_lib import cli, experiment
@@ -34,7 +35,7 @@ def copy(tmp_path):
 def test_help_names_every_command():
     done = mnist_lib("--help")
     assert done.returncode == 0
-    for command in ("status", "train", "run", "quick", "book", "clean", "address"):
+    for command in ("status", "train", "run", "quick", "book", "workbook", "clean", "address"):
         assert f"\n    {command} " in done.stdout
 
 
@@ -62,6 +63,20 @@ def test_a_missing_device_is_refused_before_training(copy):
     assert done.returncode == 1
     assert "there is no such device on this machine; auto would use" in done.stderr
     assert not list((copy / "book").rglob("seed_*"))
+
+
+def test_a_workbook_is_written(tmp_path):
+    path = tmp_path / "two.xlsx"
+    done = mnist_lib("workbook", str(path), "--learning-rates", "0.1,3")
+    assert (done.returncode, done.stdout) == (0, f"wrote {path}\n"), done.stderr
+    assert openpyxl.load_workbook(path).sheetnames[3:] == ["η 0.1", "η 3"]
+    done = mnist_lib("workbook", str(path), "--learning-rates", "0.1;3")
+    assert done.returncode == 2
+    assert "'0.1;3': write learning rates as 0.1,0.5" in done.stderr
+    done = mnist_lib("workbook", str(tmp_path / "book.xls"))
+    assert done.returncode == 1
+    assert "book.xls: the name of a workbook must end in .xlsx" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_clean_strips_what_chance_left(copy):
