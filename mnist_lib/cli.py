@@ -1,4 +1,4 @@
-"""The command line: ``mnist-lib status | train | run | quick | book | workbook | clean | address``."""
+"""The command line: ``mnist-lib status | train | verify | run | quick | book | workbook | clean | address``."""
 
 import argparse
 import os
@@ -42,6 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("pattern", **pattern)
     added.add_argument("--seeds", type=_seeds, help="such as 0-9 or 0,3,5 (default: as many as the notebook says)")
     added.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
+    added.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
+
+    added = command("verify", _verify, "Check published records without training them again.")
+    added.add_argument("pattern", **pattern)
+    added.add_argument("--full", type=int, metavar="SEED", help="train this run again and compare every epoch")
+    added.add_argument("--device", default="auto", help="where to compute")
     added.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
 
     added = command("run", _run, "Train what records are missing, then execute the stale notebooks through papermill.")
@@ -116,6 +122,25 @@ def _train(options: argparse.Namespace) -> int:
     for study, seed in jobs:
         print(f"to train: {study.name} seed {seed} -> {record_path(study.published, seed)}")
     return sweep.train(jobs, options.device, options.workers)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from mnist_lib import notebooks, sweep, verification
+
+    runs = [run for path in notebooks.find(options.pattern) for run in notebooks.published_runs(path)]
+    jobs = [(study, seed) for study, seeds in runs for seed in range(seeds)]
+    if options.full is not None:
+        jobs = [(study, options.full) for study, seeds in runs if options.full < seeds]
+        verdicts = [verification.verify_fully(study, seed, options.device) for study, seed in jobs]
+    else:
+        verdicts = sweep.verify(jobs, options.device, options.workers)
+    width = max((len(f"{each.experiment} seed {each.seed}") for each in verdicts), default=0)
+    for each in verdicts:
+        name = f"{each.experiment} seed {each.seed}"
+        print(f"{name:{width}}  {'; '.join(each.problems) or 'holds'}")
+    failed = sum(bool(each.problems) for each in verdicts)
+    print(f"{len(verdicts) - failed} of {len(verdicts)} records hold")
+    return int(failed > 0)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Many runs, or many notebooks, in processes of their own."""
+"""Many runs, records or notebooks, in processes of their own."""
 
 import multiprocessing
 import time
@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mnist_lib import environment, experiment
+from mnist_lib import environment, experiment, verification
 from mnist_lib.experiment import Experiment
+from mnist_lib.verification import Verdict
 
 
 def train(jobs: Sequence[tuple[Experiment, int]], device: str, workers: int) -> int:
@@ -20,6 +21,19 @@ def train(jobs: Sequence[tuple[Experiment, int]], device: str, workers: int) -> 
     environment.resolve_device(device)
     tasks = {(study.name, seed): (_train_one, study, seed, device) for study, seed in jobs}
     return _in_processes(tasks, workers, "run")
+
+
+def verify(jobs: Sequence[tuple[Experiment, int]], device: str, workers: int) -> list[Verdict]:
+    """Check published records, in the order of `jobs`."""
+    where = environment.resolve_device(device)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max(1, min(workers, len(jobs))), mp_context=context) as pool:
+        checks = [pool.submit(verification.verify, study, seed, where) for study, seed in jobs]
+        try:
+            return [check.result() for check in tqdm(checks, unit="record")]
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def execute(function: Callable[[Path, Path], None], jobs: Sequence[tuple[Path, Path]], workers: int) -> int:

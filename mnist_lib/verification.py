@@ -1,0 +1,98 @@
+"""Checking a published record without training it again, in seconds, or with training, in full."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from mnist_lib import environment, experiment, records
+from mnist_lib.experiment import Experiment
+from mnist_lib.records import Record, RecordError, record_path
+from mnist_lib.training import DivergenceError, Trainer
+
+LOSS_TOLERANCE = 1e-5
+"""Relative. Over instruction sets and numbers of threads, the first losses agree to about 1e-7."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found about one record: every problem as a sentence; none if it holds."""
+
+    experiment: str
+    seed: int
+    problems: tuple[str, ...]
+
+
+def verify(study: Experiment, seed: int, device: torch.device) -> Verdict:
+    """Check a published record against what can be computed again in seconds.
+
+    These are compared: the digests; the number of parameters; the learning rate of every epoch; the losses of the first
+    steps, replayed; the published weights, evaluated again, with the recorded mistakes, image by image.
+    """
+    path = record_path(study.published, seed)
+    try:
+        record, weights = records.read(path), records.read_weights(path)
+        stale = study.differences(record)
+        trainer = experiment.make_trainer(study, seed, device)
+        found = [*stale, *_replayed(record, trainer), *_evaluated(record, weights, trainer)]
+    except (RecordError, DivergenceError) as error:
+        found = [str(error)]
+    return Verdict(study.name, seed, tuple(found))
+
+
+def _replayed(record: Record, trainer: Trainer) -> list[str]:
+    """Problems of what comes before training: size, schedule, first steps. The trainer has taken steps afterwards."""
+    problems = []
+    count = sum(p.numel() for p in trainer.model.parameters())
+    if record.parameter_count != count:
+        problems.append(f"parameter_count is {record.parameter_count:,}, the network has {count:,}")
+    last_steps = trainer.rates[trainer.steps_per_epoch - 1 :: trainer.steps_per_epoch]
+    rates = [rate for rate, _ in last_steps]
+    for epoch, (recorded, rate) in enumerate(zip(record.history["learning_rate"], rates, strict=True), 1):
+        if not math.isclose(recorded, rate, rel_tol=1e-12):
+            problems.append(f"learning_rate of epoch {epoch} is {recorded!r}, the recipe gives {rate!r}")
+    for step, (recorded, loss) in enumerate(zip(record.first_losses, trainer.replay(), strict=True), 1):
+        if not math.isclose(recorded, loss, rel_tol=LOSS_TOLERANCE):
+            problems.append(f"the loss of step {step} is {recorded!r}, replayed it is {loss!r}")
+            break  # later ones follow from it
+    return problems
+
+
+def _evaluated(record: Record, weights: dict[str, torch.Tensor], trainer: Trainer) -> list[str]:
+    """Problems of what comes after training: the published weights must make the recorded mistakes."""
+    trainer.model.load_state_dict(weights)
+    mistakes = experiment.misclassified(trainer)
+    problems = []
+    correct = len(trainer.test_labels) - len(mistakes)
+    if record.history["test_correct"][-1] != correct:
+        recorded = record.history["test_correct"][-1]
+        problems.append(f"test_correct of the last epoch is {recorded}, the published weights get {correct} right")
+    differing = [pair[0] for pair in {*map(tuple, mistakes)} ^ {*map(tuple, record.misclassified)}]
+    if differing:
+        images = ", ".join(map(str, sorted(set(differing))[:5]))
+        problems.append(f"misclassified differs from what the published weights do, at images {images}")
+    return problems
+
+
+def verify_fully(study: Experiment, seed: int, device: str = "auto") -> Verdict:
+    """Train a published run again and compare every epoch, to the last bit; it ends at the first one that differs.
+
+    The same bits can be expected on the same kind of machine with the same number of threads only.
+    """
+    path = record_path(study.published, seed)
+    try:
+        record = records.read(path)
+    except RecordError as error:
+        return Verdict(study.name, seed, (str(error),))
+    problems = study.differences(record)
+    trainer = experiment.make_trainer(study, seed, environment.resolve_device(device))
+    for epoch in tqdm(range(study.config.epochs), unit="epoch", desc=f"{study.name} seed {seed}"):
+        now = dataclasses.asdict(trainer.train_epoch())
+        recorded = {name: values[epoch] for name, values in record.history.items()}
+        changed = [f"{name} {recorded[name]!r}, now {now[name]!r}" for name in now if now[name] != recorded[name]]
+        if changed:
+            problems.append(f"epoch {epoch + 1} came out differently: {', '.join(changed)}")
+            break
+    return Verdict(study.name, seed, tuple(problems))

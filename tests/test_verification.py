@@ -1,0 +1,110 @@
+"""Published records are checked against what can be computed again; whatever is changed in one is found and named."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+import torch
+
+from mnist_lib import experiment, notebooks, records, verification
+from mnist_lib.digests import bytes_digest
+from mnist_lib.experiment import Experiment
+from mnist_lib.parameters import TrainingConfig
+from mnist_lib.records import record_path, weights_path
+
+CPU = torch.device("cpu")
+RECIPE = TrainingConfig(network="skeleton_gap", dataset="digits", epochs=2, batch_size=64, schedule="one_cycle")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A record of a short run with its weights, as bytes."""
+    folder = tmp_path_factory.mktemp("trained")
+    study = Experiment("example", RECIPE)
+    experiment.train(study, 0, CPU, folder)
+    return records.read(record_path(folder, 0)), weights_path(record_path(folder, 0)).read_bytes()
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, trained):
+    """The experiment, its record published in a folder of its own."""
+    monkeypatch.setattr(experiment, "published_records", lambda: tmp_path)
+    study = Experiment("example", RECIPE)
+    records.write(*trained, study.published)
+    return study
+
+
+def change(study: Experiment, **changes) -> None:
+    """Replace fields of the published record, in spite of everything."""
+    path = record_path(study.published, 0)
+    path.write_text(records.to_json(dataclasses.replace(records.read(path), **changes)), "utf-8")
+
+
+def with_entry(study: Experiment, name: str, epoch: int, value: float) -> dict:
+    history = records.read(record_path(study.published, 0)).history
+    return history | {name: [value if k == epoch else v for k, v in enumerate(history[name])]}
+
+
+def test_a_record_as_it_was_made_holds(study):
+    assert verification.verify(study, 0, CPU).problems == ()
+
+
+def test_each_changed_number_is_named(study, trained):
+    record, _ = trained
+    cases = {
+        "parameter_count is 6,071, the network has 6,070": {"parameter_count": 6_071},
+        "learning_rate of epoch 1 is 0.5": {"history": with_entry(study, "learning_rate", 0, 0.5)},
+        "the loss of step 3 is 9.0": {"first_losses": [*record.first_losses[:2], 9.0, *record.first_losses[3:]]},
+        "test_correct of the last epoch is 1,": {"history": with_entry(study, "test_correct", 1, 1)},
+        "misclassified differs from what the published weights do, at images": {
+            "misclassified": record.misclassified[1:]
+        },
+        "the training code changed": {"digests": record.digests | {"code": "0" * 64}},
+        "epochs was 3, is 2": {"parameters": record.parameters | {"epochs": 3}},
+        "damaged": {"weights_digest": "0" * 64},
+    }
+    for message, changes in cases.items():
+        change(study, **changes)
+        problems = verification.verify(study, 0, CPU).problems
+        assert any(problem.startswith(message) or message in problem for problem in problems), (message, problems)
+        change(study, **{name: getattr(record, name) for name in changes})
+    assert verification.verify(study, 0, CPU).problems == ()
+
+
+def test_other_weights_are_found_by_what_they_do(study, trained):
+    tensors = safetensors.torch.load(trained[1])
+    content = safetensors.torch.save({name: torch.zeros_like(value) for name, value in tensors.items()})
+    weights_path(record_path(study.published, 0)).write_bytes(content)
+    change(study, weights_digest=bytes_digest(content))
+    problems = verification.verify(study, 0, CPU).problems
+    assert [problem.split()[0] for problem in problems] == ["test_correct", "misclassified"]
+
+
+def test_a_record_that_is_missing_or_cannot_be_read(study):
+    path = record_path(study.published, 0)
+    path.write_text("{")
+    assert "cannot be read as a record" in verification.verify(study, 0, CPU).problems[0]
+    path.unlink()
+    assert "cannot be read as a record" in verification.verify(study, 0, CPU).problems[0]
+    assert "cannot be read as a record" in verification.verify_fully(study, 0, "cpu").problems[0]
+
+
+def test_training_in_full_finds_every_epoch_again(study):
+    assert verification.verify_fully(study, 0, "cpu").problems == ()
+    change(study, history=with_entry(study, "train_correct", 1, 7))
+    (problem,) = verification.verify_fully(study, 0, "cpu").problems
+    assert problem.startswith("epoch 2 came out differently: train_correct 7, now ")
+
+
+@pytest.mark.needs_mnist
+def test_the_command_on_published_records():
+    name = "iteration_02_light_skeleton"
+    command = [sys.executable, "-m", "mnist_lib.cli", "verify", name, "--workers", "1"]
+    done = subprocess.run(command, cwd=experiment.root(), env=os.environ, capture_output=True, text=True)
+    (study, seeds) = notebooks.published_runs(notebooks.find(name)[0])[-1]
+    lines = done.stdout.splitlines()
+    assert (done.returncode, lines[-1]) == (0, f"{seeds} of {seeds} records hold")
+    assert lines[0].split() == [study.name, "seed", "0", "holds"]
