@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
 
     added = command("verify", _verify, "Check published records without training them again.")
     added.add_argument("pattern", **pattern)
+    added.add_argument(
+        "--accept", action="store_true", help="after a change of code that computes the same: give records its digest"
+    )
     added.add_argument("--full", type=int, metavar="SEED", help="train this run again and compare every epoch")
     added.add_argument("--device", default="auto", help="where to compute")
     added.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
@@ -133,7 +136,7 @@ def _verify(options: argparse.Namespace) -> int:
         jobs = [(study, options.full) for study, seeds in runs if options.full < seeds]
         verdicts = [verification.verify_fully(study, seed, options.device) for study, seed in jobs]
     else:
-        verdicts = sweep.verify(jobs, options.device, options.workers)
+        verdicts = sweep.verify(jobs, options.device, options.workers, options.accept)
     width = max((len(f"{each.experiment} seed {each.seed}") for each in verdicts), default=0)
     for each in verdicts:
         name = f"{each.experiment} seed {each.seed}"

@@ -40,14 +40,14 @@ def describe(device: torch.device) -> dict[str, Any]:
     """Where a run took place. It is shown, and does not decide whether a record is valid."""
     names = {"cpu": _processor, "cuda": lambda: torch.cuda.get_device_name(device), "mps": platform.processor}
     return {
-        "date": datetime.now(UTC).date().isoformat(),
+        "date": today(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": device.type,
         "device_name": names[device.type](),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -59,7 +59,12 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _commit() -> str | None:
+def today() -> str:
+    """The date, in UTC, as ``2026-01-31``."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def commit() -> str | None:
     """The commit of the checkout that the library runs from, if it does."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:

@@ -28,6 +28,8 @@ from mnist_lib.records import Record, RecordError
 
 NETWORKS = models.NETWORKS | reported.NETWORKS
 
+CODE_CHANGED = "the training code changed"
+
 Report = Callable[["Experiment", int, training.Epoch, int, float], None]
 """Called after every epoch with the experiment, the seed, the epoch's result, its number and its seconds."""
 
@@ -89,10 +91,14 @@ class Experiment:
             recorded = record.parameters.get(name, defaults[name])
             if recorded != value:
                 reasons.append(f"{name} was {recorded!r}, is {value!r}")
-        words = {"code": "the training code", "data": "the data", "start": "what trains the weights at the start"}
+        words = {
+            "code": CODE_CHANGED,
+            "data": "the data changed",
+            "start": "what trains the weights at the start changed",
+        }
         digests = self.digests
         changed = [kind for kind in words if record.digests.get(kind) != digests.get(kind)]
-        return reasons + [f"{words[kind]} changed" for kind in changed]
+        return reasons + [words[kind] for kind in changed]
 
 
 def network_digest(name: str) -> str:

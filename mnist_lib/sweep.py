@@ -23,14 +23,15 @@ def train(jobs: Sequence[tuple[Experiment, int]], device: str, workers: int) -> 
     return _in_processes(tasks, workers, "run")
 
 
-def verify(jobs: Sequence[tuple[Experiment, int]], device: str, workers: int) -> list[Verdict]:
-    """Check published records, in the order of `jobs`."""
+def verify(jobs: Sequence[tuple[Experiment, int]], device: str, workers: int, accept: bool = False) -> list[Verdict]:
+    """Check published records, in the order of `jobs`; with `accept`, give the new digest to those that hold."""
+    check = verification.accept if accept else verification.verify
     where = environment.resolve_device(device)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max(1, min(workers, len(jobs))), mp_context=context) as pool:
-        checks = [pool.submit(verification.verify, study, seed, where) for study, seed in jobs]
+        checks = [pool.submit(check, study, seed, where) for study, seed in jobs]
         try:
-            return [check.result() for check in tqdm(checks, unit="record")]
+            return [started.result() for started in tqdm(checks, unit="record")]
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             raise

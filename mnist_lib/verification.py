@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from tqdm import tqdm
@@ -11,6 +12,9 @@ from mnist_lib import environment, experiment, records
 from mnist_lib.experiment import Experiment
 from mnist_lib.records import Record, RecordError, record_path
 from mnist_lib.training import DivergenceError, Trainer
+
+CHECKED = ("parameter count", "learning rates", "first losses", "weights", "misclassified images")
+"""What is computed again and compared, besides the digests."""
 
 LOSS_TOLERANCE = 1e-5
 """Relative. Over instruction sets and numbers of threads, the first losses agree to about 1e-7."""
@@ -42,6 +46,31 @@ def verify(study: Experiment, seed: int, device: torch.device) -> Verdict:
     return Verdict(study.name, seed, tuple(found))
 
 
+def accept(study: Experiment, seed: int, device: torch.device) -> Verdict:
+    """Check a record that is stale only because the training code changed; if all else holds, give it the new digest.
+
+    For a change that computes the same as before. The record says afterwards when this was done, what the digest was,
+    and what was checked; its results stay as they are.
+    """
+    verdict = verify(study, seed, device)
+    if verdict.problems != (experiment.CODE_CHANGED,):
+        return verdict
+    path = record_path(study.published, seed)
+    record = records.read(path)
+    entry = {
+        "date": environment.today(),
+        "commit": environment.commit(),
+        "code": record.digests["code"],
+        "checked": list(CHECKED),
+    }
+    accepted = [*record.environment.get("accepted", ()), entry]
+    stamped = dataclasses.replace(
+        record, digests=study.digests, environment=record.environment | {"accepted": accepted}
+    )
+    records.write(stamped, records.weights_path(path).read_bytes(), study.published)
+    return Verdict(study.name, seed, ())
+
+
 def _replayed(record: Record, trainer: Trainer) -> list[str]:
     """Problems of what comes before training: size, schedule, first steps. The trainer has taken steps afterwards."""
     problems = []
@@ -50,14 +79,16 @@ def _replayed(record: Record, trainer: Trainer) -> list[str]:
         problems.append(f"parameter_count is {record.parameter_count:,}, the network has {count:,}")
     last_steps = trainer.rates[trainer.steps_per_epoch - 1 :: trainer.steps_per_epoch]
     rates = [rate for rate, _ in last_steps]
-    for epoch, (recorded, rate) in enumerate(zip(record.history["learning_rate"], rates, strict=True), 1):
-        if not math.isclose(recorded, rate, rel_tol=1e-12):
-            problems.append(f"learning_rate of epoch {epoch} is {recorded!r}, the recipe gives {rate!r}")
-    for step, (recorded, loss) in enumerate(zip(record.first_losses, trainer.replay(), strict=True), 1):
-        if not math.isclose(recorded, loss, rel_tol=LOSS_TOLERANCE):
-            problems.append(f"the loss of step {step} is {recorded!r}, replayed it is {loss!r}")
-            break  # later ones follow from it
-    return problems
+    problems += _differing("learning_rate of epoch", record.history["learning_rate"], rates, 1e-12)
+    return problems + _differing("the loss of step", record.first_losses, trainer.replay(), LOSS_TOLERANCE)
+
+
+def _differing(what: str, recorded: list[float], computed: list[float], tolerance: float) -> list[str]:
+    """The first difference, if there is one: later ones may follow from it."""
+    for number, (old, new) in enumerate(zip_longest(recorded, computed, fillvalue=math.nan), 1):
+        if not math.isclose(old, new, rel_tol=tolerance):
+            return [f"{what} {number} is {old!r}, computed again it is {new!r}"]
+    return []
 
 
 def _evaluated(record: Record, weights: dict[str, torch.Tensor], trainer: Trainer) -> list[str]:

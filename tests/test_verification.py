@@ -99,6 +99,27 @@ def test_training_in_full_finds_every_epoch_again(study):
     assert problem.startswith("epoch 2 came out differently: train_correct 7, now ")
 
 
+def test_a_change_of_code_that_computes_the_same_is_accepted(study):
+    path = record_path(study.published, 0)
+    before = records.read(path)
+    change(study, digests=before.digests | {"code": "0" * 64})
+    assert verification.verify(study, 0, CPU).problems == (experiment.CODE_CHANGED,)
+    assert verification.accept(study, 0, CPU).problems == ()
+    after = records.read(path)
+    (entry,) = after.environment.pop("accepted")
+    assert after == before, "results and digests are what they were"
+    assert (entry["code"], entry["checked"]) == ("0" * 64, list(verification.CHECKED))
+
+
+def test_a_record_that_does_not_hold_is_not_accepted(study, trained):
+    digests = trained[0].digests | {"code": "0" * 64}
+    change(study, digests=digests, first_losses=[9.0] * 10)
+    before = record_path(study.published, 0).read_bytes()
+    problems = verification.accept(study, 0, CPU).problems
+    assert problems[0] == experiment.CODE_CHANGED and problems[1].startswith("the loss of step 1 is 9.0")
+    assert record_path(study.published, 0).read_bytes() == before
+
+
 @pytest.mark.needs_mnist
 def test_the_command_on_published_records():
     name = "iteration_02_light_skeleton"
