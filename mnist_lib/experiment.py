@@ -29,6 +29,7 @@ from mnist_lib.records import Record, RecordError
 NETWORKS = models.NETWORKS | reported.NETWORKS
 
 CODE_CHANGED = "the training code changed"
+START_CHANGED = "what trains the weights at the start changed"
 
 Report = Callable[["Experiment", int, training.Epoch, int, float], None]
 """Called after every epoch with the experiment, the seed, the epoch's result, its number and its seconds."""
@@ -91,11 +92,7 @@ class Experiment:
             recorded = record.parameters.get(name, defaults[name])
             if recorded != value:
                 reasons.append(f"{name} was {recorded!r}, is {value!r}")
-        words = {
-            "code": CODE_CHANGED,
-            "data": "the data changed",
-            "start": "what trains the weights at the start changed",
-        }
+        words = {"code": CODE_CHANGED, "data": "the data changed", "start": START_CHANGED}
         digests = self.digests
         changed = [kind for kind in words if record.digests.get(kind) != digests.get(kind)]
         return reasons + [words[kind] for kind in changed]

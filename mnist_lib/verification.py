@@ -53,7 +53,7 @@ def accept(study: Experiment, seed: int, device: torch.device) -> Verdict:
     and what was checked; its results stay as they are.
     """
     verdict = verify(study, seed, device)
-    if verdict.problems != (experiment.CODE_CHANGED,):
+    if not verdict.problems or not {*verdict.problems} <= {experiment.CODE_CHANGED, experiment.START_CHANGED}:
         return verdict
     path = record_path(study.published, seed)
     record = records.read(path)
