@@ -14,7 +14,11 @@ from mnist_lib.parameters import NotebookParameters, notebook_parameters, valida
 from mnist_lib.records import Record
 from mnist_lib.statistics import prediction_interval
 
+NOTEBOOKS = {path.stem: path for path in (experiment.root() / "notebooks").glob("reported_*.ipynb")}
+IN_THE_BOOK = [report for report in REPORTS.values() if report.notebook in NOTEBOOKS]
+
 by_report = pytest.mark.parametrize("report", REPORTS.values(), ids=lambda report: report.key)
+by_page = pytest.mark.parametrize("report", IN_THE_BOOK, ids=lambda report: report.key)
 
 
 def run(*accuracies: float, seed: int = 0) -> Record:
@@ -72,18 +76,21 @@ RECIPES = {
 }
 
 
-@by_report
+def test_every_page_about_a_report_has_its_claims():
+    assert {report.notebook for report in IN_THE_BOOK} == set(NOTEBOOKS)
+
+
+@by_page
 def test_the_notebook_has_the_published_recipe(report):
-    path = experiment.root() / "notebooks" / f"{report.notebook}.ipynb"
-    recipe = dataclasses.asdict(validate(NotebookParameters, notebook_parameters(path)).recipe)
+    values = notebook_parameters(NOTEBOOKS[report.notebook])
+    recipe = dataclasses.asdict(validate(NotebookParameters, values).recipe)
     defaults = {f.name: f.default for f in dataclasses.fields(NotebookParameters)}
     published = {"network": report.network, "momentum": 0.9, **RECIPES[report.key]}
     assert recipe == {name: published.get(name, defaults[name]) for name in recipe}
 
 
 def test_the_same_number_of_seeds_for_all():
-    paths = [experiment.root() / "notebooks" / f"{report.notebook}.ipynb" for report in REPORTS.values()]
-    assert {notebook_parameters(path)["seeds"] for path in paths} == {5}
+    assert {notebook_parameters(path)["seeds"] for path in NOTEBOOKS.values()} == {5}
 
 
 @pytest.mark.parametrize(
