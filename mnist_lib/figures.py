@@ -117,6 +117,28 @@ def candidates(accuracies: Mapping[float, Sequence[float]], chosen: float) -> Pi
     return Picture(figure, f"Mean validation accuracy for each peak learning rate ({words}). The highest: {best:g}.")
 
 
+def learning_rates(accuracies: Mapping[float, Sequence[float]]) -> Picture:
+    """How many images are wrong after training at each learning rate: every run as a dot, a line through the means.
+
+    Both axes are logarithmic. `accuracies` are in percent, those of all runs by learning rate.
+    """
+    figure, ((axes,),) = subplots(size=(7.2, 3.6))
+    wrong = {rate: 100 - np.asarray(values, dtype=float) for rate, values in accuracies.items()}
+    means = {rate: float(values.mean()) for rate, values in wrong.items()}
+    for rate, values in wrong.items():
+        axes.plot([rate] * len(values), values, "o", color=BLUE, alpha=0.6)
+    axes.plot(list(means), list(means.values()), color=ORANGE)
+    axes.set(xscale="log", yscale="log", xlabel="learning rate, constant", ylabel="wrong, % of validation images")
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= tick <= high]
+    axes.set_xticks(list(means), [f"{rate:g}" for rate in means])
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    words = ", ".join(f"{rate:g}: {mean:.2f} %" for rate, mean in means.items())
+    best = min(means, key=means.__getitem__)
+    return Picture(figure, f"Mean share of wrong validation images by learning rate ({words}). The lowest: {best:g}.")
+
+
 def parameters_and_accuracy(
     names: Sequence[str], parameters: Sequence[int], accuracies: Sequence[Interval], target: float
 ) -> Picture:

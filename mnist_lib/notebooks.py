@@ -85,11 +85,16 @@ def current_digests(path: Path) -> dict[str, Any]:
     notebook = nbformat.read(path, as_version=4)
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     runs = read_runs(path)
-    modules = files_digest(_library_modules(cells))
+    modules = _library_modules(cells)
+    pages = [page for module in modules if (page := module.with_suffix(".html")).exists()]  # what a module shows as is
     networks = sorted({study.config.network for study, _ in runs})
     return {
         "cells": text_digest(*map(_cell_text, cells)),
-        "library": text_digest(modules, *map(experiment.network_digest, networks)),
+        "library": text_digest(
+            files_digest(modules),
+            *map(experiment.network_digest, networks),
+            *(bytes_digest(page.read_bytes()) for page in pages),
+        ),
         "records": {study.name: _records_digest(study, seeds) for study, seeds in runs},
     }
 
@@ -111,21 +116,32 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = N
 
     Raises:
         papermill.PapermillExecutionError: a cell failed; `target` is as it was.
+        nbclient.exceptions.DeadKernelError: the kernel died, for want of memory, say; the same.
     """
     import papermill  # takes a second to import
+    from nbclient.exceptions import DeadKernelError
 
     digests = None if parameters else current_digests(source)  # of what is executed, not of a later edit
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mnist-lib-") as scratch:
         executed = Path(scratch) / source.name
-        papermill.execute_notebook(
-            str(source), str(executed), dict(parameters or {}), kernel_name="python3", progress_bar=False, cwd=scratch
-        )
+        options = {"kernel_name": "python3", "progress_bar": False, "cwd": scratch}
+        try:
+            papermill.execute_notebook(str(source), str(executed), dict(parameters or {}), **options)
+        except DeadKernelError as error:
+            raise DeadKernelError(f"{source.name}: the kernel died in {_last_begun(executed)}") from error
         notebook = nbformat.read(executed, as_version=4)
     clean(notebook)
     if digests is not None:
         notebook.metadata["mnist_lib"] = digests
     records.write_atomically(target, to_text(notebook).encode())
+
+
+def _last_begun(path: Path) -> str:
+    """The last code cell that papermill began to execute, in words; cells are counted as in ``In [3]``."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    begun = [cell for cell in cells if cell.metadata.papermill.start_time]
+    return f"code cell {len(begun)}, {begun[-1].source.strip().splitlines()[0]!r}" if begun else "no cell"
 
 
 def quick(source: Path, target: Path) -> None:

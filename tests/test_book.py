@@ -18,8 +18,15 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
+from mnist_lib import workbook
 from mnist_lib.experiment import NETWORKS
-from mnist_lib.parameters import NotebookParameters, ParameterError, validate
+from mnist_lib.parameters import (
+    BackpropParameters,
+    NotebookParameters,
+    ParameterError,
+    SweepParameters,
+    validate,
+)
 
 ROOT = Path(__file__).parents[1]
 WIDTHS = {"desk": 1280, "phone": 390}
@@ -94,6 +101,16 @@ def _problem_of_link(path: Path, link: str) -> str | None:
 @cache
 def _anchors(path: Path) -> set[str]:
     return {element["id"] for element in parsed(path).find_all(id=True)}
+
+
+def test_the_workbook_can_be_downloaded(book, tmp_path):
+    """From the pages that offer it, and as the library writes it today."""
+    workbook.write(tmp_path / "backprop.xlsx")
+    links = {name: page.select_one("a.download[href$='/backprop.xlsx']") for name, page in pages(book).items()}
+    offered = {name: (book / name).parent / link["href"] for name, link in links.items() if link}
+    assert "book/reproduce" in offered
+    for file in offered.values():
+        assert file.read_bytes() == (tmp_path / "backprop.xlsx").read_bytes()
 
 
 def test_no_page_shows_an_error(book):
@@ -202,7 +219,8 @@ def test_the_page_on_reproduction_names_every_parameter_and_network():
     text = (ROOT / "book" / "reproduce.md").read_text("utf-8")
     table = text[text.index("| parameter |") : text.index("papermill reads `-p`")]
     words = set(re.findall(r"`(\w+)`", table))
-    assert {f.name for f in dataclasses.fields(NotebookParameters)} <= words
+    for schema in (NotebookParameters, BackpropParameters, SweepParameters):
+        assert {f.name for f in dataclasses.fields(schema)} <= words
     assert set(NETWORKS) <= words
 
 

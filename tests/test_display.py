@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mnist_lib import comparison, figures, report, show
+from mnist_lib import comparison, drawing, figures, report, show
 from mnist_lib.experiment import Experiment
 from mnist_lib.parameters import TrainingConfig
 from mnist_lib.records import Record
@@ -103,6 +103,18 @@ PICTURES = {
         "50 images are wrong in every run, 70 in at least one",
     ),
     "candidates": (lambda: figures.candidates({0.1: [99.1], 0.3: [99.3]}, 0.3), "The highest: 0.3"),
+    "learning rates": (
+        lambda: figures.learning_rates({0.1: [99.0, 98.0], 1: [95.0, 96.0]}),
+        "(0.1: 1.50 %, 1: 4.50 %). The lowest: 0.1",
+    ),
+    "lines": (
+        lambda: drawing.lines({"a": [4, 2], "b": [1, np.nan]}, x="rate", y="loss", at=[10, 90], marks={"bound": 50}),
+        "a: from 4 at rate 10 to 2 at rate 90; b: from 1 at rate 10 to 1 at rate 10. Marked: bound, 50.",
+    ),
+    "panels": (
+        lambda: drawing.panels({"a": [4, 2], "b": [8, 1]}, x="step", y="loss", log=True),
+        "One panel each. Loss against step. a: from 4 at step 0 to 2 at step 1; b: from 8 at step 0 to 1 at step 1.",
+    ),
     "overview": (lambda: comparison.overview_picture({"iteration_01_a": GOOD}), "1 a: 7,884 parameters, 99.50 %"),
     "steps": (lambda: figures.steps(["2 a"], [comparison.accuracy_difference(POOR, GOOD)]), "2 a: +1.50"),
 }

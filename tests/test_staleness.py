@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mnist_lib import experiment
+from mnist_lib import experiment, notebooks
 
 ROOT = experiment.root()
 ITERATIONS = sorted(path.stem for path in (ROOT / "notebooks").glob("iteration_??_*.ipynb"))
 ALL = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
 SUMMARIES = {"introduction", "iterations_compared"}
+TRAINING = {path.stem for path in notebooks.find() if notebooks.published_runs(path)}
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_a_network_makes_its_own_records_stale_and_the_pages_that_read_them(copy
 
 def test_the_training_loop_makes_all_records_stale(copy):
     edit(copy / "mnist_lib" / "training.py", "optimizer.zero_grad(set_to_none=True)", "optimizer.zero_grad()")
-    assert stale(copy)[0] == set(ITERATIONS)
+    assert stale(copy)[0] == TRAINING
 
 
 def test_a_parameter_makes_one_notebooks_records_stale(copy):
@@ -93,6 +94,11 @@ def test_a_record_makes_the_pages_that_read_it_stale(copy):
 def test_statistics_make_pages_stale_and_no_records(copy):
     edit(copy / "mnist_lib" / "statistics.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.99")
     assert stale(copy) == (set(), ALL)
+
+
+def test_the_page_of_an_interactive_figure_makes_the_notebook_stale_that_shows_it(copy):
+    edit(copy / "mnist_lib" / "interactive.html", "It never rises.", "It does not rise.")
+    assert stale(copy) == (set(), {"learning_rate_sweep"})
 
 
 def test_run_does_what_is_needed_and_no_more(copy):

@@ -1,4 +1,4 @@
-"""What the book's build needs beyond configuration: rendered formulas, alternative texts, docstrings of properties."""
+"""What the book needs beyond configuration: formulas, alternative texts, a workbook, docstrings of properties."""
 
 import html
 import json
@@ -13,6 +13,8 @@ from sphinx.errors import ExtensionError
 from sphinx.ext.napoleon import GoogleDocstring
 from sphinx.util import logging
 from sphinxcontrib import katex
+
+from mnist_lib import workbook
 
 RENDERER = """
 const katex = require(process.argv[1]);
@@ -76,10 +78,18 @@ def copy_alternative_texts(app: Sphinx, docname: str, source: list[str]) -> None
         source[0] = json.dumps(notebook)
 
 
+def write_workbook(app: Sphinx) -> None:
+    """Make what pages offer as ``{download}`backprop.xlsx <../_build/backprop.xlsx>```, anew for every build."""
+    folder = Path(app.srcdir) / "_build"
+    folder.mkdir(exist_ok=True)
+    workbook.write(folder / "backprop.xlsx")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     katex.render_latex = render_formula
     # The docstrings of properties and constants are prose; napoleon would take what precedes a colon for a type.
     GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end
+    app.connect("builder-inited", write_workbook)
     app.connect("source-read", copy_alternative_texts)
     return {"parallel_read_safe": True, "parallel_write_safe": False}
