@@ -12,7 +12,10 @@ from mnist_lib.target import TASK_ACCURACY, Target, final_accuracy
 
 
 def label(name: str) -> str:
-    """An experiment's name for a table or an axis: ``iteration_07_small_batch`` as ``7 small batch``."""
+    """An experiment's name for a table or an axis: ``7 small batch`` for an iteration, ``C strided`` for a report."""
+    if name.startswith("reported_"):
+        key, _, rest = name.removeprefix("reported_").partition("_")
+        return f"{key.upper()} {rest.replace('_', ' ')}"
     return name.removeprefix("iteration_").lstrip("0").replace("_", " ")
 
 

@@ -142,16 +142,20 @@ def learning_rates(accuracies: Mapping[float, Sequence[float]]) -> Picture:
 def parameters_and_accuracy(
     names: Sequence[str], parameters: Sequence[int], accuracies: Sequence[Interval], target: float
 ) -> Picture:
-    """Every network as a point: how many parameters it has, and its mean accuracy with the 95 % interval."""
+    """Every network as a point: how many parameters it has, and its mean accuracy with the 95 % interval.
+
+    The first word of a name stands beside its point.
+    """
     figure, ((axes,),) = subplots(size=(8.0, 4.2))
     positions = _spread(parameters)
-    for number, (x, accuracy) in enumerate(zip(positions, accuracies, strict=True), 1):
+    for name, x, accuracy in zip(names, positions, accuracies, strict=True):
         reaches = accuracy.low > target
         colour = GREEN if reaches else BLUE
         if not np.isnan(accuracy.low):
             axes.vlines(x, accuracy.low, accuracy.high, color=colour, linewidth=2)
         axes.plot([x], [accuracy.center], "s" if reaches else "o", color=colour)
-        axes.annotate(str(number), (x, accuracy.center), xytext=(5, 3), textcoords="offset points", color=colour)
+        mark = name.partition(" ")[0]
+        axes.annotate(mark, (x, accuracy.center), xytext=(5, 3), textcoords="offset points", color=colour)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), min(high, 100))
     axes.axhline(target, color=GREY, linestyle=":", linewidth=1)
