@@ -14,17 +14,20 @@ PROJECT_STAMP := $(VENV)/made-from-pyproject
 UNFINISHED := $(VENV)/unfinished
 
 .DEFAULT_GOAL := help
-.PHONY: help book test quick lint format lock address clean setup environment python
+.PHONY: help book test test-all quick lint format lock address clean setup environment python
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 book: setup ## execute the notebooks that are stale, then compile the report into _build/html
 	$(BIN)/mnist-lib run
 	$(BIN)/mnist-lib book
 
-test: setup ## run all tests
+test: setup ## run all tests but the slow ones
 	$(BIN)/python -m pytest
+
+test-all: setup ## run all tests, the slow ones too
+	$(BIN)/python -m pytest -m "slow or not slow"
 
 quick: setup ## the whole report live on the embedded digits, into _build/quick (minutes, no download)
 	$(BIN)/mnist-lib quick

@@ -12,7 +12,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return options.command(options) or 0
+        return min(options.command(options) or 0, 100)  # failures may be many, and an exit code of 256 would read as 0
     except KeyboardInterrupt:
         print("interrupted; finished runs and epochs are kept, the same command continues", file=sys.stderr)
         return 130

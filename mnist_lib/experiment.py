@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from mnist_lib import augmentation, data, environment, models, records, reported, training
+from mnist_lib import augmentation, data, environment, fields, models, records, reported, training
 from mnist_lib.digests import bytes_digest, definition_digest, files_digest, text_digest
 from mnist_lib.environment import resolve_device
 from mnist_lib.parameters import ParameterError, TrainingConfig
@@ -42,7 +42,7 @@ class Experiment:
     With `start`, a run begins with the trained weights of that experiment's run of the same seed.
 
     Raises:
-        ParameterError: the network is unknown, or does not fit the other parameters.
+        ParameterError: the name could not name a folder, or the network is unknown.
     """
 
     name: str
@@ -50,6 +50,8 @@ class Experiment:
     start: "Experiment | None" = None
 
     def __post_init__(self) -> None:
+        if not fields.is_name(self.name):
+            raise ParameterError(f"name = {self.name!r:.80}: expected a name such as iteration_11_mine")
         if self.config.network not in NETWORKS:
             near = difflib.get_close_matches(self.config.network, NETWORKS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -151,14 +153,27 @@ def train(
 ) -> Record:
     """Train one run and write its record to `folder`; an interrupted run continues from its last finished epoch.
 
+    If another process is at the same run, this one waits, then takes the record that the other has written.
+
     Raises:
         DataError: the images are missing or damaged.
         DivergenceError: the loss became NaN or infinite; no record is written.
         RecordError: the folder cannot be written.
     """
+    path = records.record_path(folder, seed)
+    checkpoint = folder / f"seed_{seed}.partial.safetensors"
+    with records.only_one(path):
+        if path.exists() and not experiment.differences(found := records.read(path)):
+            record = found
+        else:
+            record = _train(experiment, seed, device, checkpoint, report)
+        checkpoint.unlink(missing_ok=True)
+    return record
+
+
+def _train(experiment: Experiment, seed: int, device: torch.device, checkpoint: Path, report: Report | None) -> Record:
     config = experiment.config
     trainer = make_trainer(experiment, seed, device)
-    checkpoint = folder / f"seed_{seed}.partial.safetensors"
     epochs, seconds = _resume(trainer, checkpoint, experiment)
     while len(epochs) < config.epochs:
         start = time.perf_counter()
@@ -195,8 +210,7 @@ def train(
         weights_digest=bytes_digest(weights),
         environment=environment.describe(device) | {"epoch_seconds": seconds},
     )
-    records.write(record, weights, folder)
-    checkpoint.unlink(missing_ok=True)
+    records.write(record, weights, checkpoint.parent)
     return record
 
 

@@ -116,7 +116,7 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = N
 
     Raises:
         papermill.PapermillExecutionError: a cell failed; `target` is as it was.
-        nbclient.exceptions.DeadKernelError: the kernel died, for want of memory, say; the same.
+        RuntimeError: the kernel died, for want of memory, say; the same. The message names the cell.
     """
     import papermill  # takes a second to import
     from nbclient.exceptions import DeadKernelError

@@ -3,12 +3,18 @@
 ``<folder>/seed_<k>.json`` holds what was run (parameters, digests), what came out (history, misclassified images) and
 where (environment); ``<folder>/seed_<k>.safetensors`` holds the weights after the last epoch. Everything outside
 ``environment`` is the same whenever the same run is repeated on the same kind of machine.
+
+A record may come from anywhere, so every field is checked when it is read. Weights are safetensors, which hold numbers
+only: nothing is ever unpickled.
 """
 
 import dataclasses
 import json
+import logging
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +22,9 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from filelock import FileLock, Timeout
 
+from mnist_lib import fields
 from mnist_lib.digests import bytes_digest
 
 FORMAT = 1
@@ -75,6 +83,37 @@ def weights_path(record: Path) -> Path:
     return record.with_suffix(".safetensors")
 
 
+@contextmanager
+def only_one(path: Path) -> Iterator[None]:
+    """While this is entered, no other process enters it for the record at `path`; a second one waits.
+
+    The operating system frees the lock when its holder dies, however it dies. What a killed process had half written
+    is removed.
+
+    Raises:
+        RecordError: the folder cannot be made or written.
+    """
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            logging.getLogger(__name__).warning("%s: another process is training this run; waiting for it", path)
+            lock.acquire()
+    except OSError as error:
+        raise RecordError(f"{path} could not be written: {error}") from error
+    try:
+        for scratch in path.parent.glob(f".{path.stem}.*"):
+            with suppress(OSError):
+                scratch.unlink()
+        yield
+    finally:
+        with suppress(OSError):  # the folder may have vanished
+            os.unlink(lock.lock_file)  # before the release: afterwards it may be another process's
+        lock.release()
+
+
 def write(record: Record, weights: bytes, folder: Path) -> Path:
     """Write a record and its weights (safetensors, serialized); returns the record's path.
 
@@ -89,8 +128,7 @@ def write(record: Record, weights: bytes, folder: Path) -> Path:
         text = to_json(record)
     except ValueError as error:  # before anything is written
         raise RecordError(f"{path}: not written, because it holds a number that JSON cannot: {error}") from error
-    write_atomically(weights_path(path), weights)
-    write_atomically(path, text.encode())
+    _replace({weights_path(path): weights, path: text.encode()})
     return path
 
 
@@ -98,15 +136,19 @@ def read(path: Path) -> Record:
     """The record at `path`.
 
     Raises:
-        RecordError: the file is missing, is not JSON, or does not have the fields of a record.
+        RecordError: the file is missing, is not JSON, or is not a record: the message names the field.
     """
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: cannot be read as a record: {error}") from error
     names = {f.name for f in dataclasses.fields(Record)}
     if not isinstance(content, dict) or content.get("format") != FORMAT or set(content) != names:
         raise RecordError(f"{path}: not a record of format {FORMAT}")
+    if problem := fields.problem(content):
+        raise RecordError(f"{path}: {problem}")
+    if path != record_path(path.parent, content["seed"]):
+        raise RecordError(f"{path}: this is the record of seed {content['seed']}")
     return Record(**content)
 
 
@@ -123,7 +165,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise RecordError(f"{file}: the weights cannot be read: {error}") from error
     if bytes_digest(content) != read(path).weights_digest:
         raise RecordError(f"{file}: damaged: these are not the weights that {path.name} was made with")
-    return safetensors.torch.load(content)
+    try:
+        return safetensors.torch.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise RecordError(f"{file}: not a safetensors file: {error}") from error
 
 
 def to_json(record: Record) -> str:
@@ -145,18 +190,26 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         RecordError: the folder cannot be made or written, or the disk is full.
     """
-    scratch = None
+    _replace({path: content})
+
+
+def _replace(contents: Mapping[Path, bytes]) -> None:
+    """Write all files beside their places, then put them there: when the disk is full, none is replaced."""
+    scratches: dict[Path, str] = {}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, scratches[path] = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(scratches[path], 0o644)
+        for path, scratch in scratches.items():
+            os.replace(scratch, path)
     except OSError as error:
         raise RecordError(f"{path} could not be written: {error}") from error
     finally:
-        if scratch is not None and os.path.exists(scratch):  # not replaced: an error, or Ctrl-C
-            os.unlink(scratch)
+        for scratch in scratches.values():  # those that were not put in their places: an error, or Ctrl-C
+            with suppress(OSError):
+                os.unlink(scratch)

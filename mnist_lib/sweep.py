@@ -1,9 +1,12 @@
 """Many runs, records or notebooks, in processes of their own."""
 
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.connection import wait
 from pathlib import Path
 
 from tqdm import tqdm
@@ -50,7 +53,7 @@ def _in_processes(tasks: dict[tuple, tuple], workers: int, unit: str) -> int:
     # Processes are spawned: a forked one inherits torch's threads in an unknown state.
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool,
+        ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_end_with_parent) as pool,
         tqdm(total=len(tasks), unit=unit) as bar,
     ):
         started = {pool.submit(*task): name for name, task in tasks.items()}
@@ -67,6 +70,16 @@ def _in_processes(tasks: dict[tuple, tuple], workers: int, unit: str) -> int:
     for name, error in failures.items():
         print(f"\n{name} failed: {error}")
     return len(failures)
+
+
+def _end_with_parent() -> None:
+    """When the process that started this one is killed, end at once: it would go on unseen, then wait for ever."""
+
+    def watch() -> None:
+        wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _train_one(study: Experiment, seed: int, device: str) -> None:

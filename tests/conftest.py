@@ -22,6 +22,7 @@ os.environ.setdefault("MNIST_LIB_BLANK_IMAGES", "1")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_mnist: skipped where MNIST is not in the data directory")
+    config.addinivalue_line("markers", "slow: run by `make test-all` only")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -133,8 +133,8 @@ def test_record_holds_what_was_run_and_what_came_out(few_images):
 
 def test_published_record_is_preferred(log):
     run = recipe(epochs=1)
-    publish(run, 0, environment={"epoch_seconds": [1.0], "device": "published"})
-    train(run, 0, CPU, run.store)
+    first = train(run, 0, CPU, run.store)
+    publish(run, 0, environment=first.environment | {"device": "published"})
     (record,) = runs(run, 1, "cpu", log)
     assert record.environment["device"] == "published"
     assert not log

@@ -36,7 +36,14 @@ def record() -> Record:
         first_losses=[2.3, 2.25],
         misclassified=[[4, 7, 1]],
         weights_digest=bytes_digest(WEIGHTS),
-        environment={"device": "cpu", "epoch_seconds": [1.5, 2.0], "commit": None},
+        environment={
+            "device": "cpu",
+            "device_name": "a processor",
+            "torch": "2.6",
+            "threads": 1,
+            "epoch_seconds": [1.5, 2.0],
+            "commit": None,
+        },
     )
 
 
