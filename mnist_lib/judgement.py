@@ -45,7 +45,7 @@ class Judgement:
             "published": show(self.claim.value),
             "our runs, lowest to highest": f"{show(min(reached))} to {show(max(reached))}" if reached else "never",
             "runs that do it": f"{len(reached)} of {len(self.values)}",
-            "one more run, 95 %": "–" if open_ended else f"{self.expected.low:.2f} to {self.expected.high:.2f}",
+            "one more run, 95 %": "–" if open_ended else f"{self.expected.low:.3f} to {self.expected.high:.3f}",
             "verdict": self.verdict,
         }
 
@@ -118,9 +118,9 @@ def glue_judgements(judged: Sequence[Judgement], runs: Sequence[Record]) -> None
     by_best, by_final, by_mean = map(_reached, _by_reading(runs).values())
     glue(
         consistent=verdicts.count("consistent"),
-        high=verdicts.count("too high"),
-        low_claims=verdicts.count("too low"),
-        open=verdicts.count("not judged"),
+        too_high=verdicts.count("too high"),
+        too_low=verdicts.count("too low"),
+        not_judged=verdicts.count("not judged"),
         claims=len(verdicts),
         by_best=by_best,
         by_final=by_final,
