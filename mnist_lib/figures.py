@@ -144,7 +144,7 @@ def parameters_and_accuracy(
 ) -> Picture:
     """Every network as a point: how many parameters it has, and its mean accuracy with the 95 % interval.
 
-    The first word of a name stands beside its point.
+    The first word of a name stands above its point.
     """
     figure, ((axes,),) = subplots(size=(8.0, 4.2))
     positions = _spread(parameters)
@@ -155,7 +155,8 @@ def parameters_and_accuracy(
             axes.vlines(x, accuracy.low, accuracy.high, color=colour, linewidth=2)
         axes.plot([x], [accuracy.center], "s" if reaches else "o", color=colour)
         mark = name.partition(" ")[0]
-        axes.annotate(mark, (x, accuracy.center), xytext=(5, 3), textcoords="offset points", color=colour)
+        top = accuracy.center if np.isnan(accuracy.high) else accuracy.high
+        axes.annotate(mark, (x, top), xytext=(0, 4), textcoords="offset points", color=colour, ha="center")
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), min(high, 100))
     axes.axhline(target, color=GREY, linestyle=":", linewidth=1)

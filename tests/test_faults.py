@@ -253,67 +253,6 @@ def command(report: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def training_begun(process: subprocess.Popen, folder: Path) -> float:
-    """Waits until a process holds a run's lock, or all is over; returns the time."""
-    while process.poll() is None and not any(map(is_held, folder.glob("*.lock"))):
-        time.sleep(0.01)
-    return time.monotonic()
-
-
-def is_held(lock: Path) -> bool:
-    """The file alone says nothing: a killed process leaves it behind."""
-    fcntl = pytest.importorskip("fcntl")
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
-def records_in(folder: Path) -> dict[str, object]:
-    """A run that was killed when its record was there already is not begun again: its lock or checkpoint may stay."""
-    found = content(folder)
-    return {name: value for name, value in found.items() if not name.endswith((".lock", ".partial.safetensors"))}
-
-
-@pytest.mark.slow
-def test_a_sweep_from_the_command_line_killed_twenty_times(small_report):
-    """Two workers. Every second time only the process that was started is killed: its workers must then end, too."""
-    train_all = ("train", "iteration_02_light_skeleton", "--workers", "2")
-    folder = small_report / "book" / "records" / "iteration_02_light_skeleton"
-    process = command(small_report, *train_all)
-    start = training_begun(process, folder)
-    printed, _ = process.communicate()
-    duration = time.monotonic() - start
-    assert process.returncode == 0, printed
-    expected = records_in(folder)
-    assert len(expected) == 8
-
-    moments, killed = random.Random(1), 0
-    shutil.rmtree(folder)
-    while killed < 20:
-        process = command(small_report, *train_all)
-        training_begun(process, folder)
-        try:
-            process.wait(moments.uniform(0, duration))
-        except subprocess.TimeoutExpired:
-            (os.kill if killed % 2 else os.killpg)(process.pid, signal.SIGKILL)
-            killed += 1
-        process.communicate(timeout=60)  # ends when the last process that has the pipe has ended
-        if process.returncode == 0:
-            assert records_in(folder) == expected
-            shutil.rmtree(folder)
-        elif folder.exists():
-            check_nothing_is_truncated(folder)
-    process = command(small_report, *train_all)
-    printed, _ = process.communicate()
-    assert process.returncode == 0, printed
-    assert records_in(folder) == expected
-
-
 def start_workers_and_die(folder: Path) -> None:
     from mnist_lib import sweep
 

@@ -93,7 +93,7 @@ def test_a_record_makes_the_pages_that_read_it_stale(copy):
 
 def test_statistics_make_pages_stale_and_no_records(copy):
     edit(copy / "mnist_lib" / "statistics.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.99")
-    assert stale(copy) == (set(), ALL)
+    assert stale(copy) == (set(), ALL - {"backprop_derivation"})  # which shows no runs
 
 
 def test_the_page_of_an_interactive_figure_makes_the_notebook_stale_that_shows_it(copy):
