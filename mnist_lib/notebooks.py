@@ -19,7 +19,14 @@ from mnist_lib.digests import bytes_digest, canonical, files_digest, text_digest
 from mnist_lib.experiment import Experiment
 from mnist_lib.parameters import NotebookParameters, ParameterError, SweepParameters, notebook_parameters, validate
 
-QUICK = {"dataset": "digits", "epochs": 2, "seeds": 2, "candidate_seeds": 1, "continued_seeds": 1}
+QUICK = {
+    "dataset": "digits",
+    "epochs": 2,
+    "seeds": 2,
+    "candidate_seeds": 1,
+    "continued_seeds": 1,
+    "cnn_learning_rates": [0.01, 0.1, 1.0],
+}
 """The parameters of the rehearsal on the embedded data."""
 
 KEPT_METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
