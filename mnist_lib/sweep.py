@@ -4,8 +4,9 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -30,14 +31,9 @@ def verify(jobs: Sequence[tuple[Experiment, int]], device: str, workers: int, ac
     """Check published records, in the order of `jobs`; with `accept`, give the new digest to those that hold."""
     check = verification.accept if accept else verification.verify
     where = environment.resolve_device(device)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, min(workers, len(jobs))), mp_context=context) as pool:
+    with _pool(max(1, min(workers, len(jobs)))) as pool:
         checks = [pool.submit(check, study, seed, where) for study, seed in jobs]
-        try:
-            return [started.result() for started in tqdm(checks, unit="record")]
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            raise
+        return [started.result() for started in tqdm(checks, unit="record")]
 
 
 def execute(function: Callable[[Path, Path], None], jobs: Sequence[tuple[Path, Path]], workers: int) -> int:
@@ -50,26 +46,30 @@ def _in_processes(tasks: dict[tuple, tuple], workers: int, unit: str) -> int:
         print(f"no {unit} to do")
         return 0
     failures = {}
-    # Processes are spawned: a forked one inherits torch's threads in an unknown state.
-    context = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_end_with_parent) as pool,
-        tqdm(total=len(tasks), unit=unit) as bar,
-    ):
+    with _pool(min(workers, len(tasks))) as pool, tqdm(total=len(tasks), unit=unit) as bar:
         started = {pool.submit(*task): name for name, task in tasks.items()}
-        try:
-            for done in as_completed(started):
-                name = " ".join(map(str, started[done]))
-                if error := done.exception():
-                    failures[name] = error
-                bar.update()
-                bar.write(f"{time.strftime('%H:%M:%S')} {name}: {f'{type(error).__name__}' if error else 'done'}")
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for done in as_completed(started):
+            name = " ".join(map(str, started[done]))
+            if error := done.exception():
+                failures[name] = error
+            bar.update()
+            bar.write(f"{time.strftime('%H:%M:%S')} {name}: {f'{type(error).__name__}' if error else 'done'}")
     for name, error in failures.items():
         print(f"\n{name} failed: {error}")
     return len(failures)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with this one; after Ctrl-C they finish what they are at and begin nothing more."""
+    # They are spawned: a forked one inherits torch's threads in an unknown state.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _end_with_parent() -> None:

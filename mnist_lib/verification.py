@@ -8,7 +8,7 @@ from itertools import zip_longest
 import torch
 from tqdm import tqdm
 
-from mnist_lib import environment, experiment, records
+from mnist_lib import architecture, environment, experiment, records
 from mnist_lib.experiment import Experiment
 from mnist_lib.records import Record, RecordError, record_path
 from mnist_lib.training import DivergenceError, Trainer
@@ -74,7 +74,7 @@ def accept(study: Experiment, seed: int, device: torch.device) -> Verdict:
 def _replayed(record: Record, trainer: Trainer) -> list[str]:
     """Problems of what comes before training: size, schedule, first steps. The trainer has taken steps afterwards."""
     problems = []
-    count = sum(p.numel() for p in trainer.model.parameters())
+    count = architecture.parameter_count(trainer.model)
     if record.parameter_count != count:
         problems.append(f"parameter_count is {record.parameter_count:,}, the network has {count:,}")
     last_steps = trainer.rates[trainer.steps_per_epoch - 1 :: trainer.steps_per_epoch]

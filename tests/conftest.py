@@ -1,6 +1,8 @@
 """What the tests share."""
 
 import os
+import shutil
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -40,3 +42,17 @@ def tmp_store(tmp_path, monkeypatch):
     store = tmp_path / "runs"
     monkeypatch.setenv("MNIST_LIB_RUNS", str(store))
     return store
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A running Chromium; tests that ask for it are skipped where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = next(filter(None, map(shutil.which, names)), None)
+    with sync_api.sync_playwright() as playwright:
+        if found is None and not Path(playwright.chromium.executable_path).exists():
+            pytest.skip("needs Chromium: `apt-get install chromium`, or `.venv/bin/playwright install chromium`")
+        running = playwright.chromium.launch(executable_path=found)
+        yield running
+        running.close()

@@ -7,7 +7,6 @@ import ast
 import dataclasses
 import os
 import re
-import shutil
 import subprocess
 import sys
 from functools import cache
@@ -158,19 +157,6 @@ def test_no_page_needs_the_network(book):
     for path in book.rglob("*.css"):
         addresses = re.findall(r"(?:url\(|@import\s)\s*[\"']?(https?:|//)[^)\"']*", path.read_text("utf-8"))
         assert not addresses, path
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), None)
-    with sync_api.sync_playwright() as playwright:
-        if found is None and not Path(playwright.chromium.executable_path).exists():
-            pytest.skip("needs Chromium: `apt-get install chromium`, or `.venv/bin/playwright install chromium`")
-        running = playwright.chromium.launch(executable_path=found)
-        yield running
-        running.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,8 +1,5 @@
 """The figure with a slider: what the browser computes is what the library computes, by keyboard, mouse and touch."""
 
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -44,19 +41,6 @@ def test_it_needs_a_rate():
 
 
 # -- what a browser does with it
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), None)
-    with sync_api.sync_playwright() as playwright:
-        if found is None and not Path(playwright.chromium.executable_path).exists():
-            pytest.skip("needs Chromium: `apt-get install chromium`, or `.venv/bin/playwright install chromium`")
-        running = playwright.chromium.launch(executable_path=found)
-        yield running
-        running.close()
 
 
 @pytest.fixture
