@@ -14,7 +14,7 @@ PROJECT_STAMP := $(VENV)/made-from-pyproject
 UNFINISHED := $(VENV)/unfinished
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-all quick lint format lock address clean setup environment python
+.PHONY: help book test test-all coverage quick lint format lock address clean setup environment python
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,12 @@ test: setup ## run all tests but the slow ones
 
 test-all: setup ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+coverage: setup ## run the tests of `make test`; which lines and branches of the library do they reach?
+	rm -rf _build/coverage && mkdir -p _build/coverage
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 quick: setup ## the whole report live on the embedded digits, into _build/quick (minutes, no download)
 	$(BIN)/mnist-lib quick

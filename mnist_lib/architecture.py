@@ -7,6 +7,7 @@ and by asking autograd which pixels have a gradient (`gradient_support`).
 """
 
 import difflib
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,21 +110,35 @@ def check_receptive_fields(network: nn.Module, input_shape: Shape = INPUT_SHAPE)
     return measured
 
 
-def difference(before: nn.Module, after: nn.Module, input_shape: Shape = INPUT_SHAPE) -> pd.DataFrame:
-    """The layers that `after` lost ("−") and gained ("+"), in order; each unchanged stretch is one row.
+def alignment(before: nn.Module, after: nn.Module, input_shape: Shape = INPUT_SHAPE) -> list[tuple[str, Layer]]:
+    """The layers of both networks in one order, each after "−" (lost), "+" (gained) or "" (kept).
 
-    Layers are the same when their names and parameter counts are. Without any difference the table is empty.
+    Layers are the same when their names and parameter counts are; a layer that was kept is described as in `after`.
     """
     old, new = layers(before, input_shape), layers(after, input_shape)
     keys = [[(layer.name, layer.parameters) for layer in each] for each in (old, new)]
-    rows: list[tuple[str, str, int, str]] = []
+    rows: list[tuple[str, Layer]] = []
     for kind, i, j, k, m in difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
         if kind == "equal":
-            words = f"… {j - i} {'layer' if j - i == 1 else 'layers'} unchanged"
-            rows.append(("", words, sum(layer.parameters for layer in old[i:j]), ""))
+            rows += [("", layer) for layer in new[k:m]]
         else:
-            rows += [("−", layer.name, layer.parameters, layer.output) for layer in old[i:j]]
-            rows += [("+", layer.name, layer.parameters, layer.output) for layer in new[k:m]]
+            rows += [("−", layer) for layer in old[i:j]] + [("+", layer) for layer in new[k:m]]
+    return rows
+
+
+def difference(before: nn.Module, after: nn.Module, input_shape: Shape = INPUT_SHAPE) -> pd.DataFrame:
+    """The layers that `after` lost ("−") and gained ("+"), as in `alignment`; each unchanged stretch is one row.
+
+    Without any difference the table is empty.
+    """
+    rows: list[tuple[str, str, int, str]] = []
+    for sign, stretch in itertools.groupby(alignment(before, after, input_shape), key=lambda row: row[0]):
+        found = [layer for _, layer in stretch]
+        if sign:
+            rows += [(sign, layer.name, layer.parameters, layer.output) for layer in found]
+        else:
+            words = f"… {len(found)} {'layer' if len(found) == 1 else 'layers'} unchanged"
+            rows.append(("", words, sum(layer.parameters for layer in found), ""))
     changed = any(sign for sign, *_ in rows)
     return pd.DataFrame(rows if changed else [], columns=["change", "layer", "parameters", "output"])
 

@@ -16,7 +16,7 @@ from mnist_lib.digests import bytes_digest, text_digest
 from mnist_lib.experiment import root
 from mnist_lib.records import write_atomically
 
-SOURCES = ("_config.yml", "requirements.lock", "book", "notebooks", "mnist_lib")
+SOURCES = ("_config.yml", "requirements.lock", "README.md", "book", "deploy", "notebooks", "mnist_lib")
 REHEARSAL = "Made with the embedded digits of scikit-learn, not with MNIST: a rehearsal."
 
 
@@ -58,6 +58,8 @@ def prepare_quick() -> Path:
     target = root() / "_build" / "quick"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(root() / "book", target / "book", ignore=shutil.ignore_patterns("records"))
+    shutil.copy(root() / "README.md", target)  # a page includes a part of it
+    shutil.copytree(root() / "deploy", target / "deploy")  # a page shows these files
     settings = yaml.safe_load((root() / "_config.yml").read_text("utf-8"))
     settings.setdefault("html", {})["announcement"] = REHEARSAL
     (target / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")

@@ -1,4 +1,4 @@
-"""The command line: ``mnist-lib status | train | verify | run | quick | book | workbook | clean | address``."""
+"""The command line: ``mnist-lib status | train | verify | run | quick | book | workbook | clean | address | new``."""
 
 import argparse
 import os
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--seeds", type=_seeds, help="such as 0-9 or 0,3,5 (default: as many as the notebook says)")
     added.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
     added.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
+    added.add_argument("--scheduler", metavar="ADDRESS", help="train on the Dask cluster at, say, tcp://10.0.0.1:8786")
 
     added = command("verify", _verify, "Check published records without training them again.")
     added.add_argument("pattern", **pattern)
@@ -72,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
 
     added = command("clean", _clean, "Strip execution times and other chance from notebooks.")
     added.add_argument("files", nargs="+", type=Path)
+
+    added = command("new", _new, "Write the notebook of a new iteration, with the skeleton of another.")
+    added.add_argument("name", help="such as iteration_11_mine")
+    added.add_argument("--from", dest="source", required=True, metavar="ITERATION", help="such as iteration_10")
 
     command("address", _address, "Copy the public address in pyproject.toml to the files that spell it out.")
     return parser
@@ -124,6 +129,10 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     for study, seed in jobs:
         print(f"to train: {study.name} seed {seed} -> {record_path(study.published, seed)}")
+    if options.scheduler:
+        from mnist_lib import cluster
+
+        return cluster.train(jobs, options.device, options.scheduler)
     return sweep.train(jobs, options.device, options.workers)
 
 
@@ -200,6 +209,14 @@ def _clean(options: argparse.Namespace) -> int:
         if text != path.read_text("utf-8"):
             path.write_text(text, "utf-8")
             print(f"cleaned {path}")
+    return 0
+
+
+def _new(options: argparse.Namespace) -> int:
+    from mnist_lib import template
+
+    for path in template.new_iteration(options.name, options.source):
+        print(f"wrote {path}")
     return 0
 
 

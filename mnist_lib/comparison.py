@@ -8,7 +8,7 @@ from mnist_lib import figures
 from mnist_lib.records import Record
 from mnist_lib.show import Table, glue
 from mnist_lib.statistics import Interval, binomial_standard_error, difference_interval
-from mnist_lib.target import TASK_ACCURACY, Target, final_accuracy
+from mnist_lib.target import TASK_ACCURACY, Target, final_accuracy, reached
 
 
 def label(name: str) -> str:
@@ -40,7 +40,7 @@ def overview(groups: Mapping[str, Sequence[Record]]) -> Table:
             "experiment": label(name),
             "parameters": f"{runs[0].parameter_count:,}",
             "mean test accuracy, %": str(final_accuracy(runs)),
-            f"seeds at {TASK_ACCURACY:.2f} %": f"{_reached(runs)} of {len(runs)}",
+            f"seeds at {TASK_ACCURACY:.2f} %": f"{reached(run.test_accuracy[-1] for run in runs)} of {len(runs)}",
         }
         for name, runs in groups.items()
     )
@@ -109,10 +109,6 @@ def glue_comparison(groups: Mapping[str, Sequence[Record]]) -> None:
         last_minutes=minutes[1],
         binomial=binomial_standard_error(TASK_ACCURACY, 10_000),
     )
-
-
-def _reached(runs: Sequence[Record]) -> int:
-    return sum(run.test_accuracy[-1] >= TASK_ACCURACY for run in runs)
 
 
 def _minutes(runs: Sequence[Record]) -> float:

@@ -9,10 +9,14 @@ from itertools import cycle
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
 
 # Okabe and Ito's colours, which readers with any colour vision can tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6E6E6E"
+# On a dark page: what becomes of white, the colour of the book's dark pages, and of black.
+DARK_GROUND, DARK_INK = "#14181E", "#F4F6FA"
 DOTS_PER_INCH = 150
 STYLE = {
     "font.size": 10,
@@ -34,15 +38,49 @@ class Picture:
 
     @cached_property
     def png(self) -> bytes:
-        """The figure as a PNG file, drawn once: a second drawing would move the layout by a hair."""
+        """The figure as a PNG file of 256 colours, drawn once: a second drawing would move the layout by a hair."""
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-        return buffer.getvalue()
+        return _written(_in_256_colours(Image.open(buffer)))
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
         png = base64.b64encode(self.png).decode()
         width = round(self.figure.get_figwidth() * 96)
         return {"image/png": png, "text/plain": self.alt}, {"image/png": {"alt": self.alt, "width": width}}
+
+
+def darkened(colours: np.ndarray) -> np.ndarray:
+    """Colours for a dark page: each keeps its hue, and what was bright becomes dark.
+
+    With the luma Y of a colour (Rec. 709's weights), 1 - 2 Y is added to its red, green and blue, which turns Y into
+    1 - Y. Then white is moved to `DARK_GROUND` and black to `DARK_INK`, and all between them in proportion.
+
+    Arguments:
+        colours: red, green and blue from 0 to 1, shape ``(..., 3)``; so is the result.
+    """
+    ground, ink = np.array(to_rgb(DARK_GROUND)), np.array(to_rgb(DARK_INK))
+    luma = colours @ np.array([0.2126, 0.7152, 0.0722])
+    turned = np.clip(colours + (1 - 2 * luma[..., None]), 0, 1)
+    return ground + (ink - ground) * turned
+
+
+def dark(png: bytes) -> bytes:
+    """A picture for a dark page, from one for a white page; both are PNG files."""
+    image = _in_256_colours(Image.open(io.BytesIO(png)))
+    table = np.array(image.getpalette()).reshape(-1, 3)
+    image.putpalette(np.rint(darkened(table / 255) * 255).astype(np.uint8).tobytes())
+    return _written(image)
+
+
+def _in_256_colours(image: Image.Image) -> Image.Image:
+    """With its colours in a table, in a third of the bytes; a picture that has one is left as it is."""
+    return image if image.mode == "P" else image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+
+
+def _written(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
 
 
 def subplots(rows: int = 1, columns: int = 1, size: tuple[float, float] = (8.0, 3.4)) -> tuple[Figure, np.ndarray]:

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from mnist_lib import augmentation, data, environment, fields, models, records, reported, training
+from mnist_lib import architecture, augmentation, data, environment, fields, models, records, reported, training
 from mnist_lib.digests import bytes_digest, definition_digest, files_digest, text_digest
 from mnist_lib.environment import resolve_device
 from mnist_lib.parameters import ParameterError, TrainingConfig
@@ -201,7 +201,7 @@ def _train(experiment: Experiment, seed: int, device: torch.device, checkpoint: 
         seed=seed,
         parameters=dataclasses.asdict(config),
         digests=experiment.digests,
-        parameter_count=sum(p.numel() for p in trainer.model.parameters()),
+        parameter_count=architecture.parameter_count(trainer.model),
         train_size=len(trainer.labels),
         class_counts=torch.bincount(trainer.test_labels, minlength=10).tolist(),
         history={f.name: [getattr(e, f.name) for e in epochs] for f in dataclasses.fields(training.Epoch)},

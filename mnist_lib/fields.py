@@ -82,13 +82,14 @@ _FIELDS: dict[str, tuple[_Check, str]] = {
     "environment": (
         _dict_with(
             lambda _: True,
+            date=_is_text,
             device_name=_is_text,
             torch=_is_text,
             threads=_is_count,
             commit=lambda value: value is None or _is_text(value),
             epoch_seconds=_list_of(_is_number),
         ),
-        "device_name and torch as words, threads, commit, and epoch_seconds as a list of numbers",
+        "date, device_name and torch as words, threads, commit, and epoch_seconds as a list of numbers",
     ),
     "format": (_is_count, "a whole number"),
 }

@@ -13,7 +13,7 @@ from mnist_lib.drawing import Picture
 from mnist_lib.records import Record
 from mnist_lib.show import Table, glue
 from mnist_lib.statistics import Interval, prediction_interval
-from mnist_lib.target import TASK_ACCURACY, final_accuracy
+from mnist_lib.target import TASK_ACCURACY, final_accuracy, reached
 
 LAST_EPOCHS = 5
 """How many epochs at the end are averaged for the most demanding of the three readings of the task."""
@@ -39,12 +39,12 @@ class Judgement:
     def row(self) -> dict[str, str]:
         """For a table."""
         show, open_ended = self.claim.format, math.isnan(self.expected.low)
-        reached = [value for value in self.values if not math.isnan(value)]
+        done = [value for value in self.values if not math.isnan(value)]
         return {
             "statistic": str(self.claim),
             "published": show(self.claim.value),
-            "our runs, lowest to highest": f"{show(min(reached))} to {show(max(reached))}" if reached else "never",
-            "runs that do it": f"{len(reached)} of {len(self.values)}",
+            "our runs, lowest to highest": f"{show(min(done))} to {show(max(done))}" if done else "never",
+            "runs that do it": f"{len(done)} of {len(self.values)}",
             "one more run, 95 %": "–" if open_ended else f"{self.expected.low:.3f} to {self.expected.high:.3f}",
             "verdict": self.verdict,
         }
@@ -106,7 +106,7 @@ def shares(runs: Sequence[Record]) -> Table:
         {
             "accuracy read as": name,
             "mean, %": f"{sum(values) / len(values):.2f}",
-            f"runs at {TASK_ACCURACY:.2f} %": f"{_reached(values)} of {len(values)}",
+            f"runs at {TASK_ACCURACY:.2f} %": f"{reached(values)} of {len(values)}",
         }
         for name, values in _by_reading(runs).items()
     )
@@ -115,7 +115,7 @@ def shares(runs: Sequence[Record]) -> Table:
 def glue_judgements(judged: Sequence[Judgement], runs: Sequence[Record]) -> None:
     """Store the numbers that the analysis of a report needs."""
     verdicts = [each.verdict for each in judged]
-    by_best, by_final, by_mean = map(_reached, _by_reading(runs).values())
+    by_best, by_final, by_mean = map(reached, _by_reading(runs).values())
     glue(
         consistent=verdicts.count("consistent"),
         too_high=verdicts.count("too high"),
@@ -137,7 +137,7 @@ def synthesis(groups: Mapping[str, Sequence[Record]]) -> Table:
     rows = []
     for key, runs in groups.items():
         judged = [each for each in judgements(REPORTS[key], runs) if each.claim.statistic in ("final", "best")]
-        by_best, by_final, by_mean = map(_reached, _by_reading(runs).values())
+        by_best, by_final, by_mean = map(reached, _by_reading(runs).values())
         rows.append(
             {
                 "report": key,
@@ -156,7 +156,7 @@ def synthesis(groups: Mapping[str, Sequence[Record]]) -> Table:
 def glue_readings(groups: Mapping[str, Sequence[Record]]) -> None:
     """Store how many runs of all reports together reach the task's accuracy, by how it is read."""
     runs = [run for each in groups.values() for run in each]
-    by_best, by_final, by_mean = map(_reached, _by_reading(runs).values())
+    by_best, by_final, by_mean = map(reached, _by_reading(runs).values())
     glue(report_runs=len(runs), by_best=by_best, by_final=by_final, by_mean=by_mean)
 
 
@@ -173,7 +173,3 @@ def _listed(judged: Sequence[Judgement], statistic: str) -> str:
 def _by_reading(runs: Sequence[Record]) -> dict[str, list[float]]:
     read = [readings(run) for run in runs]
     return {name: [each[name] for each in read] for name in read[0]}
-
-
-def _reached(accuracies: Sequence[float]) -> int:
-    return sum(accuracy >= TASK_ACCURACY for accuracy in accuracies)

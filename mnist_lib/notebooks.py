@@ -1,14 +1,17 @@
 """Notebooks as published results: executed by papermill, cleaned, and stale when what they show has changed.
 
 A notebook's outputs carry digests of what produced them, in its metadata: its code cells, the modules of the library
-that it imports, and the records that it reads. They decide what is stale; modification times never do.
+that it imports, and the records that it reads. They decide what is stale; modification times never do. The metadata
+also tell whether what was published has been edited since: the outputs, and the numbers in the prose.
 """
 
 import ast
 import dataclasses
 import json
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,9 @@ QUICK = {
     "cnn_learning_rates": [0.01, 0.1, 1.0],
 }
 """The parameters of the rehearsal on the embedded data."""
+
+NUMBER_IN_PROSE = re.compile(r"\{glue[\w:]*\}`[^`]*`|\d+(?:[.,]\d+)*")
+"""A glued number, as the prose refers to it, or a typed one."""
 
 KEPT_METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 
@@ -71,6 +77,7 @@ def read_runs(path: Path) -> list[tuple[Experiment, int]]:
 def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[tuple[Experiment, int, str]]:
     """The runs that a notebook publishes and that have no valid record: experiment, seed and why.
 
+    A run that was killed when its record was written, before it had tidied up, counts as well: training it does that.
     With `seeds`, these seeds of the notebook's own experiment are looked at instead, or of all if none has its name.
     """
     wanted = [(study, range(count)) for study, count in published_runs(path)]
@@ -82,13 +89,21 @@ def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[tuple[E
         for seed in numbers:
             file = records.record_path(study.published, seed)
             reasons = study.differences(records.read(file)) if file.exists() else ["there is no record"]
+            if not reasons and (left := _left_behind(file)):
+                reasons = [f"a process that was killed left {', '.join(left)}"]
             if reasons:
                 missing.append((study, seed, "; ".join(reasons)))
     return missing
 
 
+def _left_behind(record: Path) -> list[str]:
+    """What lies beside a record and its weights under the run's name: a lock, a checkpoint, half-written files."""
+    found = {path.name for path in record.parent.glob(f"*{record.stem}.*")}
+    return sorted(found - {record.name, records.weights_path(record).name})
+
+
 def current_digests(path: Path) -> dict[str, Any]:
-    """What a notebook's outputs depend on, as digests."""
+    """What a notebook's outputs depend on, and the outputs, as digests; and the numbers in its prose."""
     notebook = nbformat.read(path, as_version=4)
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     runs = read_runs(path)
@@ -102,7 +117,9 @@ def current_digests(path: Path) -> dict[str, Any]:
             *map(experiment.network_digest, networks),
             *(bytes_digest(page.read_bytes()) for page in pages),
         ),
-        "records": {study.name: _records_digest(study, seeds) for study, seeds in runs},
+        "records": {study.name: _record_digests(study, seeds) for study, seeds in runs},
+        "outputs": _outputs_digest(notebook),
+        "numbers": _numbers_in_prose(notebook),
     }
 
 
@@ -112,10 +129,31 @@ def stale(path: Path) -> list[str]:
     if stored is None:
         return ["it has not been executed"]
     now = current_digests(path)
-    reasons = [f"its {kind} changed" for kind in ("cells", "library") if stored.get(kind) != now[kind]]
-    before = stored.get("records", {})
-    names = [name for name in now["records"] | before if before.get(name) != now["records"].get(name)]
-    return reasons + [f"the recipe or the records of {name} changed" for name in names]
+    if stored.keys() != now.keys():
+        return ["it was executed by another version of the library"]
+    reasons = [f"its {kind} changed" for kind in ("cells", "library") if stored[kind] != now[kind]]
+    reasons += [
+        f"the recipe or the record of {name} changed, seed {seed}"
+        for name, seed, _, _ in _differing(stored["records"], now["records"])
+    ]
+    if stored["outputs"] != now["outputs"]:
+        reasons.append("its outputs are not those of its execution")
+    before, after = ({cell: text.split() for cell, text in each["numbers"].items()} for each in (stored, now))
+    first: dict[str, str] = {}  # of the changes in a cell: others may only have moved
+    for cell, _, old, new in _differing(before, after):
+        first.setdefault(cell, f"its prose says {new} where it said {old} (cell {cell})")
+    return [*reasons, *first.values()]
+
+
+def _differing(
+    before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, int, str, str]]:
+    """Where two lists of one name differ: the name, the place, and what was and what is there."""
+    for name in dict(before) | dict(after):
+        pairs = zip_longest(before.get(name, ()), after.get(name, ()), fillvalue="nothing")
+        for place, (old, new) in enumerate(pairs):
+            if old != new:
+                yield name, place, old, new
 
 
 def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = None) -> None:
@@ -140,7 +178,7 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = N
         notebook = nbformat.read(executed, as_version=4)
     clean(notebook)
     if digests is not None:
-        notebook.metadata["mnist_lib"] = digests
+        notebook.metadata["mnist_lib"] = digests | {"outputs": _outputs_digest(notebook)}
     records.write_atomically(target, to_text(notebook).encode())
 
 
@@ -237,8 +275,20 @@ def _imported(source: str) -> list[str]:
     return names
 
 
-def _records_digest(study: Experiment, seeds: int) -> str:
-    """The digest of a recipe and of the record files that hold its first `seeds` runs."""
+def _record_digests(study: Experiment, seeds: int) -> list[str]:
+    """For each of the first `seeds` runs, the digest of the recipe and of the record's file."""
     files = [records.record_path(study.published, seed) for seed in range(seeds)]
     recipe = json.dumps(dataclasses.asdict(study.config), sort_keys=True)
-    return text_digest(recipe, *(bytes_digest(file.read_bytes()) if file.exists() else "missing" for file in files))
+    return [text_digest(recipe, bytes_digest(file.read_bytes()) if file.exists() else "missing") for file in files]
+
+
+def _outputs_digest(notebook: nbformat.NotebookNode) -> str:
+    """The digest of all outputs: tables, glued numbers, figures with their alternative texts."""
+    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    return text_digest(json.dumps(outputs, sort_keys=True))
+
+
+def _numbers_in_prose(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """The numbers in every cell of prose, in their order, by the cell's id."""
+    found = {cell.id: NUMBER_IN_PROSE.findall(cell.source) for cell in notebook.cells if cell.cell_type == "markdown"}
+    return {cell: " ".join(numbers) for cell, numbers in found.items() if numbers}

@@ -99,8 +99,8 @@ class ComparisonParameters:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackpropParameters:
-    """What the derivation of backpropagation accepts: a network of two inputs, two hidden and two output units.
+class ExerciseParameters:
+    """The network of two inputs, two hidden and two output units.
 
     `weights` are w1 to w8, numbered as in `mnist_lib.backprop`. The defaults are those of the public exercise.
     """
@@ -108,21 +108,24 @@ class BackpropParameters:
     inputs: list[float] = bounded((0.05, 0.10), low=-1000, high=1000, length=2)
     targets: list[float] = bounded((0.01, 0.99), low=0, high=1, length=2)
     weights: list[float] = bounded((0.15, 0.20, 0.25, 0.30, 0.40, 0.45, 0.50, 0.55), low=-1000, high=1000, length=8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackpropParameters(ExerciseParameters):
+    """What the derivation of backpropagation accepts."""
+
     learning_rate: float = bounded(0.5, low=0, high=1000)
     steps: int = bounded(100, low=1, high=100_000)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepParameters:
+class SweepParameters(ExerciseParameters):
     """What the sweep over learning rates accepts: one for the network of eight weights, one for a real network.
 
     `learning_rates` and `steps` are for the network of eight weights. `experiment` names the notebook whose network and
     recipe are trained on images with each of `cnn_learning_rates`, held constant, for `epochs` epochs.
     """
 
-    inputs: list[float] = bounded((0.05, 0.10), low=-1000, high=1000, length=2)
-    targets: list[float] = bounded((0.01, 0.99), low=0, high=1, length=2)
-    weights: list[float] = bounded((0.15, 0.20, 0.25, 0.30, 0.40, 0.45, 0.50, 0.55), low=-1000, high=1000, length=8)
     learning_rates: list[float] = bounded((0.1, 0.2, 0.5, 0.8, 1.0, 2.0), low=0, high=1000, above=True)
     steps: int = bounded(1000, low=1, high=100_000)
     experiment: str

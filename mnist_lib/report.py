@@ -17,7 +17,7 @@ from mnist_lib.parameters import ComparisonParameters, NotebookParameters
 from mnist_lib.records import Record
 from mnist_lib.show import Table, glue
 from mnist_lib.statistics import first_epoch_at, steady_from_epoch
-from mnist_lib.target import TASK_ACCURACY, Target, final_accuracy
+from mnist_lib.target import TASK_ACCURACY, Target, final_accuracy, reached
 
 SIDE_BY_SIDE_FROM = 16
 """Above so many rows, a list of removed and added layers tells less than the two networks side by side."""
@@ -90,7 +90,7 @@ def training_log(runs: Sequence[Record]) -> Table:
                 "test loss": f"{averages.fmean(run.history['test_loss'][epoch] for run in runs):.4f}",
                 "test %": f"{averages.fmean(accuracies):.2f}",
                 "lowest and highest seed": f"{min(accuracies):.2f} to {max(accuracies):.2f}",
-                f"seeds at {TASK_ACCURACY:.2f} %": f"{sum(a >= TASK_ACCURACY for a in accuracies)} of {len(runs)}",
+                f"seeds at {TASK_ACCURACY:.2f} %": f"{reached(accuracies)} of {len(runs)}",
             }
         )
     return Table(rows)
@@ -161,7 +161,7 @@ def glue_results(target: Target, baseline: Sequence[Record], runs: Sequence[Reco
         parameters=f"{runs[0].parameter_count:,}",
         seeds=len(runs),
         verdict=target.verdicts(runs)[-1],
-        reached=sum(1 for final in finals if final >= TASK_ACCURACY),
+        reached=reached(finals),
     )
     if baseline:
         change = accuracy_difference(baseline, runs)
@@ -178,19 +178,21 @@ def glue_results(target: Target, baseline: Sequence[Record], runs: Sequence[Reco
 
 
 def provenance(*groups: Sequence[Record]) -> Table:
-    """Which records a page was made from, one row an experiment: seeds, digests, commit, device, time."""
+    """Which records results come from, one row an experiment: where they lie, what made them, what checks them."""
     rows = []
     for runs in filter(None, groups):
-        places = [run.environment for run in runs]
+        places, name = [run.environment for run in runs], runs[0].experiment
         rows.append(
             {
-                "records": f"{runs[0].experiment}, seeds {', '.join(str(run.seed) for run in runs)}",
+                "records": f"{name}, seeds {', '.join(str(run.seed) for run in runs)}",
                 "code": _distinct(run.digests["code"][:8] for run in runs),
                 "data": _distinct(run.digests["data"][:8] for run in runs),
                 "commit": _distinct((place["commit"] or "–")[:8] for place in places),
                 "device": _distinct(f"{place['device_name']}, threads: {place['threads']}" for place in places),
                 "torch": _distinct(place["torch"] for place in places),
+                "date": _distinct(place["date"] for place in places),
                 "minutes": f"{sum(run.seconds for run in runs) / 60:.1f}",
+                "checked by": f"mnist-lib verify {name.partition('/')[0]}",
             }
         )
     return Table(rows)

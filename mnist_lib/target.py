@@ -1,6 +1,6 @@
 """Targets: what an experiment sets out to reach, and whether it did."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mnist_lib.records import Record
@@ -65,6 +65,11 @@ class Target:
             row | {"result": results[row["criterion"]], "verdict": verdict}
             for row, verdict in zip(self.rows(), self.verdicts(runs), strict=True)
         )
+
+
+def reached(accuracies: Iterable[float]) -> int:
+    """How many of the accuracies, in percent, are what the task asks for."""
+    return sum(bool(accuracy >= TASK_ACCURACY) for accuracy in accuracies)
 
 
 def final_accuracy(runs: Sequence[Record]) -> Interval:

@@ -362,6 +362,13 @@ def test_looking_leaves_no_trace():
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+def test_a_network_on_another_device_reads_the_same():
+    """Torch's device `meta` computes shapes only; an image that lay elsewhere would be refused."""
+    network = NETWORKS["deep"]()
+    expected = layers(network)
+    assert layers(network.to("meta")) == expected
+
+
 def test_nested_blocks_read_like_flat_ones():
     flat, nested = (
         [*conv_bn_relu(1, 4), *conv_bn(4, 4)],
@@ -421,6 +428,13 @@ def test_networks_with_the_same_layers_have_an_empty_difference(name):
     assert list(table) == ["change", "layer", "parameters", "output"]
 
 
+def test_difference_of_networks_with_hundreds_of_equal_layers():
+    """From 200 items on, difflib would take a frequent one for noise, if it were let."""
+    before = [nn.ReLU() for _ in range(250)]
+    table = difference(nn.Sequential(*before), nn.Sequential(*before, nn.Flatten()))
+    assert table["layer"].tolist() == ["… 250 layers unchanged", "flatten"]
+
+
 class Residual(nn.Module):
     """Adds its input to its output, which a chain cannot do."""
 
@@ -457,5 +471,7 @@ def test_what_cannot_be_described_is_refused_by_name(network, message):
 
 
 def test_images_must_be_square():
-    with pytest.raises(ValueError, match=r"\(1, 28, 20\)"):
-        layers(NETWORKS["deep"](), (1, 28, 20))
+    for shape in ((1, 28, 20), (28, 28), (1, 1, 28, 28)):
+        message = re.escape(f"input of shape {shape}: expected (channels, side, side)")
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            layers(NETWORKS["deep"](), shape)

@@ -78,8 +78,27 @@ def test_autograd_agrees_for_any_network(weights, inputs, targets, biases):
 
 def test_saturated_units_give_no_warning_and_no_nan():
     weights = [1000.0, 1000.0, -1000.0, -1000.0, 1000.0, 1000.0, -1000.0, -1000.0]
-    np.testing.assert_array_equal(backprop.forward(weights, (1000, 1000)).hidden, [1, 0])
-    np.testing.assert_array_equal(backprop.gradient(weights, (1000, 1000), TARGETS), np.zeros(8))
+    with np.errstate(over="raise", invalid="raise"):
+        np.testing.assert_array_equal(backprop.forward(weights, (1000, 1000)).hidden, [1, 0])
+        np.testing.assert_array_equal(backprop.gradient(weights, (1000, 1000), TARGETS), np.zeros(8))
+
+
+def test_everything_is_computed_in_float64():
+    """Whole numbers and single precision go in; what comes out equals the results for the same numbers in float64."""
+    for kind in (np.float32, np.int64):
+        given = [np.array(values).astype(kind) for values in (np.multiply(WEIGHTS, 9), (3, -1), (0, 1), (1, 2))]
+        doubles = [values.astype(float) for values in given]
+        for function in (backprop.loss, backprop.gradient):
+            found = function(*given)
+            assert found.dtype == np.float64
+            np.testing.assert_array_equal(found, function(*doubles))
+        rate = np.array([0.1, 0.7]).astype(kind)
+        curves = [
+            backprop.training_curve(rates, 2, weights=w, inputs=i, targets=t, biases=b)
+            for rates, (w, i, t, b) in ((rate, given), (rate.astype(float), doubles))
+        ]
+        assert curves[0].learning_rates.dtype == curves[0].weights.dtype == np.float64
+        np.testing.assert_array_equal(curves[0].weights, curves[1].weights)
 
 
 # -- finite differences
@@ -162,6 +181,12 @@ def test_a_learning_rate_of_zero_moves_nothing():
     curve = backprop.training_curve([0.0], 3, weights=WEIGHTS, inputs=INPUTS, targets=TARGETS)
     assert (curve.weights == np.array(WEIGHTS)).all()
     assert len(set(curve.losses[0])) == 1
+
+
+def test_no_steps_leave_the_start_alone():
+    curve = backprop.training_curve([0.1, 2.0], 0, weights=WEIGHTS, inputs=INPUTS, targets=TARGETS)
+    assert curve.weights.tolist() == [[list(WEIGHTS)]] * 2
+    assert curve.losses.shape == (2, 1)
 
 
 def test_steps_to_a_loss():

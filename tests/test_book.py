@@ -16,8 +16,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from PIL import Image
 
-from mnist_lib import workbook
+from mnist_lib import cli, notebooks, records, workbook
 from mnist_lib.experiment import NETWORKS
 from mnist_lib.parameters import (
     BackpropParameters,
@@ -146,6 +147,50 @@ def test_every_image_says_what_it_shows(book):
             assert not image.find_parent(class_="cell_output") or len(alt.split()) > 5, f"{name}: {image}"
 
 
+def test_every_figure_comes_in_two_renderings(book):
+    """One for each ground, with the same words; the theme hides one, which is then not fetched."""
+    found = 0
+    for name, page in pages(book).items():
+        for light in page.select(".cell_output img:not(.only-dark)"):
+            file = (book / name).parent / light["src"]
+            dark = page.select_one(f'img.only-dark[src="{light["src"].replace(".png", "_dark.png")}"]')
+            assert dark, f"{name}: {light}"
+            assert "only-light" in light["class"] and dark["alt"] == light["alt"]
+            assert dark["loading"] == light["loading"] == "lazy"
+            picture = Image.open(file.with_name(f"{file.stem}_dark.png")).convert("RGB")
+            ground = picture.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+            assert max(ground) < 128, f"{name}: {dark}"
+            found += 1
+    assert found
+
+
+LARGEST_PAGE = 1_500_000  # bytes, uncompressed
+
+
+def test_no_page_is_heavy(book):
+    """HTML, styles, scripts, images in one rendering, and for formulas the fonts that they use most."""
+    fonts = [font for font in (book / "_static" / "katex" / "fonts").glob("*.woff2") if USED_MOST.search(font.name)]
+    assert fonts
+    for path in html_files(book):
+        page = parsed(path)
+        needed = [element["src"] for element in page.select("script[src], img[src]:not(.only-dark)")]
+        needed += [element["href"] for element in page.select("link[rel=stylesheet], link[rel=icon]")]
+        files = {path, *(path.parent.joinpath(unquote(urlsplit(link).path)).resolve() for link in needed)}
+        weight = sum(file.stat().st_size for file in [*files, *(fonts if page.select_one(".katex") else ())])
+        assert weight <= LARGEST_PAGE, f"{path.relative_to(book)}: {weight:,} bytes"
+    assert not [file for kind in ("*.map", "*.ttf") for file in book.rglob(kind)]
+
+
+USED_MOST = re.compile("Main-Regular|Main-Bold\\.|Math-Italic|Size")
+
+
+def test_no_list_has_descriptions_without_terms(book):
+    """Sphinx writes long signatures as such lists, which screen readers would announce."""
+    for path in html_files(book):
+        for listed in parsed(path).select("dl:not([role])"):
+            assert listed.find("dt", recursive=False) or listed.find("div", recursive=False), path
+
+
 def test_no_page_needs_the_network(book):
     for path in html_files(book):
         page = parsed(path)
@@ -184,6 +229,41 @@ def test_pages_open_cleanly(book, browser, screen, scheme):
         if width > WIDTHS[screen]:
             problems.append(f"{width} pixels wide")
         assert not problems, f"{name}: {problems}"
+    page.close()
+
+
+NOTEBOOKS = [name.removeprefix("notebooks/") for name in PAGES if name.startswith("notebooks/")]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_result_leads_to_its_records_and_to_commands_that_exist(book, name):
+    page = parsed(book / "notebooks" / f"{name}.html")
+    results = page.select(".cell_output") + page.select("p:has(.pasted-text)")
+    assert results and all(len(result.select("button.origin[popovertarget=origin]")) == 1 for result in results)
+    (note,) = page.select("aside#origin[popover]")
+    text = note.get_text()
+    (path,) = notebooks.find(name)
+    for study, seeds in notebooks.read_runs(path):
+        record = records.read(records.record_path(study.published, 0))
+        assert f"{study.name}, seeds {', '.join(map(str, range(seeds)))}" in text
+        for word in ("commit", "device_name", "date"):
+            assert (record.environment[word] or "–")[: 8 if word == "commit" else None] in text
+        assert record.digests["code"][:8] in text
+    commands = [command.get_text().split() for command in note.select("dt code")]
+    assert len(commands) == (3 if notebooks.published_runs(path) else 1)
+    for program, *arguments in commands:
+        assert program == "mnist-lib" and cli._parser().parse_args(arguments).pattern == name
+
+
+def test_the_mark_beside_a_result_opens_and_closes_by_keyboard(book, browser):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto((book / "notebooks" / "iteration_10_one_cycle.html").as_uri())
+    note = page.locator("aside#origin")
+    assert not note.is_visible()
+    page.locator(".cell_output button.origin").last.press("Enter")
+    assert note.is_visible() and "mnist-lib verify iteration_10_one_cycle" in note.inner_text()
+    page.keyboard.press("Escape")
+    assert not note.is_visible()
     page.close()
 
 

@@ -35,7 +35,7 @@ def copy(tmp_path):
 def test_help_names_every_command():
     done = mnist_lib("--help")
     assert done.returncode == 0
-    for command in ("status", "train", "verify", "run", "quick", "book", "workbook", "clean", "address"):
+    for command in ("status", "train", "verify", "run", "quick", "book", "workbook", "clean", "address", "new"):
         assert f"\n    {command} " in done.stdout
 
 

@@ -37,6 +37,7 @@ def run(seed: int, *correct: int, parameters: int = 7884, name: str = "iteration
         weights_digest="w" * 64,
         environment={
             "commit": None,
+            "date": "2026-11-21",
             "device_name": "a processor",
             "threads": 1,
             "torch": "2.0",

@@ -1,6 +1,7 @@
 """The published records: complete, consistent in themselves, and what the published weights really do."""
 
 import math
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -12,6 +13,10 @@ from mnist_lib.digests import bytes_digest
 FILES = sorted(experiment.published_records().rglob("seed_*.json"))
 PARAMETERS = [431_080, 10_790, 10_970, 10_970, 6_070, 7_884, 7_884, 7_884, 7_884, 7_884]
 ITERATIONS = notebooks.find("iteration_*")
+
+
+def record_name(file: Path) -> str:
+    return file.relative_to(experiment.published_records()).with_suffix("").as_posix()
 
 
 def test_every_record_belongs_to_a_notebook():
@@ -27,7 +32,7 @@ def test_an_iteration_has_the_parameters_that_it_should(number):
     assert record.parameter_count == sum(p.numel() for p in study.network().parameters())
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+@pytest.mark.parametrize("file", FILES, ids=record_name)
 def test_a_record_is_consistent(file):
     record = records.read(file)
     epochs = record.parameters["epochs"]

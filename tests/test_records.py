@@ -8,6 +8,8 @@ import stat
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 
 from mnist_lib import records
 from mnist_lib.digests import bytes_digest
@@ -37,6 +39,7 @@ def record() -> Record:
         misclassified=[[4, 7, 1]],
         weights_digest=bytes_digest(WEIGHTS),
         environment={
+            "date": "2026-01-31",
             "device": "cpu",
             "device_name": "a processor",
             "torch": "2.6",
@@ -189,6 +192,33 @@ def test_damaged_or_foreign_file_is_refused_by_name(record, tmp_path, content):
     path.write_bytes(made if isinstance(made, bytes) else made.encode())
     with pytest.raises(RecordError, match=f"^{path}: "):
         records.read(path)
+
+
+def test_the_record_of_another_seed_is_refused(record, tmp_path):
+    path = records.write(record, WEIGHTS, tmp_path)
+    with pytest.raises(RecordError, match=r"seed_4\.json: this is the record of seed 3$"):
+        records.read(path.rename(path.with_name("seed_4.json")))
+
+
+def test_weights_are_read_back_by_name(record, tmp_path):
+    tensors = {"0.weight": torch.tensor([[1 / 3, -0.0]]), "1.running_mean": torch.arange(3)}
+    content = safetensors.torch.save(tensors)
+    path = records.write(dataclasses.replace(record, weights_digest=bytes_digest(content)), content, tmp_path)
+    found = records.read_weights(path)
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
+def test_missing_damaged_or_foreign_weights_are_refused_by_name(record, tmp_path):
+    path = records.write(record, WEIGHTS, tmp_path)
+    with pytest.raises(RecordError, match=r"seed_3\.safetensors: not a safetensors file: ."):
+        records.read_weights(path)
+    weights_path(path).write_bytes(WEIGHTS[:-1])
+    with pytest.raises(RecordError, match=r"seed_3\.safetensors: damaged: .* that seed_3\.json was made with$"):
+        records.read_weights(path)
+    weights_path(path).unlink()
+    with pytest.raises(RecordError, match=r"seed_3\.safetensors: the weights cannot be read: .*No such file"):
+        records.read_weights(path)
 
 
 def test_missing_file_is_refused_by_name(tmp_path):

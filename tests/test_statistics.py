@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mnist_lib.statistics import (
+    Interval,
     binomial_standard_error,
+    correlated_binomials,
     difference_interval,
     first_epoch_at,
     mean_interval,
+    prediction_interval,
     steady_from_epoch,
 )
 
@@ -40,19 +43,51 @@ def test_mean_interval_by_hand():
     assert interval.high - 3 == pytest.approx(2.776 * math.sqrt(2.5 / 5), abs=1e-3)
 
 
+@given(samples)
+def test_prediction_interval_is_that_of_one_more_value(values):
+    """The difference of a new value and the mean of n has the variance of one value times 1 + 1 / n."""
+    ours, n = prediction_interval(values), len(values)
+    spread = np.std(values, ddof=1) * math.sqrt(1 + 1 / n)
+    assert ours.center == mean_interval(values).center
+    assert (ours.low, ours.high) == pytest.approx(stats.t.interval(0.95, n - 1, np.mean(values), spread), abs=1e-9)
+
+
+@pytest.mark.filterwarnings("error")
 def test_one_value_has_no_interval():
-    assert math.isnan(mean_interval([99.4]).low)
-    assert math.isnan(difference_interval([99.4], [99.1, 99.2]).high)
+    found = [
+        (mean_interval([99.4]), 99.4),
+        (prediction_interval([99.4]), 99.4),
+        (difference_interval([99.4], [99.0, 99.2]), 99.4 - 99.1),
+        (difference_interval([99.0, 99.2], [99.4]), 99.1 - 99.4),
+    ]
+    for interval, center in found:
+        assert interval.center == pytest.approx(center)
+        assert math.isnan(interval.low) and math.isnan(interval.high)
     assert format(mean_interval([99.4])) == "99.40 (one seed, no interval)"
 
 
+def test_values_in_single_precision_are_averaged_in_double():
+    after, before = np.float32([99.4, 99.41, 99.43]), np.float32([99.1, 99.12, 99.3])
+    assert mean_interval(after) == mean_interval(after.tolist())
+    assert difference_interval(after, before) == difference_interval(after.tolist(), before.tolist())
+
+
 def test_equal_values_have_an_interval_of_no_width():
-    assert difference_interval([2, 2], [1, 1]) == difference_interval([3, 3], [2, 2])
+    assert difference_interval([2, 2], [0.5, 0.5]) == Interval(1.5, 1.5, 1.5)
+    assert mean_interval([2, 2]) == Interval(2, 2, 2)
 
 
-@pytest.mark.parametrize("call", [lambda: mean_interval([]), lambda: difference_interval([], [1.0])])
+EMPTY = [
+    lambda: mean_interval([]),
+    lambda: prediction_interval([]),
+    lambda: difference_interval([], [1.0]),
+    lambda: difference_interval([1.0], []),
+]
+
+
+@pytest.mark.parametrize("call", EMPTY)
 def test_nothing_to_average_is_refused(call):
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match=r"^a (mean|difference) needs at least one value( on each side)?$"):
         call()
 
 
@@ -71,3 +106,23 @@ def test_epochs_at_a_target():
     assert steady_from_epoch(accuracies, 99.4) == 4
     assert first_epoch_at(accuracies, 99.9) is None
     assert steady_from_epoch(accuracies, 99.45) is None
+    assert steady_from_epoch(accuracies, 99.0) == 1
+    assert steady_from_epoch(accuracies[:4], 99.45) == 4
+
+
+@pytest.mark.parametrize("correlation", [-0.1, 1.1])
+def test_a_correlation_is_from_0_to_1(correlation):
+    with pytest.raises(ValueError, match=f"^correlation = {correlation}: expected a number from 0 to 1$"):
+        correlated_binomials(10, [0.1], correlation, 1)
+
+
+def test_error_rates_of_0_and_1_leave_nothing_to_chance():
+    counts = correlated_binomials(10, [1.0, 0.0, 1.0], 0.5, runs=3)
+    assert counts.tolist() == [[0, 10, 0]] * 3
+    assert np.issubdtype(counts.dtype, np.integer)
+
+
+def test_a_simulation_is_repeatable():
+    first, again, other = (correlated_binomials(10_000, [0.1] * 5, 0.5, 4, seed) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)

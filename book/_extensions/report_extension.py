@@ -1,4 +1,4 @@
-"""What the book needs beyond configuration: formulas, alternative texts, a workbook, docstrings of properties."""
+"""What the book needs beyond configuration: formulas, alternative texts, origins, measurements, files to load."""
 
 import html
 import json
@@ -8,13 +8,16 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.ext.napoleon import GoogleDocstring
 from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
 from sphinxcontrib import katex
 
-from mnist_lib import workbook
+from mnist_lib import browser, gallery, notebooks, origin, workbook
+from mnist_lib.parameters import notebook_parameters
 
 RENDERER = """
 const katex = require(process.argv[1]);
@@ -78,6 +81,77 @@ def copy_alternative_texts(app: Sphinx, docname: str, source: list[str]) -> None
         source[0] = json.dumps(notebook)
 
 
+MARK = '<button type="button" class="origin" popovertarget="origin" aria-label="origin of {what}">origin</button>'
+NOTE = """<aside id="origin" popover aria-label="Origin of the results on this page">
+<button type="button" class="origin" popovertarget="origin" popovertargetaction="hide">close</button>
+<p class="title">Where this comes from</p>
+{text}
+</aside>"""
+
+
+def mark_origins(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Put a mark beside every result of a notebook: it opens a note on the page's records and how to check them.
+
+    Results are the outputs of cells and the paragraphs that hold glued numbers.
+    """
+    path = Path(app.env.doc2path(docname))
+    if path.suffix != ".ipynb" or not (text := origin.describe(path)):
+        return
+
+    def mark(what: str) -> nodes.raw:
+        return nodes.raw("", MARK.format(what=what), format="html")
+
+    for cell in doctree.findall(nodes.container):
+        if cell.get("nb_element") == "cell_code_output":
+            cell += mark("this output")
+    for paragraph in doctree.findall(nodes.paragraph):
+        if any("pasted-text" in inline["classes"] for inline in paragraph.findall(nodes.inline)):
+            paragraph += mark("these numbers")
+    next(doctree.findall(nodes.section)).append(nodes.raw("", NOTE.format(text=text), format="html"))
+
+
+class Measurement(SphinxDirective):
+    """``{measurement} name``: the table in ``book/measurements/<name>.json``, and how it was measured as its caption.
+
+    The file holds ``rows``, objects whose keys are the columns, and ``what``, ``machine``, ``command`` and ``date``.
+    """
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """The table; a file that is missing or lacks something is an error, which ends the build."""
+        path = Path(self.env.srcdir) / "book" / "measurements" / f"{self.arguments[0]}.json"
+        self.env.note_dependency(str(path))
+        try:
+            measured = json.loads(path.read_text("utf-8"))
+            rows, command = measured["rows"], nodes.literal("", measured["command"])
+            before = f"{measured['what']}. Measured on {measured['date']} ({measured['machine']}) by "
+        except (OSError, ValueError, KeyError) as error:
+            raise self.error(f"no measurement in {path.name}: {error!r}") from error
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in columns), cols=len(columns))
+        group += nodes.thead("", _row(columns))
+        group += nodes.tbody("", *(_row([_shown(row.get(column)) for column in columns]) for row in rows))
+        return [nodes.table("", nodes.title("", "", nodes.Text(before), command, nodes.Text(".")), group)]
+
+
+def _row(texts: list[str]) -> nodes.row:
+    return nodes.row("", *(nodes.entry("", nodes.paragraph("", text)) for text in texts))
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.3g}"
+    return str(value)
+
+
 def write_workbook(app: Sphinx) -> None:
     """Make what pages offer as ``{download}`backprop.xlsx <../_build/backprop.xlsx>```, anew for every build."""
     folder = Path(app.srcdir) / "_build"
@@ -85,11 +159,32 @@ def write_workbook(app: Sphinx) -> None:
     workbook.write(folder / "backprop.xlsx")
 
 
+def write_comparisons(app: Sphinx, error: Exception | None) -> None:
+    """Write what the page that compares any two experiments loads, from the records of the book's notebooks."""
+    if error is None and app.builder.format == "html":
+        pages = [Path(app.env.doc2path(name)) for name in sorted(app.env.found_docs)]
+        groups = gallery.published(page for page in pages if page.suffix == ".ipynb")
+        target = Path(app.outdir) / "_static" / "compare_data.js"
+        target.write_text(gallery.script(groups), "utf-8")
+
+
+def write_networks(app: Sphinx, exception: Exception | None) -> None:
+    """Put the networks that the page "Draw a digit" computes beside its script; it says which have no record."""
+    if exception is None and app.builder.format == "html":
+        (compared,) = notebooks.find("iterations_compared")
+        names = notebook_parameters(compared)["experiments"]
+        browser.export(names, Path(app.srcdir) / "book" / "records", Path(app.outdir) / "_static" / "networks")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     katex.render_latex = render_formula
     # The docstrings of properties and constants are prose; napoleon would take what precedes a colon for a type.
     GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end
+    app.add_directive("measurement", Measurement)
     app.connect("builder-inited", write_workbook)
+    app.connect("build-finished", write_networks)
     app.connect("source-read", copy_alternative_texts)
+    app.connect("doctree-resolved", mark_origins)
+    app.connect("build-finished", write_comparisons)
     return {"parallel_read_safe": True, "parallel_write_safe": False}

@@ -1,0 +1,117 @@
+"""Does the cost of a run, of `status` and of the book stay flat as runs become many?
+
+    python benchmarks/growth.py [--runs 1 10 100 1000]
+
+In a copy of the report, a notebook asks for as many short runs on the embedded digits. They are trained by the command
+that a person would use; then the copy's status is asked for, the page about all runs is executed, and the book is
+compiled. The result is book/measurements/growth.json, which the book shows.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from mnist_lib import environment, experiment, records
+
+PAGE = "iteration_02_light_skeleton"
+PARAMETERS = {"dataset": "digits", "epochs": 1, "batch_size": 512, "device": "cpu"}
+
+
+def main() -> int:
+    options = _options()
+    rows = []
+    for runs in options.runs:
+        with tempfile.TemporaryDirectory(prefix="mnist-lib-growth-") as scratch:
+            rows.append(measure(copy_report(Path(scratch), runs), runs, options.workers))
+        print(*(f"{name}: {value:.4g}" for name, value in rows[-1].items()), sep="  ")
+    about = environment.describe(torch.device("cpu"))
+    result = {
+        "what": "What many short runs cost, and a report that holds them",
+        "machine": f"{about['device_name']}, {os.cpu_count()} cores, torch {about['torch']}",
+        "command": " ".join(["python", "benchmarks/growth.py", *sys.argv[1:]]),
+        "date": about["date"],
+        "commit": about["commit"],
+        "rows": rows,
+    }
+    records.write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
+    print(f"wrote {options.output}")
+    return 0
+
+
+def copy_report(folder: Path, runs: int) -> Path:
+    """A copy of the report in which one page asks for `runs` short runs on the digits; returns its path."""
+    leave_out = shutil.ignore_patterns("__pycache__", PAGE)  # whose records are to be made
+    for name in ("mnist_lib", "notebooks", "book", "deploy"):
+        shutil.copytree(experiment.root() / name, folder / name, ignore=leave_out)
+    for name in ("pyproject.toml", "requirements.lock", "_config.yml", "README.md"):
+        shutil.copy(experiment.root() / name, folder / name)
+    page = folder / "notebooks" / f"{PAGE}.ipynb"
+    content = json.loads(page.read_text("utf-8"))
+    (cell,) = (cell for cell in content["cells"] if "parameters" in cell["metadata"].get("tags", ()))
+    values = PARAMETERS | {"seeds": runs}
+    cell["source"] = [_with_value(line, values) for line in "".join(cell["source"]).splitlines(keepends=True)]
+    page.write_text(json.dumps(content), "utf-8")
+    return folder
+
+
+def _with_value(line: str, values: dict[str, object]) -> str:
+    """A line of a parameters cell, such as ``epochs: int = 15``, with the value from `values`, if there is one."""
+    name, colon, rest = line.partition(":")
+    if name not in values:
+        return line
+    kind = rest.partition("=")[0].strip()
+    return f"{name}{colon} {kind} = {values[name]!r}\n".replace("'", '"')
+
+
+def measure(report: Path, runs: int, workers: int) -> dict[str, float]:
+    """The row of the table: what the commands took."""
+    seconds = command(report, "train", PAGE, "--workers", str(workers), "--device", "cpu")
+    made = [records.read(path) for path in (report / "book" / "records" / PAGE).glob("seed_*.json")]
+    if len(made) != runs:
+        raise RuntimeError(f"{len(made)} of {runs} runs have a record; the log is above")
+    training = sum(record.seconds for record in made) / min(workers, runs)
+    return {
+        "runs": runs,
+        "seconds": seconds,
+        "of them training": training,
+        "overhead of a run, ms": 1000 * (seconds - training) / runs,
+        "memory of a process, MB": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
+        "status, s": command(report, "status"),
+        "execute the page, s": command(report, "run", PAGE),
+        "compile the book, s": command(report, "book"),
+    }
+
+
+def command(report: Path, *arguments: str) -> float:
+    """The seconds that a command of the copy took."""
+    kept = os.environ | {"PYTHONPATH": str(report), "MNIST_LIB_RUNS": str(report / "runs")}
+    start = time.perf_counter()
+    line = [sys.executable, "-m", "mnist_lib.cli", *arguments]
+    done = subprocess.run(line, cwd=report, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(f"mnist-lib {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout[-2000:]}")
+    return time.perf_counter() - start
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--runs", type=int, nargs="+", default=[1, 10, 100, 1000], help="how many (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that train")
+    folder = experiment.root() / "book" / "measurements"
+    parser.add_argument("--output", type=Path, default=folder / "growth.json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+// The page "Compare any two": chooses, sorts, counts and draws. What is estimated, means, intervals and what they say,
+// comes from mnist_lib.gallery by way of compare_data.js.
+(() => {
+  "use strict";
+  const {experiments, differences, labels, task, chance} = globalThis.PUBLISHED;
+  const find = name => document.getElementById(`compare-${name}`);
+  const grouped = count => count.toLocaleString("en");
+  const state = {column: 0, descending: false, shown: experiments, a: 0, b: 0};
+
+  // Elements are made, not parsed: no text is ever taken for markup.
+  const maker = namespace => (tag, attributes = {}, ...children) => {
+    const made = document.createElementNS(namespace, tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    made.append(...children);
+    return made;
+  };
+  const html = maker("http://www.w3.org/1999/xhtml"), svg = maker("http://www.w3.org/2000/svg");
+
+  // -- the table of all experiments
+
+  const COLUMNS = [
+    {head: "experiment", key: e => experiments.indexOf(e), cell: e => html("a", {href: e.page}, e.label)},
+    {head: "parameters", key: e => e.parameters, cell: e => grouped(e.parameters)},
+    {head: "epochs", key: e => e.epochs, cell: e => e.epochs},
+    {head: "mean test accuracy, %", key: e => e.interval[0], cell: e => e.accuracy},
+    {head: `seeds at ${task.toFixed(2)} %`, key: e => e.reached / e.runs, cell: e => `${e.reached} of ${e.runs}`},
+  ];
+
+  function showTable() {
+    const {key} = COLUMNS[state.column], sign = state.descending ? -1 : 1;
+    const name = find("name").value.trim().toLowerCase(), most = find("most").valueAsNumber;
+    state.shown = experiments.filter(e => e.label.toLowerCase().includes(name) && !(e.parameters > most));
+    const order = [...state.shown].sort((one, other) => sign * (key(one) - key(other)));
+    const row = e => COLUMNS.map(({cell}, k) => html(k ? "td" : "th", k ? {} : {scope: "row"}, cell(e)));
+    find("all").tBodies[0].replaceChildren(...order.map(e => html("tr", {}, ...row(e))));
+    find("all").querySelectorAll("thead th").forEach((head, k) => {
+      const sorted = k === state.column, arrow = state.descending ? "▼" : "▲";
+      if (sorted) head.setAttribute("aria-sort", state.descending ? "descending" : "ascending");
+      else head.removeAttribute("aria-sort");
+      head.querySelector("span").textContent = sorted ? ` ${arrow}` : " ↕";
+    });
+    find("count").textContent = `${order.length} of ${experiments.length} experiments shown`;
+    drawSizes();
+  }
+
+  function makeHeads() {
+    find("all").tHead.rows[0].append(...COLUMNS.map(({head}, k) => {
+      const button = html("button", {type: "button"}, head, html("span", {"aria-hidden": "true"}));
+      button.addEventListener("click", () => {
+        state.descending = k === state.column && !state.descending;
+        state.column = k;
+        showTable();
+      });
+      return html("th", {scope: "col"}, button);
+    }));
+  }
+
+  // -- what both pictures share
+
+  const LEFT = 46, RIGHT = 26, TOP = 24, BOTTOM = 42, TEXT = 14;
+  const scale = (low, high, start, end) => value => start + (end - start) * (value - low) / (high - low);
+  const text = (x, y, words, anchor = "start") => svg("text", {x, y, "text-anchor": anchor}, words);
+  const line = (path, kind = "line") => svg("path", {d: path, class: kind});
+  const role = e => e === experiments[state.a] ? "a" : e === experiments[state.b] ? "b" : "other";
+  const MARKS = {a: "M-4.5-4.5h9v9h-9Z", b: "M0-6 6 0 0 6-6 0Z", other: "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z"};
+  const mark = (x, y, kind) => svg("path", {class: "point", d: MARKS[kind], transform: `translate(${x} ${y})`});
+
+  // Round values from low to high, some more or fewer than asked for.
+  function ticks(low, high, count) {
+    const rough = (high - low) / count, unit = 10 ** Math.floor(Math.log10(rough));
+    const step = [1, 2, 5, 10].find(factor => factor * unit >= 0.7 * rough) * unit, first = Math.ceil(low / step);
+    return Array.from({length: Math.floor(high / step) - first + 1}, (_, k) => +((first + k) * step).toPrecision(8));
+  }
+
+  // Places in the same order, moved as little as it takes to have a gap between neighbours.
+  function apart(places, gap) {
+    const order = places.map((_, k) => k).sort((one, other) => places[one] - places[other]);
+    const mean = block => block.sum / block.members.length, blocks = [], moved = [];
+    order.forEach((k, n) => {
+      let block = {sum: places[k] - n * gap, members: [k]};
+      while (blocks.length && mean(blocks.at(-1)) > mean(block)) {
+        const before = blocks.pop();
+        block = {sum: before.sum + block.sum, members: [...before.members, ...block.members]};
+      }
+      blocks.push(block);
+    });
+    let n = 0;
+    for (const block of blocks) for (const k of block.members) moved[k] = mean(block) + gap * n++;
+    return moved;
+  }
+
+  // An empty picture with its axes and its words for readers who cannot see it.
+  function frame(picture, {title, words, x, y, xs, ys, xName, yName}) {
+    const {id, clientWidth: width, clientHeight: height} = picture, bottom = height - BOTTOM;
+    picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    picture.setAttribute("role", "img");
+    picture.setAttribute("aria-labelledby", `${id}-title ${id}-words`);
+    picture.replaceChildren(
+      svg("title", {id: `${id}-title`}, title), svg("desc", {id: `${id}-words`}, words), text(0, TEXT - 3, yName),
+      ...ys.flatMap(value => [line(`M${LEFT} ${y(value)}H${width - RIGHT}`, "grid"),
+        text(LEFT - 6, y(value) + 4, value.toFixed(2), "end")]),
+      ...xs.map(value => text(x(value), bottom + 18, grouped(value), "middle")),
+      text((LEFT + width - RIGHT) / 2, height - 4, xName, "middle"),
+      line(`M${LEFT} ${y(task)}H${width - RIGHT}`, "bound"),
+      svg("clipPath", {id: `${id}-clip`}, svg("rect", {x: LEFT, y: 0, width: width - LEFT, height: bottom})));
+    return svg("g", {"clip-path": `url(#${id}-clip)`});
+  }
+
+  // -- parameters against accuracy
+
+  const SIZES = [2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6], BOUND = 20_000;
+
+  function drawSizes() {
+    const picture = find("sizes"), {clientWidth: width, clientHeight: height} = picture, {shown} = state;
+    if (!width) return;  // not laid out yet
+    const ends = experiments.flatMap(({interval}) => interval.filter(value => value !== null));
+    const counts = experiments.map(e => e.parameters), air = (Math.max(...ends) - Math.min(...ends)) * 0.08 || 0.1;
+    const [low, high] = [Math.min(task, ...ends) - air, Math.max(task, ...ends) + air];
+    const [few, many] = [Math.min(BOUND, ...counts) / 1.5, Math.max(BOUND, ...counts) * 1.5];
+    const log = scale(Math.log(few), Math.log(many), LEFT, width - RIGHT), x = count => log(Math.log(count));
+    const y = scale(low, high, height - BOTTOM, TOP);
+    const every = width < 500 ? 2 : 1, fits = (size, k) => size > few && size < many && (k + 1) % every === 0;
+    const words = shown.map(e => `${e.label}: ${grouped(e.parameters)} parameters, ${e.accuracy} %`).join("; ");
+    const title = "Parameters against mean test accuracy after the last epoch";
+    frame(picture, {title, words: `${words || "No experiment is shown"}.`, x, y, xs: SIZES.filter(fits),
+      ys: ticks(low, high, 6), xName: "parameters (logarithmic)", yName: "mean test accuracy, %"});
+    picture.append(line(`M${x(BOUND)} ${TOP}V${height - BOTTOM}`, "bound"),
+      text(width - RIGHT, y(task) - 5, `${task.toFixed(2)} %`, "end"));
+    const places = apart(shown.map(e => x(e.parameters)), Math.min(10, width / 60));
+    shown.forEach((e, k) => {
+      const [center, least, most] = e.interval, kind = role(e), whisker = least === null ? [] :
+        [line(`M${places[k]} ${y(least)}V${y(most)}`)];
+      const hint = svg("title", {}, `${e.label}: ${grouped(e.parameters)} parameters, ${e.accuracy} %`);
+      const name = kind === "other" ? e.mark : kind.toUpperCase(), above = y(most ?? center) - (whisker.length ? 4 : 9);
+      const caption = name.length < 3 ? text(places[k], above, name, "middle")
+        : text(places[k] + 8, y(center) + 4, name);
+      picture.append(svg("g", {class: kind}, hint, ...whisker, mark(places[k], y(center), kind), caption));
+    });
+  }
+
+  // -- the chosen two
+
+  const chosen = () => [experiments[state.a], experiments[state.b]];
+  const named = (kind, e) => `${kind.toUpperCase()}, ${e.label}`;
+
+  function drawCurves() {
+    const picture = find("curves"), {clientWidth: width, clientHeight: height} = picture, pair = chosen();
+    if (!width) return;  // not laid out yet
+    const epochs = Math.max(2, ...pair.map(e => e.epochs));
+    const later = pair.flatMap(({curve: [means]}) => means.length > 1 ? means.slice(1) : means);
+    const low = Math.min(99, ...later) - 0.1, high = Math.max(task, ...pair.flatMap(e => e.curve[2])) + 0.05;
+    const x = scale(1, epochs, LEFT + 6, width - RIGHT), y = scale(low, high, height - BOTTOM, TOP);
+    const words = pair.map((e, k) => `${named("ab"[k], e)}: ${e.course}.`);
+    const inside = frame(picture, {title: `Learning curves of ${pair[0].label} and ${pair[1].label}`,
+      words: words.join(" "), x, y, xs: ticks(1, epochs, Math.min(epochs - 1, 8)), ys: ticks(low, high, 6),
+      xName: "epoch", yName: "test accuracy, %"});
+    picture.append(inside, text(LEFT + 4, y(task) - 5, `${task.toFixed(2)} %`));
+    const ends = apart(pair.map(e => y(e.curve[0].at(-1))), TEXT);
+    pair.forEach(({curve: [means, least, most], epochs: last}, k) => {
+      const points = values => values.map((value, epoch) => `${x(epoch + 1)} ${y(value)}`);
+      const area = [...points(most), ...points(least).reverse()].join("L"), kind = "ab"[k];
+      inside.append(svg("g", {class: kind}, line(`M${area}Z`, "band"), line(`M${points(means).join("L")}`),
+        ...means.map((value, epoch) => mark(x(epoch + 1), y(value), kind))));
+      picture.append(svg("g", {class: kind}, text(x(last) + 9, ends[k] + 4, kind.toUpperCase())));
+    });
+  }
+
+  function showDifference() {
+    const [a, b] = chosen(), [interval, meaning] = differences[state.a][state.b];
+    const size = e => `${e.runs} ${e.runs === 1 ? "run" : "runs"}, ${grouped(e.parameters)} parameters`;
+    const about = e => `${e.accuracy} %, ${size(e)}`;
+    find("difference").replaceChildren(
+      "From ", html("strong", {}, named("a", a)), ", to ", html("strong", {}, named("b", b)), ": ",
+      html("strong", {id: "compare-interval"}, interval), " percentage points, ",
+      html("span", {id: "compare-meaning"}, meaning), ".",
+      html("br"), `A: ${about(a)}.`, html("br"), `B: ${about(b)}.`);
+  }
+
+  // -- the images that most runs of one misread and most runs of the other do not
+
+  const answers = (e, index) => [...(e.mistakes[index] ?? "")].filter(answer => answer !== ".");
+  const misread = (e, index) => answers(e, index).length > e.runs / 2;
+
+  function taken(e, index) {
+    const counts = new Map();
+    for (const answer of answers(e, index)) counts.set(answer, (counts.get(answer) ?? 0) + 1);
+    const order = [...counts].sort((one, other) => other[1] - one[1]);
+    return order.map(([digit, count]) => `${digit} (${count})`).join(", ");
+  }
+
+  function showImages() {
+    const [a, b] = chosen(), all = Object.keys(labels), share = (e, index) => answers(e, index).length / e.runs;
+    const contrast = index => Math.abs(share(a, index) - share(b, index));
+    const differing = all.filter(index => misread(a, index) !== misread(b, index));
+    const onlyA = differing.filter(index => misread(a, index)).length;
+    const both = all.filter(index => misread(a, index) && misread(b, index)).length;
+    const images = count => `${grouped(count)} ${count === 1 ? "image" : "images"}`;
+    find("agreement").textContent = `Misread by most runs of A, ${a.label}, and not of B: ${images(onlyA)}. By most ` +
+      `runs of B, ${b.label}, and not of A: ${images(differing.length - onlyA)}. Of both: ${images(both)}.`;
+    const heads = ["image", "label", ...["A", "B"].flatMap(name => [`${name}: wrong runs`, `${name}: taken for`])];
+    find("images").tHead.replaceChildren(html("tr", {}, ...heads.map(head => html("th", {scope: "col"}, head))));
+    differing.sort((one, other) => contrast(other) - contrast(one) || one - other);
+    find("images").tBodies[0].replaceChildren(...differing.map(index => html("tr", {},
+      html("th", {scope: "row"}, index), html("td", {}, labels[index]), ...[a, b].flatMap(e =>
+        [html("td", {}, `${answers(e, index).length} of ${e.runs}`), html("td", {}, taken(e, index) || "–")]))));
+  }
+
+  function choose(a, b) {
+    Object.assign(state, {a, b});
+    find("a").value = a;
+    find("b").value = b;
+    showDifference();
+    showImages();
+    drawSizes();
+    drawCurves();
+  }
+
+  // -- the address holds the chosen two, after the #, by name
+
+  function chooseFromAddress() {
+    const [a, b] = location.hash.slice(1).split("+").map(name => experiments.findIndex(e => e.name === name));
+    if (a >= 0 && b >= 0 && a !== b) choose(a, b);
+  }
+
+  function chooseByReader(a, b) {
+    choose(a, b);
+    history.replaceState(null, "", `#${chosen().map(e => e.name).join("+")}`);
+  }
+
+  const swap = () => chooseByReader(state.b, state.a);
+
+  function start() {
+    for (const part of document.querySelectorAll(".compare")) part.hidden = part.id === "compare-nothing";
+    find("chance").textContent = chance;
+    makeHeads();
+    for (const kind of ["a", "b"]) {
+      find(kind).append(...experiments.map((e, k) => html("option", {value: k}, e.label)));
+      find(kind).addEventListener("change", () => {
+        const [a, b] = [+find("a").value, +find("b").value];
+        if (a === b) swap();
+        else chooseByReader(a, b);
+      });
+    }
+    find("swap").addEventListener("click", swap);
+    for (const name of ["name", "most"]) find(name).addEventListener("input", showTable);
+    addEventListener("hashchange", chooseFromAddress);
+    const redraw = new ResizeObserver(() => { drawSizes(); drawCurves(); });
+    for (const name of ["sizes", "curves"]) redraw.observe(find(name));
+    const mean = k => experiments[k].interval[0];
+    const [best, second] = experiments.map((_, k) => k).sort((one, other) => mean(other) - mean(one));
+    choose(best, second);
+    chooseFromAddress();
+    showTable();
+  }
+
+  if (experiments.length > 1) start();
+  else find("nothing").hidden = false;
+})();

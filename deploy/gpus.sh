@@ -1,0 +1,14 @@
+#!/bin/sh
+# One machine with several GPUs: a scheduler, one worker for each GPU, and the sweep. All end together.
+#   sh deploy/gpus.sh 'iteration_*' --seeds 0-9
+set -eu
+address=tcp://127.0.0.1:8786
+trap 'kill $(jobs -p) 2>/dev/null' EXIT
+trap 'exit 130' INT TERM
+
+dask scheduler --host 127.0.0.1 --port 8786 --preload mnist_lib.cluster &
+for gpu in $(nvidia-smi --query-gpu=index --format=csv,noheader); do
+    # The worker sees one GPU, and offers it: a run asks for one, so no GPU is shared.
+    CUDA_VISIBLE_DEVICES=$gpu dask worker $address --nthreads 1 --resources GPU=1 --preload mnist_lib.cluster &
+done
+mnist-lib train "$@" --device cuda --scheduler $address

@@ -1,0 +1,214 @@
+"""Sweeps on a Dask cluster: a real scheduler and real workers, processes of their own that share no files."""
+
+import dataclasses
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import dask
+import distributed
+import pytest
+import torch
+
+from mnist_lib import cluster, experiment, records
+from mnist_lib.experiment import Experiment
+from mnist_lib.parameters import TrainingConfig
+
+ROOT = experiment.root()
+CPU = torch.device("cpu")
+RUN = Experiment("iteration_00", TrainingConfig(network="deep", dataset="digits", epochs=3, batch_size=64))
+CONTINUED = Experiment("iteration_00/continued", dataclasses.replace(RUN.config, epochs=1), start=RUN)
+DIVERGING = Experiment(
+    "iteration_99", dataclasses.replace(RUN.config, network="skeleton_bn", batch_size=16, learning_rate=100.0)
+)
+LIBRARY = ("--preload", "mnist_lib.cluster")
+PATIENCE = 600  # seconds; a busy machine is slow, not wrong
+
+
+@pytest.fixture(autouse=True)
+def published(tmp_path, tmp_store, monkeypatch) -> Path:
+    """The folder of published records, empty; nothing is written where the report's or the user's runs are."""
+    folder = tmp_path / "published"
+    monkeypatch.setattr(experiment, "published_records", lambda: folder)
+    return folder
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a ``dask scheduler`` or a ``dask worker`` with a folder of its own; returns the process and the folder."""
+    started = []
+
+    def start(*arguments: str, library: Path = ROOT) -> tuple[subprocess.Popen, Path]:
+        folder = tmp_path / f"process_{len(started)}"
+        (folder / "scratch").mkdir(parents=True)
+        environment = os.environ | {
+            "PYTHONPATH": str(library),
+            "TMPDIR": str(folder / "scratch"),
+            "MNIST_LIB_RUNS": str(folder / "runs"),
+        }
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", *arguments], cwd=folder, env=environment, stdout=log, stderr=log
+            )
+        started.append(process)
+        return process, folder
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def scheduler(start) -> str:
+    """The address of a running scheduler."""
+    return start_scheduler(start)[1]
+
+
+def start_scheduler(start, port: int = 0) -> tuple[subprocess.Popen, str]:
+    process, folder = start("scheduler", *LIBRARY, "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+    found = wait_for(lambda: re.search(r"Scheduler at: +(tcp://\S+)", (folder / "log").read_text()))
+    return process, found[1]
+
+
+def start_worker(start, scheduler: str, *options: str, **library: Path) -> tuple[subprocess.Popen, Path]:
+    options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", *LIBRARY, *options)
+    return start("worker", scheduler, "--host", "127.0.0.1", *options, **library)
+
+
+def wait_for(condition: Callable[[], object]):
+    """What the condition gives once that is true."""
+    end = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+class Sweep(threading.Thread):
+    """A sweep in the background."""
+
+    def __init__(self, *arguments):
+        super().__init__(daemon=True)
+        self.arguments, self.outcome = arguments, None
+        self.start()
+
+    def run(self):
+        try:
+            self.outcome = cluster.train(*self.arguments)
+        except Exception as error:
+            self.outcome = error
+
+    def end(self) -> int | Exception:
+        self.join(PATIENCE)
+        assert not self.is_alive(), "the sweep does not end"
+        return self.outcome
+
+
+def without_place(path: Path) -> records.Record:
+    """A record without what tells where and when it was made."""
+    return dataclasses.replace(records.read(path), environment={})
+
+
+def test_workers_that_die_or_join_late_leave_the_records_of_a_local_sweep(start, scheduler, published, capsys):
+    jobs = [(RUN, 0), (CONTINUED, 0), (CONTINUED, 7), (DIVERGING, 0)]
+    sweep = Sweep(jobs, "cpu", scheduler)
+    first, folder = start_worker(start, scheduler)
+    wait_for(lambda: list(folder.rglob("seed_*.partial.safetensors")))  # in mid-run
+    first.send_signal(signal.SIGKILL)
+    second, folder = start_worker(start, scheduler)
+    assert sweep.end() == 1
+    assert first.wait() == -signal.SIGKILL
+    assert second.poll() is None
+    assert not list((folder / "scratch").glob("mnist-lib-*")), "a worker keeps nothing"
+    assert not (folder / "runs").exists()
+
+    told = capsys.readouterr().out
+    assert re.search(r"iteration_99 0 failed: the loss became \S+ at step", told)
+    log = Path(re.search("its log: (.+)", told)[1]).read_text()
+    assert "in _check_finite" in log and "DivergenceError" in log
+    assert not DIVERGING.published.exists()
+
+    made = {path.relative_to(published).as_posix() for path in published.rglob("*.json")}
+    assert made == {"iteration_00/seed_0.json"} | {f"iteration_00/continued/seed_{seed}.json" for seed in (0, 7)}
+    here = records.record_path(RUN.store, 7)
+    assert here.exists(), "what another run starts from is trained, too, and is not published"
+    shutil.rmtree(RUN.store)
+    for study, seed in jobs[:-1]:
+        path = records.record_path(study.published, seed)
+        distant, weights = without_place(path), records.weights_path(path).read_bytes()
+        experiment.train(study, seed, CPU, local := published.parent / "local" / study.name)
+        path = records.record_path(local, seed)
+        assert distant == without_place(path)
+        assert weights == records.weights_path(path).read_bytes()
+
+
+def test_a_lost_scheduler_ends_the_sweep_and_the_same_command_continues(start, published):
+    process, address = start_scheduler(start)
+    start_worker(start, address)
+    jobs = [(RUN, seed) for seed in range(3)]
+    sweep = Sweep(jobs, "cpu", address)
+    wait_for(lambda: list(published.rglob("seed_*.json")))
+    process.kill()
+    outcome = sweep.end()
+    assert isinstance(outcome, cluster.ClusterError)
+    assert f"the scheduler at {address} was lost; finished runs are kept" in str(outcome)
+    finished = [(study, seed) for study, seed in jobs if experiment.find(study, seed)]
+    assert 0 < len(finished) < 3
+
+    _, address = start_scheduler(start, port=int(address.rpartition(":")[2]))
+    start_worker(start, address)
+    assert cluster.train([job for job in jobs if job not in finished], "cpu", address) == 0
+    assert all(experiment.find(study, seed) for study, seed in jobs)
+
+
+def test_workers_that_would_train_something_else_are_refused(start, scheduler, published, tmp_path):
+    edited = tmp_path / "edited"
+    shutil.copytree(ROOT / "mnist_lib", edited / "mnist_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    loop = edited / "mnist_lib" / "training.py"
+    loop.write_text(loop.read_text().replace("FIRST_STEPS = 10", "FIRST_STEPS = 11"))
+    early, _ = start_worker(start, scheduler, library=edited)
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=PATIENCE)
+    with pytest.raises(cluster.ClusterError, match=r"127\.0\.0\.1:\d+ has other training code for iteration_00"):
+        cluster.train([(RUN, 0)], "cpu", scheduler)
+
+    early.kill()
+    early.wait()
+    sweep = Sweep([(RUN, 0)], "cpu", scheduler)
+    start_worker(start, scheduler, "--nthreads", "2")  # after the sweep has begun
+    assert "has 2 threads: start it with --nthreads 1" in str(sweep.end())
+    assert not published.exists()
+
+
+def test_runs_on_a_gpu_wait_for_a_worker_that_offers_one(start, scheduler):
+    _, without = start_worker(start, scheduler)
+    sweep = Sweep([(RUN, 0)], "cuda", scheduler)
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        wait_for(lambda: client.nthreads() and client.run_on_scheduler(no_worker_fits))
+        _, offering = start_worker(start, scheduler, "--resources", "GPU=1")
+        failures = sweep.end()
+    assert failures == (not torch.cuda.is_available()), "without a GPU the worker says so, and the run fails"
+    assert not list(without.rglob("mnist-lib-*"))
+    assert "Start worker" in (offering / "log").read_text()
+
+
+def no_worker_fits(dask_scheduler) -> bool:
+    return any(task.state == "no-worker" for task in dask_scheduler.tasks.values())
+
+
+def test_an_address_where_no_scheduler_is_names_itself():
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(cluster.ClusterError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"),
+    ):
+        cluster.train([(RUN, 0)], "cpu", "tcp://127.0.0.1:9")

@@ -1,0 +1,338 @@
+"""The page that compares any two experiments: it shows what the library computes, to every reader.
+
+The page is that of the built book; see tests/test_book.py.
+"""
+
+import dataclasses
+import json
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from test_book import PAGES, ROOT, WIDTHS, book  # noqa: F401 (a fixture)
+from test_claims import run
+
+from mnist_lib import gallery
+from mnist_lib.comparison import accuracy_difference, in_words, label
+from mnist_lib.statistics import mean_interval
+from mnist_lib.target import final_accuracy, reached
+
+PAGE = "book/compare"
+LARGEST = 300_000
+"""Bytes of the page's data."""
+
+
+# -- what is exported
+
+
+def test_nothing_published_is_nothing_to_compare():
+    assert gallery.published([]) == {}
+    assert json.loads(assigned(gallery.script({})))["experiments"] == []
+
+
+def test_a_notebook_executed_with_other_parameters_publishes_nothing(tmp_path):
+    source = ROOT / "notebooks" / "iteration_10_one_cycle.ipynb"
+    notebook = json.loads(source.read_text("utf-8"))
+    del notebook["metadata"]["mnist_lib"]
+    rehearsed = tmp_path / source.name
+    rehearsed.write_text(json.dumps(notebook), "utf-8")
+    assert list(gallery.published([source])) == [source.stem]
+    assert gallery.published([rehearsed]) == {}
+
+
+def test_single_runs_have_no_interval():
+    content = gallery.contents({"iteration_01_x": [run(98.0, 99.0)], "iteration_02_y": [run(98.0, 99.5)]})
+    one, other = content["experiments"]
+    assert one["interval"] == [99.0, None, None] and one["accuracy"] == "99.00 (one seed, no interval)"
+    assert (one["reached"], other["reached"]) == (0, 1)
+    interval, meaning = content["differences"][0][1]
+    assert (interval, meaning) == ("+0.50 (one seed, no interval)", "not distinguishable from the seeds' spread")
+    assert content["differences"][0][0] is None
+    assert "2 experiments make 1 pairs" in content["chance"] and "0 have one" in content["chance"]
+
+
+def test_answers_are_a_character_a_run():
+    mistakes = [[[3, 5, 7], [9, 1, 2]], [[9, 1, 4]], []]
+    runs = [dataclasses.replace(run(99.0, seed=k), misclassified=each) for k, each in enumerate(mistakes)]
+    content = gallery.contents({"iteration_01_x": runs})
+    assert content["experiments"][0]["mistakes"] == {3: "7..", 9: "24."}
+    assert content["labels"] == {3: 5, 9: 1}
+
+
+def test_a_mark_that_two_experiments_would_share_is_the_whole_label():
+    names = ("iteration_10_one_cycle", "reported_e_early", "reported_e_one_cycle")
+    content = gallery.contents({name: [run(99.0)] for name in names})
+    assert [each["mark"] for each in content["experiments"]] == ["10", "E early", "E one cycle"]
+
+
+# -- what a reader gets
+
+
+def assigned(script: str) -> str:
+    """The JSON that a script of data assigns."""
+    return script.removeprefix("globalThis.PUBLISHED = ").rstrip().removesuffix(";")
+
+
+@pytest.fixture(scope="module")
+def groups():
+    """The published runs of the notebooks in the book."""
+    return gallery.published(ROOT / f"{name}.ipynb" for name in sorted(PAGES) if name.startswith("notebooks/"))
+
+
+@pytest.fixture(params=[("desk", "light"), ("phone", "dark")], ids="-".join)
+def page(request, book, browser):  # noqa: F811
+    """The page, opened as a file; nothing may go wrong, or be fetched from elsewhere."""
+    screen, scheme = request.param
+    opened = browser.new_page(viewport={"width": WIDTHS[screen], "height": 844}, color_scheme=scheme)
+    problems = []
+    loud = ("error", "warning")  # the theme logs what it does
+    opened.on("console", lambda message: problems.append(message.text) if message.type in loud else None)
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("request", lambda sent: None if sent.url.startswith(("file:", "data:")) else problems.append(sent.url))
+    opened.goto((book / f"{PAGE}.html").as_uri())
+    yield opened
+    assert opened.evaluate("document.documentElement.scrollWidth") <= WIDTHS[screen]
+    opened.close()
+    assert not problems
+
+
+def rows(page, table: str) -> list[list[str]]:
+    """The words in the cells of a table's body."""
+    lines = page.locator(f"#{table} tbody tr").all()
+    return [line.locator("th, td").all_inner_texts() for line in lines]
+
+
+def numbers(text: str) -> list[int]:
+    return [int(number.replace(",", "")) for number in re.findall(r"(?<=: )[\d,]+(?= image)", text)]
+
+
+def test_the_data_are_light_and_those_of_the_records(book, groups):  # noqa: F811
+    file = book / "_static" / "compare_data.js"
+    assert file.stat().st_size < LARGEST
+    assert file.read_text("utf-8") == gallery.script(groups)
+
+
+def test_the_table_shows_every_experiment(page, groups):
+    shown = rows(page, "compare-all")
+    assert [line[0] for line in shown] == [label(name) for name in groups]
+    for line, runs in zip(shown, groups.values(), strict=True):
+        accuracies = [each.test_accuracy[-1] for each in runs]
+        assert line[1:] == [
+            f"{runs[0].parameter_count:,}",
+            str(runs[0].parameters["epochs"]),
+            str(mean_interval(accuracies)),
+            f"{reached(accuracies)} of {len(runs)}",
+        ]
+    assert page.locator("#compare-chance").inner_text() == gallery.contents(groups)["chance"]
+
+
+def test_the_table_is_sorted_by_its_heads(page, groups):
+    """By keyboard, too; a screen reader is told how."""
+    by_size = sorted(groups, key=lambda name: groups[name][0].parameter_count)
+    by_accuracy = sorted(groups, key=lambda name: final_accuracy(groups[name]).center)
+    for head, order in (("parameters", by_size), ("mean test accuracy, %", by_accuracy)):
+        button = page.get_by_role("button", name=head)
+        for direction, expected in (("ascending", order), ("descending", order[::-1])):
+            button.focus()
+            page.keyboard.press("Enter")
+            sorted_by = page.locator("#compare-all [aria-sort]")
+            assert sorted_by.count() == 1
+            assert sorted_by.get_attribute("aria-sort") == direction and head in sorted_by.inner_text()
+            key = 1 if head == "parameters" else 3
+            shown = [line[key] for line in rows(page, "compare-all")]
+            cells = {name: (f"{runs[0].parameter_count:,}", str(final_accuracy(runs))) for name, runs in groups.items()}
+            assert shown == [cells[name][key // 2] for name in expected]
+
+
+def test_the_table_and_the_picture_are_filtered(page, groups):
+    names = [label(name) for name in groups]
+    page.get_by_label("Name contains").fill("DROPOUT")
+    wanted = [name for name in names if "dropout" in name]
+    assert 0 < len(wanted) < len(names)
+    assert [line[0] for line in rows(page, "compare-all")] == wanted
+    assert page.locator("#compare-count").inner_text() == f"{len(wanted)} of {len(names)} experiments shown"
+    points = page.locator("#compare-sizes g > title")
+    assert [title.partition(":")[0] for title in points.all_text_contents()] == wanted
+    page.get_by_label("Name contains").fill("")
+    page.get_by_label("Parameters, at most").fill("8000")
+    few = [label(name) for name, runs in groups.items() if runs[0].parameter_count <= 8000]
+    assert [line[0] for line in rows(page, "compare-all")] == few
+    page.get_by_label("Parameters, at most").fill("1")
+    assert rows(page, "compare-all") == []
+
+
+def choose(page, before: str, after: str) -> None:
+    page.get_by_label("A (").select_option(label=label(before))
+    page.get_by_label("B (").select_option(label=label(after))
+
+
+def check_difference(page, groups, before: str, after: str) -> None:
+    """What the page says of two experiments is what the library computes."""
+    difference = accuracy_difference(groups[before], groups[after])
+    assert page.locator("#compare-interval").inner_text() == f"{difference:+.2f}"
+    assert page.locator("#compare-meaning").inner_text() == in_words(difference)
+    said = page.locator("#compare-difference").inner_text()
+    assert f"From A, {label(before)}, to B, {label(after)}: " in said
+    for kind, name in (("A", before), ("B", after)):
+        runs = groups[name]
+        size = f"{len(runs)} runs, {runs[0].parameter_count:,} parameters"
+        assert f"{kind}: {final_accuracy(runs)} %, {size}." in said
+
+
+def test_the_difference_of_any_two_is_the_librarys(page, groups):
+    names = list(groups)
+    *_, second, best = sorted(names, key=lambda name: final_accuracy(groups[name]).center)
+    check_difference(page, groups, best, second)
+    for before, after in ((0, -1), (-1, 0), (1, 2), (5, 6), (6, 3)):
+        choose(page, names[before], names[after])
+        check_difference(page, groups, names[before], names[after])
+
+
+def test_two_can_be_swapped_and_passed_on(page, groups):
+    first, second, third = list(groups)[:3]
+    choose(page, first, second)
+    page.get_by_role("button", name="Swap A and B").press("Enter")
+    check_difference(page, groups, second, first)
+    page.get_by_label("A (").select_option(label=label(first))
+    check_difference(page, groups, first, second)
+    assert page.url.endswith(f"#{first}+{second}")
+    page.evaluate(f"location.hash = '#{third}+{first}'")
+    page.wait_for_function("document.getElementById('compare-a').value === '2'")
+    check_difference(page, groups, third, first)
+    page.reload()
+    check_difference(page, groups, third, first)
+    page.evaluate("location.hash = '#what-the-interval-says'")
+    check_difference(page, groups, third, first)
+
+
+def test_the_curves_are_those_of_the_two(page, groups):
+    """In words, and as lines and bands that differ in more than their colours."""
+    names = list(groups)
+    choose(page, names[2], names[9])
+    words = page.locator("#compare-curves > desc").text_content()
+    for kind, name in zip("AB", (names[2], names[9]), strict=True):
+        means, ends = curves(groups[name]).mean(0), curves(groups[name])[:, -1]
+        assert f"{kind}, {label(name)}: mean test accuracy from {means[0]:.2f} % after the first epoch to " in words
+        assert f"to {means[-1]:.2f} % after the last of {len(means)}" in words
+        assert f"reach from {ends.min():.2f} to {ends.max():.2f} %" in words
+    drawn = [page.locator(f"#compare-curves .{kind}") for kind in "ab"]
+    assert all(each.locator(f".{part}").count() == 1 for each in drawn for part in ("line", "band"))
+    epochs = [curves(groups[name]).shape[1] for name in (names[2], names[9])]
+    assert [each.locator(".point").count() for each in drawn] == epochs
+    dashes = [each.locator(".line").evaluate("e => getComputedStyle(e).strokeDasharray") for each in drawn]
+    shapes = {each.locator(".point").first.get_attribute("d") for each in drawn}
+    assert dashes[0] == "none" != dashes[1] and len(shapes) == 2
+
+
+def curves(runs) -> np.ndarray:
+    return np.array([each.test_accuracy for each in runs])
+
+
+def test_the_images_that_two_disagree_on(page, groups):
+    names = list(groups)
+    choose(page, names[0], names[4])
+    answers = [taken_for(groups[name]) for name in (names[0], names[4])]
+    sizes = [len(groups[name]) for name in (names[0], names[4])]
+    most = [{i for i, counts in each.items() if counts.total() > n / 2} for each, n in zip(answers, sizes, strict=True)]
+    digits = {i: digit for name in (names[0], names[4]) for each in groups[name] for i, digit, _ in each.misclassified}
+    assert numbers(page.locator("#compare-agreement").inner_text()) == [
+        len(most[0] - most[1]),
+        len(most[1] - most[0]),
+        len(most[0] & most[1]),
+    ]
+    shown = rows(page, "compare-images")
+    assert len(shown) == len(most[0] ^ most[1]) > 0
+    assert {int(line[0]) for line in shown} == most[0] ^ most[1]
+    gaps = []
+    for index, digit, *sides in shown:
+        assert int(digit) == digits[int(index)]
+        counts = [each.get(int(index), Counter()) for each in answers]
+        for number, words, found, n in zip(sides[::2], sides[1::2], counts, sizes, strict=True):
+            assert number == f"{found.total()} of {n}"
+            assert {int(d): int(k) for d, k in re.findall(r"(\d) \((\d+)\)", words)} == dict(found)
+        gaps.append(abs(counts[0].total() / sizes[0] - counts[1].total() / sizes[1]))
+    assert gaps == sorted(gaps, reverse=True)
+
+
+def taken_for(runs) -> dict[int, Counter]:
+    """How many of the runs take each misread image for which digit."""
+    found: dict[int, Counter] = {}
+    for each in runs:
+        for index, _, prediction in each.misclassified:
+            found.setdefault(index, Counter())[prediction] += 1
+    return found
+
+
+def test_everything_has_a_name_and_can_be_reached_by_keyboard(page):
+    for control in page.locator(".compare :is(input, select)").all():
+        assert control.evaluate("e => e.labels.length == 1 && e.labels[0].innerText.trim().length > 0")
+    for table in page.locator(".compare table").all():
+        assert table.locator("caption").inner_text().strip()
+    for picture in page.locator("svg.plot").all():
+        named_by = picture.get_attribute("aria-labelledby").split()
+        assert len(named_by) == 2 and all(picture.locator(f"> #{name}").text_content() for name in named_by)
+        assert len(picture.locator("> desc").text_content().split()) > 20
+    page.get_by_label("Name contains").focus()
+    reached = []
+    for _ in range(13):
+        reached.append(
+            page.evaluate(
+                "document.activeElement.closest('.compare') ? document.activeElement.id || "
+                "document.activeElement.tagName : ''"
+            )
+        )
+        page.keyboard.press("Tab")
+    assert reached[:2] == ["compare-name", "compare-most"]
+    assert reached.count("BUTTON") == 5
+
+
+def test_colours_stand_out_from_the_ground(page):
+    """3:1 for lines and marks, 4.5:1 for words (WCAG 2.1, 1.4.3 and 1.4.11), in light and in dark."""
+    ground = colour(page, "body", "backgroundColor")
+    for selector, name, least in (
+        ("#compare-curves .a .line", "stroke", 3),
+        ("#compare-curves .b .line", "stroke", 3),
+        ("#compare-sizes .other .point", "stroke", 3),
+        ("#compare-sizes .a text", "fill", 4.5),
+        ("#compare-sizes .b text", "fill", 4.5),
+        ("#compare-sizes > text", "fill", 4.5),
+        ("#compare-all caption", "color", 4.5),
+        ("#compare-all th button", "color", 4.5),
+        ("#compare-a", "borderTopColor", 3),
+    ):
+        assert contrast(colour(page, selector, name), ground) >= least, selector
+
+
+def colour(page, selector: str, name: str) -> list[float]:
+    """An element's colour as it is computed, red, green and blue from 0 to 1."""
+    words = page.locator(selector).first.evaluate("(e, name) => getComputedStyle(e)[name]", name)
+    return [float(part) / 255 for part in re.findall(r"[\d.]+", words)[:3]]
+
+
+def contrast(one: list[float], other: list[float]) -> float:
+    """The contrast ratio of WCAG 2.1."""
+    linear = [[c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in each] for each in (one, other)]
+    low, high = sorted(0.2126 * red + 0.7152 * green + 0.0722 * blue for red, green, blue in linear)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_without_script_the_page_names_another(book, browser):  # noqa: F811
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto((book / f"{PAGE}.html").as_uri())
+    assert "need JavaScript" in opened.locator("main").inner_text()
+    assert not opened.locator("#compare-all").is_visible()
+    context.close()
+
+
+def test_without_records_the_page_says_so(book, browser):  # noqa: F811
+    opened, problems = browser.new_page(), []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    empty = {"body": gallery.script({}), "content_type": "text/javascript"}
+    opened.route("**/compare_data.js*", lambda route: route.fulfill(**empty))
+    opened.goto((book / f"{PAGE}.html").as_uri())
+    assert opened.get_by_text("compiled without published records").is_visible()
+    assert not opened.locator("#compare-all").is_visible()
+    opened.close()
+    assert not problems

@@ -1,0 +1,85 @@
+"""Measurements: made by a script in benchmarks/, kept in book/measurements, shown on a page as they are."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+
+from mnist_lib import experiment, verification
+
+ROOT = experiment.root()
+FILES = sorted((ROOT / "book" / "measurements").glob("*.json"))
+EXAMPLE = {
+    "what": "How long it takes",
+    "machine": "a <small> machine | with bars",
+    "command": "python benchmarks/example.py --steps 3",
+    "date": "2026-01-31",
+    "rows": [{"setting": "one", "same": True, "images": 10000, "seconds": 0.000123456}, {"setting": "*two*"}],
+}
+
+
+def build(folder: Path, name: str) -> tuple[subprocess.CompletedProcess, BeautifulSoup | None]:
+    """A book of one page that shows the measurement called `name`."""
+    (folder / "index.md").write_text(f"# Page\n\n```{{measurement}} {name}\n```\n", "utf-8")
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-C", "-b", "html"]
+    command += ["-D", "extensions=myst_parser,report_extension", str(folder), str(folder / "html")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "book" / "_extensions")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    page = folder / "html" / "index.html"
+    return done, BeautifulSoup(page.read_text("utf-8"), "html.parser") if page.exists() else None
+
+
+def test_a_measurement_is_shown_as_a_table_with_its_origin(tmp_path):
+    (tmp_path / "book" / "measurements").mkdir(parents=True)
+    (tmp_path / "book" / "measurements" / "example.json").write_text(json.dumps(EXAMPLE), "utf-8")
+    done, page = build(tmp_path, "example")
+    assert done.returncode == 0, done.stderr
+    (table,) = page.select("table")
+    texts = [[cell.get_text().strip() for cell in row.select("th, td")] for row in table.select("tr")]
+    assert texts == [
+        ["setting", "same", "images", "seconds"],
+        ["one", "yes", "10,000", "0.000123"],
+        ["*two*", "–", "–", "–"],
+    ]
+    caption = table.caption.get_text()
+    assert caption.startswith("How long it takes. Measured on 2026-01-31 (a <small> machine | with bars) by ")
+    assert table.caption.code.get_text() == EXAMPLE["command"]
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_a_measurement_that_is_not_there_ends_the_build(tmp_path, content):
+    (tmp_path / "book" / "measurements").mkdir(parents=True)
+    if content is not None:
+        (tmp_path / "book" / "measurements" / "example.json").write_text(content, "utf-8")
+    done, _ = build(tmp_path, "example")
+    assert done.returncode != 0
+    assert "no measurement in example.json" in done.stderr
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_published_measurement_says_how_it_was_made(file):
+    measured = json.loads(file.read_text("utf-8"))
+    assert measured["rows"] and all(measured[key] for key in ("what", "machine", "command"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", measured["date"])
+    (script,) = re.findall(r"benchmarks/\w+\.py", measured["command"]) or ["tests"]
+    assert (ROOT / script).exists()
+
+
+@pytest.mark.slow
+def test_bit_identity_on_the_embedded_digits(tmp_path):
+    """A few steps in all settings: the same setting gives the same bits; others agree on the first losses."""
+    script, output = ROOT / "benchmarks" / "bit_identity.py", tmp_path / "bits.json"
+    command = [sys.executable, str(script), "--dataset", "digits", "--steps", "12", "--output", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(output.read_text("utf-8"))["rows"]
+    assert all(row["identical bits"] for row in rows if row["setting"] == "the same once more")
+    for row in rows:
+        for column, value in row.items():
+            if column.startswith("first "):
+                assert value < verification.LOSS_TOLERANCE, row
