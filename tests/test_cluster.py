@@ -193,6 +193,8 @@ def test_workers_that_would_train_something_else_are_refused(start, scheduler, p
 def test_runs_on_a_gpu_wait_for_a_worker_that_offers_one(start, scheduler):
     _, without = start_worker(start, scheduler)
     sweep = Sweep([(RUN, 0)], "cuda", scheduler)
+    # A lambda travels as code; the scheduler could not import this module.
+    no_worker_fits = lambda dask_scheduler: any(t.state == "no-worker" for t in dask_scheduler.tasks.values())  # noqa: E731
     with distributed.Client(scheduler, set_as_default=False) as client:
         wait_for(lambda: client.nthreads() and client.run_on_scheduler(no_worker_fits))
         _, offering = start_worker(start, scheduler, "--resources", "GPU=1")
@@ -200,10 +202,6 @@ def test_runs_on_a_gpu_wait_for_a_worker_that_offers_one(start, scheduler):
     assert failures == (not torch.cuda.is_available()), "without a GPU the worker says so, and the run fails"
     assert not list(without.rglob("mnist-lib-*"))
     assert "Start worker" in (offering / "log").read_text()
-
-
-def no_worker_fits(dask_scheduler) -> bool:
-    return any(task.state == "no-worker" for task in dask_scheduler.tasks.values())
 
 
 def test_an_address_where_no_scheduler_is_names_itself():
