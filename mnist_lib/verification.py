@@ -16,8 +16,15 @@ from mnist_lib.training import DivergenceError, Trainer
 CHECKED = ("parameter count", "learning rates", "first losses", "weights", "misclassified images")
 """What is computed again and compared, besides the digests."""
 
-LOSS_TOLERANCE = 1e-5
-"""Relative. Over instruction sets and numbers of threads, the first losses agree to about 1e-7."""
+SAME_MACHINE = ("torch", "device_name", "cpu_capability")
+"""Entries of a record's environment: where they are the same, so are the last bits of a loss, nearly always."""
+
+LOSS_TOLERANCE = {True: (1e-5, 1e-5), False: (1e-4, 5e-2)}
+"""Relative, of the first step's loss and of the later ones: on the same kind of machine, and on any other one.
+
+Elsewhere sums are rounded in another order, and every step enlarges the difference. The page on the method holds what
+was measured over instruction sets.
+"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,11 @@ def _replayed(record: Record, trainer: Trainer) -> list[str]:
     last_steps = trainer.rates[trainer.steps_per_epoch - 1 :: trainer.steps_per_epoch]
     rates = [rate for rate, _ in last_steps]
     problems += _differing("learning_rate of epoch", record.history["learning_rate"], rates, 1e-12)
-    return problems + _differing("the loss of step", record.first_losses, trainer.replay(), LOSS_TOLERANCE)
+    losses, here = trainer.replay(), environment.describe(trainer.device)
+    first, later = LOSS_TOLERANCE[all(record.environment.get(name) == here[name] for name in SAME_MACHINE)]
+    what = "the loss of step"
+    differing = _differing(what, record.first_losses[:1], losses[:1], first)
+    return problems + (differing or _differing(what, record.first_losses, losses, later))
 
 
 def _differing(what: str, recorded: list[float], computed: list[float], tolerance: float) -> list[str]:

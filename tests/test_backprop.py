@@ -208,13 +208,22 @@ def test_steps_to_a_loss():
 )
 def test_wrong_shapes_are_refused(changed, message):
     given = {"weights": WEIGHTS, "inputs": INPUTS, "targets": TARGETS, "biases": BIASES} | changed
-    with pytest.raises(ValueError, match=message):
-        backprop.gradient(**given)
-    with pytest.raises(ValueError, match=message):
-        backprop.training_curve([0.1], 1, **given)
+    message = f"^{message}"
+    for function in (backprop.gradient, backprop.loss, backprop.step, backprop.training_curve):
+        own = {backprop.step: {"learning_rate": 0.1}, backprop.training_curve: {"learning_rates": [0.1], "steps": 1}}
+        with pytest.raises(ValueError, match=message):
+            function(**given, **own.get(function, {}))
+    if "targets" not in changed:
+        with pytest.raises(ValueError, match=message):
+            backprop.forward(given["weights"], given["inputs"], given["biases"])
+
+
+def test_single_precision_becomes_double():
+    assert backprop.sigmoid(np.float32(0.1)).dtype == np.float64
+    assert backprop.sigmoid(0) == 0.5
 
 
 @pytest.mark.parametrize(("rates", "steps", "start"), [(0.1, 1, WEIGHTS), ([0.1], -1, WEIGHTS), ([0.1], 1, [WEIGHTS])])
 def test_a_training_curve_needs_a_list_of_rates_and_one_start(rates, steps, start):
-    with pytest.raises(ValueError, match="a training curve needs"):
+    with pytest.raises(ValueError, match=r"^a training curve needs"):
         backprop.training_curve(rates, steps, weights=start, inputs=INPUTS, targets=TARGETS)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,6 +183,7 @@ def edited(record, **changes) -> str:
         pytest.param(lambda r: '{"format": 1}', id="foreign"),
         pytest.param(lambda r: edited(r, seed="absent"), id="a field is missing"),
         pytest.param(lambda r: edited(r, extra=1), id="a field too many"),
+        pytest.param(lambda r: edited(r, parameter_count="many"), id="a field of the wrong kind"),
         pytest.param(lambda r: edited(r, format=2), id="a later format"),
         pytest.param(lambda r: edited(r, format="absent"), id="no format"),
     ],
@@ -227,3 +229,12 @@ def test_missing_file_is_refused_by_name(tmp_path):
         records.read(path)
     with pytest.raises(RecordError, match=f"^{tmp_path}: cannot be read as a record"):
         records.read(tmp_path)  # a folder
+
+
+def test_what_is_half_written_lies_beside_its_file_under_a_hidden_name(tmp_path, monkeypatch):
+    """On the same disk, so that it can take the file's place at once, and where whoever tidies up looks for it."""
+    seen, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda source, target: (seen.append(Path(source)), replace(source, target)))
+    write_atomically(tmp_path / "a.json", b"content")
+    (scratch,) = seen
+    assert scratch.parent == tmp_path and scratch.name.startswith(".a.json.")

@@ -74,6 +74,20 @@ def test_each_changed_number_is_named(study, trained):
     assert verification.verify(study, 0, CPU).problems == ()
 
 
+@pytest.mark.parametrize(
+    ("step", "factor", "here", "elsewhere"),
+    [(1, 1 + 1e-6, True, True), (1, 1.001, False, False), (5, 1.001, False, True), (5, 1.1, False, False)],
+)
+def test_a_replay_is_judged_by_the_kind_of_machine(study, trained, step, factor, here, elsewhere):
+    """Rounding differs over kinds of CPUs, and every step enlarges the difference; the first loss has had no step."""
+    record, _ = trained
+    losses = [loss * factor if number == step else loss for number, loss in enumerate(record.first_losses, 1)]
+    for machine, holds in (({}, here), ({"cpu_capability": "another"}, elsewhere)):
+        change(study, first_losses=losses, environment=record.environment | machine)
+        problems = verification.verify(study, 0, CPU).problems
+        assert problems == () if holds else problems[0].startswith(f"the loss of step {step} is ")
+
+
 def test_other_weights_are_found_by_what_they_do(study, trained):
     tensors = safetensors.torch.load(trained[1])
     content = safetensors.torch.save({name: torch.zeros_like(value) for name, value in tensors.items()})

@@ -216,7 +216,7 @@
     </div>
     <p role="status" class="spoken"></p>`;
 
-  const mount = document.querySelector("#draw-a-digit");
+  const mount = document.querySelector("#digit-pad");
   mount.innerHTML = TEMPLATE;
   const find = selector => mount.querySelector(selector);
   const canvas = find(".drawing"), context = canvas.getContext("2d", {willReadFrequently: true});
