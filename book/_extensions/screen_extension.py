@@ -19,6 +19,9 @@ ICON_RULE = re.compile(r"((?:\.fa-[\w-]+:{1,2}before,?)+)\{content:[^}]*\}")
 EMPTY_TERMS = re.compile(r"<dl>(?=\s*<dd>)")
 """The beginning of a list that has descriptions and no terms."""
 
+REFERENCES = '<div role="list" class="citation-list">'
+"""The beginning of the references, whose entries have a role of their own, which a list must not hold."""
+
 SIGNATURE, NO_BREAK = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL), re.compile(r'<span class="pre">([^<]*)</span>')
 """A signature, and the wrapper around each of its words: a fifth of the library's page."""
 

@@ -1,0 +1,110 @@
+"""The built book on any screen and for everyone: light and dark, by keyboard, and with what axe knows of WCAG."""
+
+import pytest
+from test_book import PAGES, WIDTHS, book
+
+__all__ = ["book"]  # a fixture
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_shows_one_rendering_of_each_figure(book, browser, scheme):
+    """The one for its ground, drawn for it and not dimmed; the other is not fetched, and not there to be read out."""
+    page = browser.new_page(color_scheme=scheme)
+    fetched = []
+    page.on("request", lambda request: fetched.append(request.url))
+    page.goto((book / "notebooks" / "iterations_compared.html").as_uri())
+    figures = page.locator(".cell_output img")
+    other = {"light": "dark", "dark": "light"}[scheme]
+    for number in range(0, figures.count(), 2):
+        light, dark = figures.nth(number), figures.nth(number + 1)
+        assert light.get_attribute("alt") == dark.get_attribute("alt")
+        assert dark.get_attribute("src") == light.get_attribute("src").replace(".png", "_dark.png")
+        assert (light.is_visible(), dark.is_visible()) == (scheme == "light", scheme == "dark")
+        (dark if scheme == "dark" else light).scroll_into_view_if_needed()
+    shown = page.locator(f".cell_output img.only-{scheme}")
+    page.wait_for_function(f"[...document.querySelectorAll('.cell_output img.only-{scheme}')].every(i => i.complete)")
+    assert figures.count() == 2 * shown.count() > 0
+    assert shown.first.evaluate("image => getComputedStyle(image).filter") == "none"
+    hidden = [image.get_attribute("src").split("/")[-1] for image in page.locator(f"img.only-{other}[alt]").all()]
+    assert not [url for url in fetched if url.split("/")[-1] in hidden and "logo" not in url]
+    page.close()
+
+
+def test_the_icons_of_the_theme_are_drawn(book, browser):
+    """The build leaves out the icons that no page shows, and no other."""
+    page = browser.new_page()
+    page.goto((book / "notebooks" / "iteration_05_global_average_pooling.html").as_uri())
+    page.wait_for_selector("svg.svg-inline--fa path", state="attached")
+    drawn = page.evaluate("[...document.querySelectorAll('svg[data-icon]')].map(svg => svg.dataset.icon)")
+    assert {"bars", "magnifying-glass", "github", "circle-half-stroke", "angle-left"} <= set(drawn)
+    assert not page.locator("svg.svg-inline--fa:not(:has(path))").count()
+    page.close()
+
+
+WAYS = [(screen, scheme) for screen in WIDTHS for scheme in ("light", "dark")]
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
+
+
+@pytest.mark.parametrize("turn", [0, *(pytest.param(turn, marks=pytest.mark.slow) for turn in (1, 2, 3))])
+def test_axe_finds_nothing_serious(book, browser, turn):
+    """WCAG 2.1, levels A and AA. Each page is looked at in one of four ways; the slow turns add the other three."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    screens = [
+        browser.new_page(viewport={"width": WIDTHS[screen], "height": 844}, color_scheme=scheme)
+        for screen, scheme in WAYS
+    ]
+    findings = []
+    for number, name in enumerate([*PAGES, "search", "genindex", "py-modindex"]):
+        page = screens[(number + turn) % len(WAYS)]
+        page.goto((book / f"{name}.html").as_uri(), wait_until="load")
+        for found in axe.run(page, options=RULES).response["violations"]:
+            if found["impact"] in ("serious", "critical"):
+                places = [node["html"][:150] for node in found["nodes"][:3]]
+                findings.append(f"{name}, {WAYS[(number + turn) % len(WAYS)]}: {found['id']}: {places}")
+    for page in screens:
+        page.close()
+    assert not findings, "\n".join(findings)
+
+
+def test_a_page_can_be_used_by_keyboard(book, browser):
+    """Tab reaches search, theme, contents and the slider; arrow keys move the slider and its words follow."""
+    page = browser.new_page(viewport={"width": 1280, "height": 844})
+    page.goto((book / "notebooks" / "learning_rate_sweep.html").as_uri())
+    reached = set()
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate(WHAT_HAS_FOCUS))
+        if "slider" in reached:
+            break
+    assert {"search", "theme", "contents", "slider"} <= reached
+    status = page.locator(".training-figure [role=status]").first
+    before = status.inner_text()
+    page.keyboard.press("ArrowRight")
+    changed = "before => document.querySelector('.training-figure [role=status]').innerText != before"
+    page.wait_for_function(changed, arg=before)
+    page.close()
+
+
+WHAT_HAS_FOCUS = """() => {
+  const kinds = {slider: "input[type=range]", search: ".search-button, .search-button-field, .search-button__button", theme: ".theme-switch-button",
+                 contents: "nav.bd-links a"};
+  return Object.keys(kinds).find(kind => document.activeElement.matches(kinds[kind]));
+}"""
+
+
+def test_what_scrolls_can_be_scrolled_by_keyboard(book, browser):
+    """On a phone, wide tables, formulas and listings scroll in boxes that Tab reaches."""
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    found = 0
+    for name in ("notebooks/iteration_05_global_average_pooling", "notebooks/backprop_derivation", "book/reproduce"):
+        page.goto((book / f"{name}.html").as_uri(), wait_until="load")
+        boxes = page.evaluate(BOXES_THAT_SCROLL)
+        assert not [html for html, reachable in boxes if not reachable], name
+        found += len(boxes)
+    assert found > 3
+    page.close()
+
+
+BOXES_THAT_SCROLL = """() => [...document.querySelectorAll("article *:not(.katex *)")]
+  .filter(box => box.scrollWidth > box.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(box).overflowX))
+  .map(box => [box.outerHTML.slice(0, 150), box.tabIndex >= 0 || !!box.querySelector("a[href], button, input")])"""
