@@ -428,6 +428,18 @@ def test_networks_with_the_same_layers_have_an_empty_difference(name):
     assert list(table) == ["change", "layer", "parameters", "output"]
 
 
+def test_difference_of_networks_for_coloured_images():
+    before, after = (nn.Sequential(nn.Conv2d(3, 4, kernel)) for kernel in (3, 5))
+    changed = architecture.difference(before, after, (3, 32, 32))
+    assert changed[["change", "output"]].values.tolist() == [["−", "4 × 30 × 30"], ["+", "4 × 28 × 28"]]
+
+
+def test_only_windows_have_a_kernel_and_padding():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.Dropout(0.1), nn.Flatten())
+    seen = [(layer.kernel, layer.stride, layer.padding) for layer in architecture.layers(network)]
+    assert seen == [(3, 1, 1)] + [(1, 1, 0)] * 4
+
+
 def test_difference_of_networks_with_hundreds_of_equal_layers():
     """From 200 items on, difflib would take a frequent one for noise, if it were let."""
     before = [nn.ReLU() for _ in range(250)]

@@ -86,7 +86,8 @@ def test_a_page_can_be_used_by_keyboard(book, browser):
 
 
 WHAT_HAS_FOCUS = """() => {
-  const kinds = {slider: "input[type=range]", search: ".search-button, .search-button-field, .search-button__button", theme: ".theme-switch-button",
+  const kinds = {slider: "input[type=range]", theme: ".theme-switch-button",
+                 search: ".search-button, .search-button-field, .search-button__button",
                  contents: "nav.bd-links a"};
   return Object.keys(kinds).find(kind => document.activeElement.matches(kinds[kind]));
 }"""
