@@ -29,7 +29,7 @@ SIGNATURE, NO_BREAK = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL), re.comp
 def pair_figures(app: Sphinx, doctree: nodes.document) -> None:
     """Put a copy for dark pages after every figure of a notebook; the theme shows the one that fits.
 
-    The other one is neither read out, because it is not displayed, nor fetched, because both are loaded lazily.
+    The other one is not displayed, so it is not read out; and both are loaded lazily.
     """
     for output in doctree.findall(nodes.container):
         if output.get("nb_element") != "cell_code_output":
@@ -46,12 +46,13 @@ def pair_figures(app: Sphinx, doctree: nodes.document) -> None:
                 image.parent.insert(image.parent.index(image) + 1, twin)
 
 
-def tidy_signatures(
+def tidy_lists(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Long signatures are lists of descriptions of nothing in Sphinx's HTML; screen readers must not say so."""
+    """Correct what Sphinx's HTML says to screen readers: long signatures are no lists, nor are the references."""
     if "body" in context:
-        body = EMPTY_TERMS.sub('<dl role="presentation">', context["body"])
+        body = context["body"].replace(REFERENCES, '<div class="citation-list">')
+        body = EMPTY_TERMS.sub('<dl role="presentation">', body)
         context["body"] = SIGNATURE.sub(lambda found: NO_BREAK.sub(r"\1", found[0]), body)
 
 
@@ -80,7 +81,7 @@ def leave_out_what_no_page_loads(app: Sphinx, exception: Exception | None) -> No
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("doctree-read", pair_figures, priority=400)  # before Sphinx collects the images to copy
-    app.connect("html-page-context", tidy_signatures)
+    app.connect("html-page-context", tidy_lists)
     app.add_js_file("scrolling.js")
     app.connect("build-finished", leave_out_what_no_page_loads)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
