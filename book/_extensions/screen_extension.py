@@ -46,9 +46,7 @@ def pair_figures(app: Sphinx, doctree: nodes.document) -> None:
                 image.parent.insert(image.parent.index(image) + 1, twin)
 
 
-def tidy_lists(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
+def tidy_lists(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     """Correct what Sphinx's HTML says to screen readers: long signatures are no lists, nor are the references."""
     if "body" in context:
         body = context["body"].replace(REFERENCES, '<div class="citation-list">')
