@@ -16,11 +16,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import measurement
 import safetensors.torch
 import torch
 from tqdm import tqdm
 
-from mnist_lib import environment, experiment, notebooks, records
+from mnist_lib import experiment, notebooks, records
 from mnist_lib.digests import bytes_digest
 
 EXPERIMENTS = ("iteration_01_setup", "iteration_10_one_cycle")
@@ -70,19 +71,10 @@ def main() -> int:
             continue
         for before, after in zip(reference, in_a_process(setting, options), strict=True):
             rows.append({"setting": setting.name} | compared(before, after))
-    about = environment.describe(torch.device("cpu"))
-    result = {
-        "what": "What differs from the reference, a run with one thread and the instructions that torch chooses",
-        "machine": f"{about['device_name']}, {os.cpu_count()} cores, {about['cpu_capability']}, torch {about['torch']}",
-        "command": " ".join(["python", "benchmarks/bit_identity.py", *sys.argv[1:]]),
-        "date": about["date"],
-        "commit": about["commit"],
-        "rows": rows,
-    }
-    records.write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
     for row in rows:
         print(*row.values(), sep="  ")
-    print(f"wrote {options.output}")
+    what = "What differs from the reference, a run with one thread and the instructions that torch chooses"
+    measurement.write(options.output, what, rows)
     return 0
 
 
@@ -141,8 +133,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=200, help="of training (default: %(default)s)")
     parser.add_argument("--dataset", default="mnist", choices=["mnist", "digits"], help="digits for a quick trial")
-    folder = experiment.root() / "book" / "measurements"
-    parser.add_argument("--output", type=Path, default=folder / "bit_identity.json")
+    parser.add_argument("--output", type=Path, default=measurement.FOLDER / "bit_identity.json")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cpu", help=argparse.SUPPRESS)

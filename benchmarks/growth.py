@@ -18,9 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
+import measurement
 
-from mnist_lib import environment, experiment, records
+from mnist_lib import experiment, records
 
 PAGE = "iteration_02_light_skeleton"
 PARAMETERS = {"dataset": "digits", "epochs": 1, "batch_size": 512, "device": "cpu"}
@@ -33,17 +33,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="mnist-lib-growth-") as scratch:
             rows.append(measure(copy_report(Path(scratch), runs), runs, options.workers))
         print(*(f"{name}: {value:.4g}" for name, value in rows[-1].items()), sep="  ")
-    about = environment.describe(torch.device("cpu"))
-    result = {
-        "what": "What many short runs cost, and a report that holds them",
-        "machine": f"{about['device_name']}, {os.cpu_count()} cores, torch {about['torch']}",
-        "command": " ".join(["python", "benchmarks/growth.py", *sys.argv[1:]]),
-        "date": about["date"],
-        "commit": about["commit"],
-        "rows": rows,
-    }
-    records.write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
-    print(f"wrote {options.output}")
+    measurement.write(options.output, "What many short runs cost, and a report that holds them", rows)
     return 0
 
 
@@ -108,8 +98,7 @@ def _options() -> argparse.Namespace:
         "--runs", type=int, nargs="+", default=[1, 10, 100, 1000], help="how many (default: %(default)s)"
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that train")
-    folder = experiment.root() / "book" / "measurements"
-    parser.add_argument("--output", type=Path, default=folder / "growth.json")
+    parser.add_argument("--output", type=Path, default=measurement.FOLDER / "growth.json")
     return parser.parse_args()
 
 

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,6 @@ def train(jobs: Sequence[tuple[Experiment, int]], device: str, scheduler: str) -
 def _submit(client: Any, jobs: Sequence[tuple[Experiment, int]], device: str) -> dict[Any, tuple[Experiment, int]]:
     """A task for every run, and for every run that another one starts from and that has no record yet."""
     futures: dict[tuple[Experiment, int], Any] = {}
-    digests = cache(lambda study: study.digests)
     resources = {"GPU": 1} if device.startswith("cuda") else None
 
     def submit(study: Experiment, seed: int) -> Any:
@@ -89,7 +87,7 @@ def _submit(client: Any, jobs: Sequence[tuple[Experiment, int]], device: str) ->
             if study.start is not None:
                 path = experiment.find_path(study.start, seed)
                 start = submit(study.start, seed) if path is None else _read(path)
-            task = (_train, study, seed, device, digests(study), start)
+            task = (_train, study, seed, device, study.digests, start)
             futures[study, seed] = client.submit(*task, pure=False, resources=resources)
         return futures[study, seed]
 

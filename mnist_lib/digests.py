@@ -7,7 +7,10 @@ the syntax tree is written out in a canonical form of our own, because ``ast.dum
 import ast
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+
+# Parsing takes longest, and each record asks for the same: what was found for a text is kept.
 
 
 def text_digest(*parts: str) -> str:
@@ -21,6 +24,7 @@ def bytes_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+@cache
 def code_digest(source: str) -> str:
     """The digest of a whole module or notebook cell."""
     return text_digest(canonical(ast.parse(source)))
@@ -31,6 +35,7 @@ def files_digest(paths: Iterable[Path]) -> str:
     return text_digest(*(f"{path.name} {code_digest(path.read_text('utf-8'))}" for path in sorted(paths)))
 
 
+@cache
 def definition_digest(source: str, name: str) -> str:
     """The digest of one top-level definition of a module, and of all definitions in that module that it uses.
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from mnist_lib import notebooks, records
 from mnist_lib.comparison import accuracy_difference, in_words, label
-from mnist_lib.experiment import Experiment
 from mnist_lib.records import Record
 from mnist_lib.statistics import CONFIDENCE, Interval
 from mnist_lib.target import TASK_ACCURACY, final_accuracy, reached
@@ -37,15 +36,9 @@ def published(paths: Iterable[Path]) -> dict[str, list[Record]]:
     for study, seeds in (run for path in executed for run in notebooks.published_runs(path)):
         if (study.config.dataset, study.config.evaluate_on) == ("mnist", "test"):
             files = [records.record_path(study.published, seed) for seed in range(seeds)]
-            groups[study.name] = _current(study, [records.read(file) for file in files if file.exists()])
+            runs = [records.read(file) for file in files if file.exists()]
+            groups[study.name] = [run for run in runs if not study.differences(run)]
     return {name: runs for name, runs in groups.items() if runs}
-
-
-def _current(study: Experiment, runs: Sequence[Record]) -> list[Record]:
-    """The runs of the study as it stands. Runs of one kind are judged together, because that takes time."""
-    kinds = {repr((run.parameters, run.digests)): run for run in runs}
-    stale = {kind for kind, run in kinds.items() if study.differences(run)}
-    return [run for run in runs if repr((run.parameters, run.digests)) not in stale]
 
 
 def script(groups: Mapping[str, Sequence[Record]]) -> str:
