@@ -14,7 +14,7 @@ PROJECT_STAMP := $(VENV)/made-from-pyproject
 UNFINISHED := $(VENV)/unfinished
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-all coverage quick lint format lock address clean setup environment python
+.PHONY: help book test test-all coverage pdf bench quick lint format lock address clean setup environment python
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,17 @@ coverage: setup ## run the tests of `make test`; which lines and branches of the
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+pdf: setup ## the whole book as one PDF, printed by Chromium; the book in _build/html then offers it
+	$(BIN)/mnist-lib run
+	$(BIN)/mnist-lib pdf
+
+bench: setup ## measure again what the pages say about speed (half an hour, on a machine that does nothing else)
+	$(BIN)/python benchmarks/commands.py
+	$(BIN)/python benchmarks/step_variants.py
+	$(BIN)/python benchmarks/training_loop.py
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/bit_identity.py
 
 quick: setup ## the whole report live on the embedded digits, into _build/quick (minutes, no download)
 	$(BIN)/mnist-lib quick

@@ -17,6 +17,9 @@ from mnist_lib.experiment import root
 from mnist_lib.records import write_atomically
 
 SOURCES = ("_config.yml", "requirements.lock", "README.md", "book", "deploy", "notebooks", "mnist_lib")
+PDF = root() / "_build" / "pdf" / "mnist-report.pdf"
+"""The book on paper; `mnist_lib.pdf` makes it."""
+
 REHEARSAL = "Made with the embedded digits of scikit-learn, not with MNIST: a rehearsal."
 
 
@@ -27,22 +30,14 @@ def build(quick: bool = False) -> int:
     """
     source = root() / "_build" / "quick" if quick else root()
     target = root() / "_build" / ("quick/html" if quick else "html")
-    stamp, digest = target / ".sources", _sources_digest(source)
+    stamp, digest = target / ".sources", sources_digest(source)
+    if pdf_is_current(source):  # then the pages offer it
+        digest = text_digest(digest, bytes_digest(PDF.read_bytes()))
     if stamp.exists() and stamp.read_text() == digest:
         print(f"the book is current: {target / 'index.html'}")
         return 0
     with tempfile.TemporaryDirectory(prefix="mnist-lib-book-") as scratch:
-        command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
-        command += [
-            "--path-output",
-            scratch,
-            "--config",
-            str(source / "_config.yml"),
-            "--toc",
-            str(source / "book" / "_toc.yml"),
-        ]
-        code = subprocess.run([*command, "-W", "-n", "--keep-going"], cwd=source).returncode
-        if code:
+        if code := run_sphinx(source, Path(scratch), "html"):
             print("the book was not built; the last good one, if any, is untouched", file=sys.stderr)
             return code
         shutil.rmtree(target, ignore_errors=True)
@@ -51,6 +46,20 @@ def build(quick: bool = False) -> int:
     write_atomically(stamp, digest.encode())
     print(f"built {target / 'index.html'}")
     return 0
+
+
+def run_sphinx(source: Path, target: Path, builder: str) -> int:
+    """Compile the book at `source` into ``target/_build/<builder>``; returns the exit code. Warnings are errors."""
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
+    command += ["--path-output", str(target), "--builder", builder]
+    command += ["--config", str(source / "_config.yml"), "--toc", str(source / "book" / "_toc.yml")]
+    return subprocess.run([*command, "-W", "-n", "--keep-going"], cwd=source).returncode
+
+
+def pdf_is_current(source: Path) -> bool:
+    """Whether there is a PDF of the book at `source` as that is now."""
+    stamp = PDF.with_name(".sources")
+    return PDF.exists() and stamp.exists() and stamp.read_text() == sources_digest(source)
 
 
 def prepare_quick() -> Path:
@@ -79,8 +88,7 @@ def save_picture() -> None:
 def copy_address() -> list[Path]:
     """Write the public address of pyproject.toml over the one in the files that spell it out; returns those changed."""
     settings = yaml.safe_load((root() / "_config.yml").read_text("utf-8"))
-    project = tomllib.loads((root() / "pyproject.toml").read_text("utf-8"))["project"]
-    old, new = (urlparse(url).path.strip("/") for url in (settings["repository"]["url"], project["urls"]["Repository"]))
+    old, new = urlparse(settings["repository"]["url"]).path.strip("/"), _repository()
     files = [root() / name for name in ("_config.yml", "CITATION.cff", "README.md")]
     changed = []
     for path in [*files, *sorted((root() / "notebooks").glob("*.ipynb")), *sorted((root() / "book").glob("*.md"))]:
@@ -91,7 +99,19 @@ def copy_address() -> list[Path]:
     return changed
 
 
-def _sources_digest(source: Path) -> str:
+def site_address() -> str:
+    """Where GitHub Pages shows the book."""
+    owner, name = _repository().split("/")
+    return f"https://{owner}.github.io/{name}/"
+
+
+def _repository() -> str:
+    """The repository as ``owner/name``, from ``pyproject.toml``."""
+    project = tomllib.loads((root() / "pyproject.toml").read_text("utf-8"))["project"]
+    return urlparse(project["urls"]["Repository"]).path.strip("/")
+
+
+def sources_digest(source: Path) -> str:
     """The digest of every file that the book is compiled from, records aside: pages read them through notebooks."""
     roots = [source / name for name in SOURCES]
     files = [file for each in roots for file in ([each] if each.is_file() else sorted(each.rglob("*")))]

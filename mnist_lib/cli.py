@@ -1,4 +1,4 @@
-"""The command line: ``mnist-lib status | train | verify | run | quick | book | workbook | clean | address | new``."""
+"""The command line, ``mnist-lib``: its commands, and what they take."""
 
 import argparse
 import os
@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
 
     added = command("book", _book, "Compile the book, from nothing, if any of its sources changed.")
     added.add_argument("--quick", action="store_true", help="compile the rehearsal made by `mnist-lib quick`")
+
+    command("pdf", _pdf, "Print the whole book as one PDF, through Chromium, and compile the book that offers it.")
 
     added = command("workbook", _workbook, "Write backpropagation by hand as a workbook of live formulas.")
     added.add_argument("path", nargs="?", default="backprop.xlsx", type=Path, help="(default: backprop.xlsx)")
@@ -186,6 +188,12 @@ def _book(options: argparse.Namespace) -> int:
     from mnist_lib import book
 
     return book.build(quick=options.quick)
+
+
+def _pdf(_: argparse.Namespace) -> int:
+    from mnist_lib import book, pdf
+
+    return pdf.write() or book.build()
 
 
 def _workbook(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from mnist_lib import architecture, augmentation, data, environment, fields, models, records, reported, training
+from mnist_lib import architecture, augmentation, data, environment, fast, fields, models, records, reported, training
 from mnist_lib.digests import bytes_digest, definition_digest, files_digest, text_digest
 from mnist_lib.environment import resolve_device
 from mnist_lib.parameters import ParameterError, TrainingConfig
@@ -64,7 +64,8 @@ class Experiment:
     @property
     def digests(self) -> dict[str, str]:
         """What a run's result depends on besides its parameters: the training code and the data."""
-        loop = files_digest(Path(module.__file__) for module in (training, augmentation))
+        modules = [training, augmentation] + [fast] * (self.config.precision == "bfloat16")
+        loop = files_digest(Path(module.__file__) for module in modules)
         digests = {
             "code": text_digest(loop, network_digest(self.config.network)),
             "data": data.DIGESTS[self.config.dataset],
@@ -214,15 +215,20 @@ def _train(experiment: Experiment, seed: int, device: torch.device, checkpoint: 
     return record
 
 
-def make_trainer(experiment: Experiment, seed: int, device: torch.device) -> training.Trainer:
+def make_trainer(
+    experiment: Experiment, seed: int, device: torch.device, images: tuple[data.Images, data.Images] | None = None
+) -> training.Trainer:
     """A run before its first step: images loaded, weights drawn, or taken from the run that it starts from.
+
+    With `images`, these are trained and evaluated on, in the place of the recipe's.
 
     Raises:
         DataError: the images are missing or damaged.
     """
-    images = data.load(experiment.config.dataset, experiment.config.evaluate_on)
-    network = _trained(experiment.start, seed, device) if experiment.start else NETWORKS[experiment.config.network]
-    return training.Trainer(network, experiment.config, seed, *images, device)
+    train, test = images or data.load(experiment.config.dataset, experiment.config.evaluate_on)
+    make = _trained(experiment.start, seed, device) if experiment.start else experiment.network
+    network = make if experiment.config.precision == "float32" else lambda: fast.Fast(*make())
+    return training.Trainer(network, experiment.config, seed, train, test, device)
 
 
 def misclassified(trainer: training.Trainer) -> list[list[int]]:

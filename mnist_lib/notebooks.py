@@ -256,7 +256,7 @@ def _library_modules(cells: list[str]) -> list[Path]:
         if name not in reached and (package / f"{name}.py").exists():
             reached.add(name)
             waiting += _imported((package / f"{name}.py").read_text("utf-8"))
-    left_out = {"models", "reported", "training", "augmentation", "data"}
+    left_out = {"models", "reported", "training", "augmentation", "fast", "data"}
     return [package / f"{name}.py" for name in sorted(reached - left_out)]
 
 

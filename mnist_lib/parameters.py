@@ -58,6 +58,8 @@ class TrainingConfig:
     rotation: float = bounded(0.0, low=0, high=180)
     crop_probability: float = bounded(0.0, low=0, high=1)
     interpolation: str = choice("bilinear", options=("bilinear", "nearest"))
+    precision: str = choice("float32", options=("float32", "bfloat16"))
+    threads: int = bounded(1, low=1, high=256)
 
 
 @dataclass(frozen=True, kw_only=True)

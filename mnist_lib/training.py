@@ -69,7 +69,7 @@ class Trainer:
         config: the recipe.
         seed: what all random numbers derive from.
         train, test: the images to train and to evaluate on; they are moved to the device whole.
-        device: where to train. On a CPU one thread is used: two threads give different last digits than one.
+        device: where to train. The number of threads is for a CPU: two give different last digits than one.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Trainer:
         device: torch.device,
     ):
         if device.type == "cpu":
-            torch.set_num_threads(1)
+            torch.set_num_threads(config.threads)
         torch.manual_seed(seed)
         self.model = network().to(device, memory_format=torch.channels_last)
         self.config, self.seed, self.device = config, seed, device

@@ -19,6 +19,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 from mnist_lib import cli, notebooks, records, workbook
+from mnist_lib.book import site_address
 from mnist_lib.experiment import NETWORKS
 from mnist_lib.parameters import (
     BackpropParameters,
@@ -162,6 +163,24 @@ def test_every_figure_comes_in_two_renderings(book):
             assert max(ground) < 128, f"{name}: {dark}"
             found += 1
     assert found
+
+
+def test_the_site_tells_search_engines_and_social_networks_what_it_is(book):
+    address = site_address()
+    for name, page in pages(book).items():
+        told = {tag.get("property") or tag.get("name"): tag["content"] for tag in page.select("meta[content]")}
+        assert page.title.get_text().strip() and told["og:title"] and told["og:url"] == f"{address}{name}.html"
+        assert len(told["description"]) > 40, name
+        assert (book / told["og:image"].removeprefix(address)).is_file()
+        assert page.select_one("link[rel=canonical]")["href"] == f"{address}{name}.html"
+    listed = re.findall(r"<loc>(.*?)</loc>", (book / "sitemap.xml").read_text("utf-8"))
+    assert {f"{address}{name}.html" for name in PAGES} <= set(listed)
+
+
+def test_an_address_that_is_not_there_leads_back(book):
+    page = parsed(book / "404.html")
+    assert page.select_one("a")["href"] == site_address()
+    assert not page.select("[src], link[href]")  # it is shown at any address
 
 
 LARGEST_PAGE = 1_500_000  # bytes, uncompressed

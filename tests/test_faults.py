@@ -35,7 +35,7 @@ from mnist_lib.digests import bytes_digest
 from mnist_lib.experiment import NETWORKS, Experiment
 from mnist_lib.parameters import ParameterError, TrainingConfig, validate
 from mnist_lib.records import RecordError, record_path, weights_path
-from mnist_lib.training import DivergenceError, Trainer
+from mnist_lib.training import DivergenceError
 
 ROOT = experiment.root()
 CPU = torch.device("cpu")
@@ -694,6 +694,8 @@ PLAUSIBLE = {
     "rotation": st.floats(-1, 200),
     "crop_probability": st.floats(0, 1.1),
     "interpolation": st.sampled_from(["bilinear", "nearest"]),
+    "precision": st.sampled_from(["float32", "bfloat16", "float16"]),
+    "threads": st.integers(0, 4),
 }
 
 
@@ -709,12 +711,12 @@ def test_500_parameter_sets_are_refused_by_name_or_train_a_step():
     def refused_or_trained(values, strange):
         values = values | dict([strange] if strange else [])
         try:
-            config = Experiment("iteration_00", validate(TrainingConfig, values)).config
+            study = Experiment("iteration_00", validate(TrainingConfig, values))
         except ParameterError as error:
             outcomes["refused"] += 1
             assert any(name in str(error) for name in values)
             return
-        trainer = Trainer(NETWORKS[config.network], config, 0, train_images, test_images, CPU)
+        trainer = experiment.make_trainer(study, 0, CPU, (train_images, test_images))
         try:
             (loss,) = trainer.replay(1)
         except DivergenceError as error:

@@ -23,9 +23,9 @@ EXAMPLE = {
 }
 
 
-def build(folder: Path, name: str) -> tuple[subprocess.CompletedProcess, BeautifulSoup | None]:
+def build(folder: Path, name: str, options: str = "") -> tuple[subprocess.CompletedProcess, BeautifulSoup | None]:
     """A book of one page that shows the measurement called `name`."""
-    (folder / "index.md").write_text(f"# Page\n\n```{{measurement}} {name}\n```\n", "utf-8")
+    (folder / "index.md").write_text(f"# Page\n\n```{{measurement}} {name}\n{options}```\n", "utf-8")
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-C", "-b", "html"]
     command += ["-D", "extensions=myst_parser,report_extension", str(folder), str(folder / "html")]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "book" / "_extensions")}
@@ -49,6 +49,17 @@ def test_a_measurement_is_shown_as_a_table_with_its_origin(tmp_path):
     caption = table.caption.get_text()
     assert caption.startswith("How long it takes. Measured on 2026-01-31 (a <small> machine | with bars) by ")
     assert table.caption.code.get_text() == EXAMPLE["command"]
+
+
+def test_rows_are_chosen_and_a_column_is_drawn(tmp_path):
+    (tmp_path / "book" / "measurements").mkdir(parents=True)
+    rows = [{"of": "a", "s": 4.0}, {"of": "b", "s": 9.0}, {"of": "a", "s": 1.0}, {"of": "a", "s": None}]
+    (tmp_path / "book" / "measurements" / "example.json").write_text(json.dumps(EXAMPLE | {"rows": rows}), "utf-8")
+    done, page = build(tmp_path, "example", ":where: of = a\n:bars: s\n")
+    assert done.returncode == 0, done.stderr
+    texts = [[cell.get_text().strip() for cell in row.select("th, td")] for row in page.select("table tr")]
+    assert texts == [["s"], ["4"], ["1"], ["–"]]
+    assert [bar["style"] for bar in page.select("table .bar")] == ["width: 100.0%", "width: 25.0%"]
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}"])

@@ -71,6 +71,8 @@ def refused(schema=NotebookParameters, /, **values) -> str:
         ("dataset", "digits"),
         ("schedule", "one_cycle"),
         ("interpolation", "nearest"),
+        ("precision", "bfloat16"),
+        ("threads", 2),
         ("device", "cuda:1"),
         ("learning_rates", (0.01, 0.1)),
     ],

@@ -7,16 +7,19 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any, ClassVar
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
+from sphinx.config import Config
 from sphinx.errors import ExtensionError
 from sphinx.ext.napoleon import GoogleDocstring
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinxcontrib import katex
 
-from mnist_lib import browser, gallery, notebooks, origin, workbook
+from mnist_lib import book, browser, gallery, notebooks, origin, workbook
 from mnist_lib.parameters import notebook_parameters
 
 RENDERER = """
@@ -114,9 +117,12 @@ class Measurement(SphinxDirective):
     """``{measurement} name``: the table in ``book/measurements/<name>.json``, and how it was measured as its caption.
 
     The file holds ``rows``, objects whose keys are the columns, and ``what``, ``machine``, ``command`` and ``date``.
+    ``:where: column = text`` keeps the rows that have this text there, and leaves the column out. ``:bars: column``
+    draws the numbers of a column as bars below them.
     """
 
     required_arguments = 1
+    option_spec: ClassVar = {"where": directives.unchanged_required, "bars": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
         """The table; a file that is missing or lacks something is an error, which ends the build."""
@@ -126,17 +132,29 @@ class Measurement(SphinxDirective):
             measured = json.loads(path.read_text("utf-8"))
             rows, command = measured["rows"], nodes.literal("", measured["command"])
             before = f"{measured['what']}. Measured on {measured['date']} ({measured['machine']}) by "
+            chosen, _, text = map(str.strip, self.options.get("where", "").partition("="))
+            rows = [row for row in rows if not chosen or row[chosen] == text]
+            largest = max((row.get(self.options.get("bars")) or 0 for row in rows), default=0)
         except (OSError, ValueError, KeyError) as error:
             raise self.error(f"no measurement in {path.name}: {error!r}") from error
-        columns = list(dict.fromkeys(key for row in rows for key in row))
+        columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != chosen]
         group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in columns), cols=len(columns))
-        group += nodes.thead("", _row(columns))
-        group += nodes.tbody("", *(_row([_shown(row.get(column)) for column in columns]) for row in rows))
+        group += nodes.thead("", nodes.row("", *map(_entry, columns)))
+        body = nodes.tbody()
+        for row in rows:
+            body += nodes.row("", *(_entry(_shown(row.get(column))) for column in columns))
+            if largest and row.get(self.options["bars"]):
+                entry = body[-1][columns.index(self.options["bars"])]
+                entry += nodes.raw("", BAR.format(share=row[self.options["bars"]] / largest), format="html")
+        group += body
         return [nodes.table("", nodes.title("", "", nodes.Text(before), command, nodes.Text(".")), group)]
 
 
-def _row(texts: list[str]) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph("", text)) for text in texts))
+BAR = '<span class="bar" aria-hidden="true" style="width: {share:.1%}"></span>'
+
+
+def _entry(text: str) -> nodes.entry:
+    return nodes.entry("", nodes.paragraph("", text))
 
 
 def _shown(value: object) -> str:
@@ -176,6 +194,30 @@ def write_networks(app: Sphinx, exception: Exception | None) -> None:
         browser.export(names, Path(app.srcdir) / "book" / "records", Path(app.outdir) / "_static" / "networks")
 
 
+def set_address(app: Sphinx, config: Config) -> None:
+    """Tell Sphinx where the site lies: on GitHub Pages, by the repository's address in ``pyproject.toml``."""
+    config.html_baseurl = config.ogp_site_url = book.site_address()
+
+
+def write_page_not_found(app: Sphinx, exception: Exception | None) -> None:
+    """Write ``404.html``. It is shown at any address, so it stands alone and links the site in full."""
+    if exception is None and app.builder.format == "html":
+        page = Path(__file__).with_name("404.html").read_text("utf-8")
+        Path(app.outdir, "404.html").write_text(page.replace("ADDRESS", book.site_address()), "utf-8")
+
+
+def offer_pdf(app: Sphinx, *_: object) -> None:
+    """If there is a PDF of the book, put it where the end of every page links it."""
+    if app.builder.format == "html" and book.pdf_is_current(Path(app.srcdir)):
+        app.connect("html-page-context", _link_pdf)
+        app.connect("build-finished", lambda app, exception: exception or shutil.copy(book.PDF, app.outdir))
+
+
+def _link_pdf(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    address = context["pathto"](book.PDF.name, 1)
+    context["theme_extra_footer"] = f'<p><a href="{address}" download>The whole book as one PDF</a></p>'
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     katex.render_latex = render_formula
@@ -187,4 +229,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", copy_alternative_texts)
     app.connect("doctree-resolved", mark_origins)
     app.connect("build-finished", write_comparisons)
+    app.connect("builder-inited", offer_pdf)
+    app.connect("config-inited", set_address)
+    app.connect("build-finished", write_page_not_found)
     return {"parallel_read_safe": True, "parallel_write_safe": False}
