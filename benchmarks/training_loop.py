@@ -154,8 +154,7 @@ def make_trainer(config: training.TrainingConfig, images: int, where: torch.devi
     """A run that is warm: its first epoch has allocated the memory, and compiled what is compiled."""
     train, test = data.load("mnist")
     parts = Images(train.images[:images], train.labels[:images]), Images(test.images[:10], test.labels[:10])
-    long = dataclasses.replace(config, epochs=1000)  # rounds may be more than the recipe has epochs
-    trainer = experiment.make_trainer(Experiment("benchmark", long), 0, where, parts)
+    trainer = experiment.make_trainer(Experiment("benchmark", config), 0, where, parts)
     trainer.train_epoch()
     return trainer
 
@@ -176,7 +175,7 @@ class UsualLoop:
         self.loader = DataLoader(Subset(every, range(images)), **batches, pin_memory=where.type == "cuda")
         self.model, self.where = study.network().to(where), where
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=config.learning_rate, momentum=config.momentum)
-        self.rates = iter(training.schedule(dataclasses.replace(config, epochs=1000), len(self.loader)))
+        self.rates = iter(training.schedule(config, len(self.loader)))
 
     def epoch(self) -> float:
         """Train for one epoch; returns the seconds."""
@@ -263,7 +262,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pages", nargs="+", default=PAGES, help="notebooks (default: %(default)s)")
     parser.add_argument("--images", type=int, default=20_000, help="training images (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each loop is timed (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each loop is timed, fewer than epochs")
     parser.add_argument("--epochs", type=int, default=2, help="of the runs whose accuracy is compared")
     parser.add_argument("--seeds", type=int, default=3, help="runs whose accuracy is compared (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
