@@ -13,11 +13,14 @@ from urllib.parse import urlparse
 import yaml
 
 from mnist_lib.digests import bytes_digest, text_digest
-from mnist_lib.experiment import root
-from mnist_lib.records import write_atomically
+
+# `records` imports PyTorch, which takes seconds: only what writes imports it, and mostly there is nothing to do.
+
+ROOT = Path(__file__).parents[1]
+"""The checkout: an installed copy of the library has no book."""
 
 SOURCES = ("_config.yml", "requirements.lock", "README.md", "book", "deploy", "notebooks", "mnist_lib")
-PDF = root() / "_build" / "pdf" / "mnist-report.pdf"
+PDF = ROOT / "_build" / "pdf" / "mnist-report.pdf"
 """The book on paper; `mnist_lib.pdf` makes it."""
 
 REHEARSAL = "Made with the embedded digits of scikit-learn, not with MNIST: a rehearsal."
@@ -28,8 +31,8 @@ def build(quick: bool = False) -> int:
 
     Warnings are errors. The digest of the sources lies beside the result; if it is the same, nothing is done.
     """
-    source = root() / "_build" / "quick" if quick else root()
-    target = root() / "_build" / ("quick/html" if quick else "html")
+    source = ROOT / "_build" / "quick" if quick else ROOT
+    target = ROOT / "_build" / ("quick/html" if quick else "html")
     stamp, digest = target / ".sources", sources_digest(source)
     if pdf_is_current(source):  # then the pages offer it
         digest = text_digest(digest, bytes_digest(PDF.read_bytes()))
@@ -43,7 +46,7 @@ def build(quick: bool = False) -> int:
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(Path(scratch) / "_build" / "html", target)
-    write_atomically(stamp, digest.encode())
+    stamp.write_text(digest)
     print(f"built {target / 'index.html'}")
     return 0
 
@@ -64,12 +67,12 @@ def pdf_is_current(source: Path) -> bool:
 
 def prepare_quick() -> Path:
     """Make ``_build/quick`` anew with the prose pages and a banner on every page; returns its path."""
-    target = root() / "_build" / "quick"
+    target = ROOT / "_build" / "quick"
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(root() / "book", target / "book", ignore=shutil.ignore_patterns("records"))
-    shutil.copy(root() / "README.md", target)  # a page includes a part of it
-    shutil.copytree(root() / "deploy", target / "deploy")  # a page shows these files
-    settings = yaml.safe_load((root() / "_config.yml").read_text("utf-8"))
+    shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("records"))
+    shutil.copy(ROOT / "README.md", target)  # a page includes a part of it
+    shutil.copytree(ROOT / "deploy", target / "deploy")  # a page shows these files
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
     settings.setdefault("html", {})["announcement"] = REHEARSAL
     (target / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
     return target
@@ -77,21 +80,25 @@ def prepare_quick() -> Path:
 
 def save_picture() -> None:
     """Keep the picture of the introduction, if there is one, as a file, for the README."""
-    source = root() / "notebooks" / "introduction.ipynb"
+    from mnist_lib.records import write_atomically
+
+    source = ROOT / "notebooks" / "introduction.ipynb"
     cells = json.loads(source.read_text("utf-8"))["cells"] if source.exists() else []
     outputs = (output for cell in cells for output in cell.get("outputs", ()))
     pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", ())]
     if pictures:
-        write_atomically(root() / "book" / "images" / "results.png", base64.b64decode("".join(pictures[0])))
+        write_atomically(ROOT / "book" / "images" / "results.png", base64.b64decode("".join(pictures[0])))
 
 
 def copy_address() -> list[Path]:
     """Write the public address of pyproject.toml over the one in the files that spell it out; returns those changed."""
-    settings = yaml.safe_load((root() / "_config.yml").read_text("utf-8"))
+    from mnist_lib.records import write_atomically
+
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
     old, new = urlparse(settings["repository"]["url"]).path.strip("/"), _repository()
-    files = [root() / name for name in ("_config.yml", "CITATION.cff", "README.md")]
+    files = [ROOT / name for name in ("_config.yml", "CITATION.cff", "README.md")]
     changed = []
-    for path in [*files, *sorted((root() / "notebooks").glob("*.ipynb")), *sorted((root() / "book").glob("*.md"))]:
+    for path in [*files, *sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book").glob("*.md"))]:
         text = path.read_text("utf-8")
         if old != new and old in text:
             write_atomically(path, text.replace(old, new).encode())
@@ -107,7 +114,7 @@ def site_address() -> str:
 
 def _repository() -> str:
     """The repository as ``owner/name``, from ``pyproject.toml``."""
-    project = tomllib.loads((root() / "pyproject.toml").read_text("utf-8"))["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     return urlparse(project["urls"]["Repository"]).path.strip("/")
 
 

@@ -11,6 +11,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -260,19 +261,20 @@ def _library_modules(cells: list[str]) -> list[Path]:
     return [package / f"{name}.py" for name in sorted(reached - left_out)]
 
 
-def _imported(source: str) -> list[str]:
+@cache  # every page reaches most of the modules
+def _imported(source: str) -> tuple[str, ...]:
     """The modules of the library that a piece of source imports."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
-        return []
-    names = []
+        return ()
+    names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "mnist_lib":
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mnist_lib."):
             names.append(node.module.split(".")[1])
-    return names
+    return tuple(names)
 
 
 def _record_digests(study: Experiment, seeds: int) -> list[str]:

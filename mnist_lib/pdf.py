@@ -9,8 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from mnist_lib import book
-from mnist_lib.book import PDF
-from mnist_lib.experiment import root
+from mnist_lib.book import PDF, ROOT
 from mnist_lib.records import write_atomically
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -37,12 +36,12 @@ def write() -> int:
     Raises:
         RuntimeError: there is no Chromium, or it did not print.
     """
-    browser, digest = find_browser(), book.sources_digest(root())
-    if book.pdf_is_current(root()):
+    browser, digest = find_browser(), book.sources_digest(ROOT)
+    if book.pdf_is_current(ROOT):
         print(f"the PDF is current: {PDF}")
         return 0
     with tempfile.TemporaryDirectory(prefix="mnist-lib-pdf-") as scratch:
-        if code := book.run_sphinx(root(), Path(scratch), "singlehtml"):
+        if code := book.run_sphinx(ROOT, Path(scratch), "singlehtml"):
             print("the PDF was not made; the last good one, if any, is untouched", file=sys.stderr)
             return code
         page, printed = one_page(Path(scratch) / "_build" / "singlehtml"), Path(scratch) / PDF.name

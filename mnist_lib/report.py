@@ -32,7 +32,8 @@ def opening(parameters: NotebookParameters | ComparisonParameters) -> Markdown:
     seeds = f"{parameters.seeds} {'seed' if parameters.seeds == 1 else 'seeds'}"
     if isinstance(parameters, ComparisonParameters):
         seeds = f"at most {seeds} of each experiment"
-    return Markdown(f"MNIST, {parameters.epochs} epochs, {seeds}; evaluated on the {parameters.evaluate_on} images.")
+    epochs = f"{parameters.epochs} epochs" if parameters.epochs else "as many epochs as each experiment's own page says"
+    return Markdown(f"MNIST, {epochs}, {seeds}; evaluated on the {parameters.evaluate_on} images.")
 
 
 def recipe_difference(before: Experiment | None, after: Experiment) -> Table | Markdown:
