@@ -87,20 +87,25 @@ def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[tuple[E
         wanted = [(study, seeds) for study in own]
     missing = []
     for study, numbers in wanted:
+        left_behind = _left_behind(study.published)
         for seed in numbers:
             file = records.record_path(study.published, seed)
             reasons = study.differences(records.read(file)) if file.exists() else ["there is no record"]
-            if not reasons and (left := _left_behind(file)):
-                reasons = [f"a process that was killed left {', '.join(left)}"]
+            if not reasons and file.stem in left_behind:
+                reasons = [f"a process that was killed left {', '.join(left_behind[file.stem])}"]
             if reasons:
                 missing.append((study, seed, "; ".join(reasons)))
     return missing
 
 
-def _left_behind(record: Path) -> list[str]:
-    """What lies beside a record and its weights under the run's name: a lock, a checkpoint, half-written files."""
-    found = {path.name for path in record.parent.glob(f"*{record.stem}.*")}
-    return sorted(found - {record.name, records.weights_path(record).name})
+def _left_behind(folder: Path) -> dict[str, list[str]]:
+    """What lies in a folder besides records and weights, by run: a lock, a checkpoint, half-written files."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(path.name for path in folder.glob("*seed_*.*")):
+        run = re.search(r"(seed_\d+)\.", name)
+        if run and name not in (f"{run[1]}.json", f"{run[1]}.safetensors"):
+            found.setdefault(run[1], []).append(name)
+    return found
 
 
 def current_digests(path: Path) -> dict[str, Any]:
