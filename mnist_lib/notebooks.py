@@ -102,8 +102,7 @@ def _left_behind(folder: Path) -> dict[str, list[str]]:
     """What lies in a folder besides records and weights, by run: a lock, a checkpoint, half-written files."""
     found: dict[str, list[str]] = {}
     for name in sorted(path.name for path in folder.glob("*seed_*.*")):
-        run = re.search(r"(seed_\d+)\.", name)
-        if run and name not in (f"{run[1]}.json", f"{run[1]}.safetensors"):
+        if run := re.search(r"(seed_\d+)\.(?!(json|safetensors)$)", name):
             found.setdefault(run[1], []).append(name)
     return found
 

@@ -15,7 +15,7 @@ from mnist_lib import experiment, notebooks
 ROOT = experiment.root()
 ITERATIONS = sorted(path.stem for path in (ROOT / "notebooks").glob("iteration_??_*.ipynb"))
 ALL = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-SUMMARIES = {"introduction", "iterations_compared"}
+SUMMARIES = {"introduction", "iterations_compared", "public_reports"}
 TRAINING = {path.stem for path in notebooks.find() if notebooks.published_runs(path)}
 
 

@@ -21,7 +21,7 @@ ITERATIONS = [path.stem for path in notebooks.find("iteration_??_*")]
 LAST = ITERATIONS[-1]
 NEXT = len(ITERATIONS) + 1
 NAME = f"iteration_{NEXT:02}_a_wider_one"
-SUMMARIES = ("introduction", "iterations_compared")
+SUMMARIES = ("introduction", "iterations_compared", "public_reports")
 
 
 @pytest.fixture
