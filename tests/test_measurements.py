@@ -53,13 +53,16 @@ def test_a_measurement_is_shown_as_a_table_with_its_origin(tmp_path):
 
 def test_rows_are_chosen_and_a_column_is_drawn(tmp_path):
     (tmp_path / "book" / "measurements").mkdir(parents=True)
-    rows = [{"of": "a", "s": 4.0}, {"of": "b", "s": 9.0}, {"of": "a", "s": 1.0}, {"of": "a", "s": None}]
+    values = [("a", 4.0), ("b", 9.0), ("a", 1.0), ("a", None), ("c", 1234.5)]
+    rows = [{"of": name, "s": value} for name, value in values]
     (tmp_path / "book" / "measurements" / "example.json").write_text(json.dumps(EXAMPLE | {"rows": rows}), "utf-8")
     done, page = build(tmp_path, "example", ":where: of = a\n:bars: s\n")
     assert done.returncode == 0, done.stderr
     texts = [[cell.get_text().strip() for cell in row.select("th, td")] for row in page.select("table tr")]
     assert texts == [["s"], ["4"], ["1"], ["–"]]
     assert [bar["style"] for bar in page.select("table .bar")] == ["width: 100.0%", "width: 25.0%"]
+    _, page = build(tmp_path, "example", ":where: of = c\n")
+    assert [cell.get_text().strip() for cell in page.select("table td")] == ["1,234"]
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}"])
