@@ -71,6 +71,8 @@ def check(page, targets=EXERCISE.targets, steps: int = 100) -> float:
     page.wait_for_function(said, arg=f"η = {rate:g}: in {steps:,} steps")
     assert page.locator(".value").inner_text() == f"{rate:g}"
     curve = backprop.training_curve([rate], steps, targets=targets, **NUMBERS)
+    arrived = "loss => Math.abs(document.querySelector('[role=status] data').value - loss) <= 1e-9 * loss + 1e-15"
+    page.wait_for_function(arrived, arg=float(curve.losses[0, -1]))  # the same words may stand there from before
     for place, exact in (("[role=status]", curve.losses[:, -1]), (".numbers", curve.weights[0, -1])):
         shown = page.locator(f"{place} data").all()
         values = [float(each.get_attribute("value")) for each in shown]
