@@ -218,12 +218,11 @@ def accuracies(study: Experiment, epochs: int, seeds: int, where: torch.device) 
             precision = "bfloat16" if "bfloat16" in name else "float32"
             ours = Experiment(study.name, dataclasses.replace(study.config, precision=precision))
             trainer = experiment.make_trainer(ours, seed, where, parts)
-            usual = UsualLoop(study, EPOCH, 0, where, seed)
-            train = usual.epoch if name == "usual" else trainer.train_epoch
+            loop = UsualLoop(study, EPOCH, 0, where, seed) if name == "usual" else None
             for _ in range(epochs):
-                train()
-            if name == "usual":
-                trainer.model.load_state_dict(usual.model.state_dict())
+                loop.epoch() if loop else trainer.train_epoch()
+            if loop:
+                trainer.model.load_state_dict(loop.model.state_dict())
             correct.append(100 * float((trainer.evaluate()[1] == trainer.test_labels).float().mean()))
         mean = {"mean": round(statistics.fmean(correct), 3)}
         rows.append({"loop": name} | {f"seed {seed}": round(value, 2) for seed, value in enumerate(correct)} | mean)

@@ -34,7 +34,7 @@ def build(quick: bool = False) -> int:
     source = ROOT / "_build" / "quick" if quick else ROOT
     target = ROOT / "_build" / ("quick/html" if quick else "html")
     stamp, digest = target / ".sources", sources_digest(source)
-    if pdf_is_current(source):  # then the pages offer it
+    if pdf_is_current(digest):  # then the pages offer it
         digest = text_digest(digest, bytes_digest(PDF.read_bytes()))
     if stamp.exists() and stamp.read_text() == digest:
         print(f"the book is current: {target / 'index.html'}")
@@ -59,10 +59,10 @@ def run_sphinx(source: Path, target: Path, builder: str) -> int:
     return subprocess.run([*command, "-W", "-n", "--keep-going"], cwd=source).returncode
 
 
-def pdf_is_current(source: Path) -> bool:
-    """Whether there is a PDF of the book at `source` as that is now."""
+def pdf_is_current(digest: str) -> bool:
+    """Whether there is a PDF of the sources with this digest."""
     stamp = PDF.with_name(".sources")
-    return PDF.exists() and stamp.exists() and stamp.read_text() == sources_digest(source)
+    return PDF.exists() and stamp.exists() and stamp.read_text() == digest
 
 
 def prepare_quick() -> Path:

@@ -37,7 +37,7 @@ def write() -> int:
         RuntimeError: there is no Chromium, or it did not print.
     """
     browser, digest = find_browser(), book.sources_digest(ROOT)
-    if book.pdf_is_current(ROOT):
+    if book.pdf_is_current(digest):
         print(f"the PDF is current: {PDF}")
         return 0
     with tempfile.TemporaryDirectory(prefix="mnist-lib-pdf-") as scratch:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mnist_lib import data
+from mnist_lib.pdf import BROWSERS
 
 # One thread, as in training: two threads give other last digits, and wait for each other on a busy machine.
 torch.set_num_threads(1)
@@ -48,8 +49,7 @@ def tmp_store(tmp_path, monkeypatch):
 def browser():
     """A running Chromium; tests that ask for it are skipped where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), None)
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_api.sync_playwright() as playwright:
         if found is None and not Path(playwright.chromium.executable_path).exists():
             pytest.skip("needs Chromium: `apt-get install chromium`, or `.venv/bin/playwright install chromium`")

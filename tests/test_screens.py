@@ -52,6 +52,7 @@ def test_axe_finds_nothing_serious(book, browser, turn):
     for number, name in enumerate([*PAGES, "search", "genindex", "py-modindex"]):
         page = screens[(number + turn) % len(WAYS)]
         page.goto((book / f"{name}.html").as_uri(), wait_until="load")
+        page.evaluate("Promise.all(document.getAnimations().map(a => a.finished))")  # colours fade in
         for found in axe.run(page, options=RULES).response["violations"]:
             if found["impact"] in ("serious", "critical"):
                 places = [node["html"][:150] for node in found["nodes"][:3]]

@@ -134,7 +134,8 @@ class Measurement(SphinxDirective):
             before = f"{measured['what']}. Measured on {measured['date']} ({measured['machine']}) by "
             chosen, _, text = map(str.strip, self.options.get("where", "").partition("="))
             rows = [row for row in rows if not chosen or row[chosen] == text]
-            largest = max((row.get(self.options.get("bars")) or 0 for row in rows), default=0)
+            drawn = self.options.get("bars")
+            largest = max((row.get(drawn) or 0 for row in rows), default=0)
         except (OSError, ValueError, KeyError) as error:
             raise self.error(f"no measurement in {path.name}: {error!r}") from error
         columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != chosen]
@@ -143,9 +144,9 @@ class Measurement(SphinxDirective):
         body = nodes.tbody()
         for row in rows:
             body += nodes.row("", *(_entry(_shown(row.get(column))) for column in columns))
-            if largest and row.get(self.options["bars"]):
-                entry = body[-1][columns.index(self.options["bars"])]
-                entry += nodes.raw("", BAR.format(share=row[self.options["bars"]] / largest), format="html")
+            if row.get(drawn):
+                entry = body[-1][columns.index(drawn)]
+                entry += nodes.raw("", BAR.format(share=row[drawn] / largest), format="html")
         group += body
         return [nodes.table("", nodes.title("", "", nodes.Text(before), command, nodes.Text(".")), group)]
 
@@ -208,7 +209,7 @@ def write_page_not_found(app: Sphinx, exception: Exception | None) -> None:
 
 def offer_pdf(app: Sphinx, *_: object) -> None:
     """If there is a PDF of the book, put it where the end of every page links it."""
-    if app.builder.format == "html" and book.pdf_is_current(Path(app.srcdir)):
+    if app.builder.format == "html" and book.pdf_is_current(book.sources_digest(Path(app.srcdir))):
         app.connect("html-page-context", _link_pdf)
         app.connect("build-finished", lambda app, exception: exception or shutil.copy(book.PDF, app.outdir))
 
