@@ -62,9 +62,9 @@ def parameter_count(network: nn.Module) -> int:
 
 def receptive_field_table(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> pd.DataFrame:
     """One row for each convolution, pooling and linear layer: its geometry, output, jump and receptive field."""
-    columns = ["layer", "kernel", "stride", "padding", "output", "jump", "receptive field"]
+    columns = ["layer", "output", "receptive field", "jump", "kernel", "stride", "padding"]
     rows = [
-        (layer.name, layer.kernel, layer.stride, layer.padding, layer.output, layer.jump, layer.receptive_field)
+        (layer.name, layer.output, layer.receptive_field, layer.jump, layer.kernel, layer.stride, layer.padding)
         for module, layer in _steps(network, input_shape)
         if not isinstance(module, _ELEMENTWISE)
     ]

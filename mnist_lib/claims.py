@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mnist_lib.records import Record
 from mnist_lib.show import Table
-from mnist_lib.statistics import first_epoch_at, steady_from_epoch
+from mnist_lib.statistics import Interval, first_epoch_at, steady_from_epoch
 from mnist_lib.target import TASK_ACCURACY
 
 
@@ -52,6 +52,12 @@ class Claim:
         if math.isnan(value):
             return "never"
         return f"{value:.0f}" if self.statistic in ("first", "steady") else f"{value:.2f}"
+
+    def range(self, interval: Interval) -> str:
+        """An interval of this statistic: accuracies with three decimals, or the epochs that lie in it."""
+        if self.statistic in ("first", "steady"):
+            return f"{max(math.ceil(interval.low), 1)} to {math.floor(interval.high)}"
+        return f"{interval.low:.3f} to {interval.high:.3f}"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,12 @@ def label(name: str) -> str:
     return name.removeprefix("iteration_").lstrip("0").replace("_", " ")
 
 
+def marks(labels: Sequence[str]) -> list[str]:
+    """Short names for points: a label's first word, with a prime for each earlier label that begins alike."""
+    firsts = [text.partition(" ")[0] for text in labels]
+    return [first + firsts[:number].count(first) * "′" for number, first in enumerate(firsts)]
+
+
 def accuracy_difference(baseline: Sequence[Record], runs: Sequence[Record]) -> Interval:
     """What was gained in mean accuracy after the last epoch, in percentage points."""
     return difference_interval([r.test_accuracy[-1] for r in runs], [r.test_accuracy[-1] for r in baseline])
@@ -50,7 +56,8 @@ def overview_picture(groups: Mapping[str, Sequence[Record]]) -> figures.Picture:
     """Parameters against accuracy, a point an experiment."""
     accuracies = [final_accuracy(runs) for runs in groups.values()]
     sizes = [runs[0].parameter_count for runs in groups.values()]
-    return figures.parameters_and_accuracy([label(name) for name in groups], sizes, accuracies, TASK_ACCURACY)
+    labels = [label(name) for name in groups]
+    return figures.parameters_and_accuracy(labels, marks(labels), sizes, accuracies, TASK_ACCURACY)
 
 
 def changes(groups: Mapping[str, Sequence[Record]]) -> dict[str, Interval]:

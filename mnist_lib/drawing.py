@@ -159,8 +159,8 @@ def lines(
     for (name, place), line in zip((marks or {}).items(), cycle((":", (0, (1, 4)))), strict=False):
         axes.axvline(place, color="black", linewidth=1, linestyle=line, label=name)
     axes.set(xlabel=x, ylabel=y, title=title, xscale=_scale(log_x), yscale=_scale(log))
-    if len(series) + len(marks or {}) > 1:
-        axes.legend()
+    if (entries := len(series) + len(marks or {})) > 1:
+        figure.legend(loc="outside upper center", ncols=3 if entries in (3, 5, 6) else 2)  # it would cover a curve
     marked = "".join(f" Marked: {name}, {place:.4g}." for name, place in (marks or {}).items())
     return Picture(figure, _in_words(series, x, y, at) + marked)
 

@@ -72,7 +72,12 @@ def wrong_in(runs: Sequence[Record], share: float) -> list[int]:
 
 def wrong_table(runs: Sequence[Record]) -> Table:
     """How many test images are wrong in how large a share of the runs."""
-    shares = {"every run": 1.0, "9 of 10 runs": 0.9, "half of the runs": 0.5, "at least one run": 1e-9}
+    shares = {
+        "every run": 1.0,
+        "at least 9 of 10 runs": 0.9,
+        "at least half of the runs": 0.5,
+        "at least one run": 1e-9,
+    }
     return Table({"wrong in": name, "test images": len(wrong_in(runs, share))} for name, share in shares.items())
 
 

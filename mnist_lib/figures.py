@@ -4,11 +4,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from scipy.optimize import isotonic_regression
 
 from mnist_lib.drawing import BLUE, GREEN, GREY, ORANGE, Picture, subplots
 from mnist_lib.records import Record
 from mnist_lib.statistics import Interval
+
+PALE_BLUES = ListedColormap(colormaps["Blues"](np.linspace(0, 0.5, 256)))
+"""Pale enough for black words on any of them."""
 
 
 def curves(runs: Sequence[Record], target: float | None = None) -> Picture:
@@ -56,11 +62,9 @@ def confusion_matrix(runs: Sequence[Record]) -> Picture:
     figure, ((axes,),) = subplots(size=(5.6, 4.8))
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    image = axes.imshow(counts, cmap="Blues")
+    image = axes.imshow(counts, cmap=PALE_BLUES)
     for label, prediction in zip(*counts.nonzero(), strict=True):
-        count = counts[label, prediction]
-        colour = "white" if count > counts.max() / 2 else "black"
-        axes.text(prediction, label, count, ha="center", va="center", color=colour, fontsize=8)
+        axes.text(prediction, label, counts[label, prediction], ha="center", va="center", fontsize=8)
     axes.set(xticks=range(10), yticks=range(10), xlabel="predicted digit", ylabel="true digit")
     axes.set_title(f"Mistakes of {len(runs)} {'run' if len(runs) == 1 else 'runs'}")
     figure.colorbar(image, ax=axes, label="images")
@@ -140,23 +144,21 @@ def learning_rates(accuracies: Mapping[float, Sequence[float]]) -> Picture:
 
 
 def parameters_and_accuracy(
-    names: Sequence[str], parameters: Sequence[int], accuracies: Sequence[Interval], target: float
+    names: Sequence[str], marks: Sequence[str], parameters: Sequence[int], accuracies: Sequence[Interval], target: float
 ) -> Picture:
     """Every network as a point: how many parameters it has, and its mean accuracy with the 95 % interval.
 
-    The first word of a name stands above its point.
+    Its mark, a short name, stands above the point. Networks of nearly equal size are drawn side by side.
     """
     figure, ((axes,),) = subplots(size=(8.0, 4.2))
-    positions = _spread(parameters)
-    for name, x, accuracy in zip(names, positions, accuracies, strict=True):
+    for mark, x, accuracy in zip(marks, _apart(parameters), accuracies, strict=True):
         reaches = accuracy.low > target
         colour = GREEN if reaches else BLUE
         if not np.isnan(accuracy.low):
             axes.vlines(x, accuracy.low, accuracy.high, color=colour, linewidth=2)
         axes.plot([x], [accuracy.center], "s" if reaches else "o", color=colour)
-        mark = name.partition(" ")[0]
         top = accuracy.center if np.isnan(accuracy.high) else accuracy.high
-        axes.annotate(mark, (x, top), xytext=(0, 4), textcoords="offset points", color=colour, ha="center")
+        axes.annotate(mark, (x, top), xytext=(0, 4), textcoords="offset points", color=colour, ha="center", fontsize=9)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), min(high, 100))
     axes.axhline(target, color=GREY, linestyle=":", linewidth=1)
@@ -178,14 +180,14 @@ def parameters_and_accuracy(
     return Picture(figure, f"Parameters against mean test accuracy. {points}.")
 
 
-def _spread(values: Sequence[int]) -> list[float]:
-    """Positions for equal values side by side, so that their intervals do not hide one another (8 % apart)."""
-    counts = Counter(values)
-    seen: Counter[int] = Counter()
-    positions = []
-    for value in values:
-        positions.append(value * 1.08 ** (seen[value] - (counts[value] - 1) / 2))
-        seen[value] += 1
+def _apart(values: Sequence[int], factor: float = 1.06) -> np.ndarray:
+    """Positions on a logarithmic axis: in the order of the values, each at least `factor` times the one before.
+
+    Of all such positions, those that move the logarithms least (in squares). So intervals do not hide one another.
+    """
+    order, gaps = np.argsort(values, kind="stable"), np.arange(len(values)) * np.log(factor)
+    positions = np.empty(len(values))
+    positions[order] = np.exp(isotonic_regression(np.log(values)[order] - gaps).x + gaps)
     return positions
 
 
@@ -198,6 +200,8 @@ def claims(
 ) -> Picture:
     """Published accuracies beside runs of the same recipe: a row a claim, a dot a run, a diamond what was published.
 
+    The axis is logarithmic in the share of wrong images, so that one poor accuracy does not press all others together.
+
     Arguments:
         names: what the rows are called.
         values: the accuracies of the runs, in percent.
@@ -206,6 +210,7 @@ def claims(
         target: the accuracy to mark.
     """
     figure, ((axes,),) = subplots(size=(8.0, 0.36 * len(names) + 1.3))
+    axes.set_xscale("function", functions=(lambda x: -np.log10(np.maximum(100 - x, 0.01)), lambda x: 100 - 10**-x))
     for row, (dots, interval, value) in enumerate(zip(values, expected, claimed, strict=True)):
         if not np.isnan(interval.low):
             axes.hlines(row, interval.low, interval.high, color=BLUE, linewidth=2, alpha=0.5)
@@ -213,8 +218,11 @@ def claims(
         axes.plot([value], [row], "D", color=ORANGE, label="published" if row == 0 else None)
     axes.axvline(target, color=GREY, linestyle=":", linewidth=1, label=f"{target:.2f} %")
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set(xlabel="correct, % of test images")
+    axes.set(xlabel="correct, % of test images", ylim=(len(names) - 0.5, -0.5))
+    low, high = axes.get_xlim()
+    if high - low > 1:  # where the axis is visibly not linear
+        ticks = [tick for tick in (50, 80, 90, 95, 97, 98, 99, 99.2, 99.4, 99.6, 99.7, 99.8) if low <= tick <= high]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     figure.legend(loc="outside upper right", ncols=3)
     words = "; ".join(
         f"{name}: published {value:.2f}, our runs {min(dots):.2f} to {max(dots):.2f}"

@@ -6,7 +6,6 @@ pair in both directions, by the functions that the notebooks use.
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mnist_lib import notebooks, records
-from mnist_lib.comparison import accuracy_difference, in_words, label
+from mnist_lib.comparison import accuracy_difference, in_words, label, marks
 from mnist_lib.records import Record
 from mnist_lib.statistics import CONFIDENCE, Interval
 from mnist_lib.target import TASK_ACCURACY, final_accuracy, reached
@@ -61,26 +60,26 @@ def contents(groups: Mapping[str, Sequence[Record]]) -> dict[str, object]:
         differences[before][after] = [f"{difference:+.2f}", in_words(difference)]
         found += difference.low > 0  # in one of the two directions
     wrong = [mistake for runs in groups.values() for run in runs for mistake in run.misclassified]
-    firsts = Counter(label(name).partition(" ")[0] for name in names)
+    labels = [label(name) for name in names]
+    named = zip(groups.items(), labels, marks(labels), strict=True)
     return {
         "task": TASK_ACCURACY,
-        "experiments": [_experiment(name, runs, firsts) for name, runs in groups.items()],
+        "experiments": [_experiment(name, runs, words, mark) for (name, runs), words, mark in named],
         "differences": [[differences[before].get(after) for after in names] for before in names],
         "labels": {index: digit for index, digit, _ in sorted(wrong)},
         "chance": _chance(len(names), found),
     }
 
 
-def _experiment(name: str, runs: Sequence[Record], firsts: Mapping[str, int]) -> dict[str, object]:
-    words, accuracy = label(name), final_accuracy(runs)
-    first = words.partition(" ")[0]
+def _experiment(name: str, runs: Sequence[Record], words: str, mark: str) -> dict[str, object]:
+    accuracy = final_accuracy(runs)
     curves = np.array([run.test_accuracy for run in runs])
     means, lowest, highest = curves.mean(0), curves.min(0), curves.max(0)
     return {
         "name": name,
         "page": f"../notebooks/{name.partition('/')[0]}.html",
         "label": words,
-        "mark": first if firsts[first] == 1 else words,
+        "mark": mark,
         "parameters": runs[0].parameter_count,
         "epochs": len(means),
         "runs": len(runs),

@@ -4,6 +4,7 @@ A claim is consistent with the runs if it lies inside their 95 % prediction inte
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,15 +39,16 @@ class Judgement:
 
     def row(self) -> dict[str, str]:
         """For a table."""
-        show, open_ended = self.claim.format, math.isnan(self.expected.low)
-        done = [value for value in self.values if not math.isnan(value)]
+        show, done = self.claim.format, [value for value in self.values if not math.isnan(value)]
+        ours = f"{show(min(done))} to {show(max(done))}" if done else "never"
+        if 0 < len(done) < len(self.values):
+            ours += f", {len(self.values) - len(done)} of {len(self.values)} never"
         return {
             "statistic": str(self.claim),
             "published": show(self.claim.value),
-            "our runs, lowest to highest": f"{show(min(done))} to {show(max(done))}" if done else "never",
-            "runs that do it": f"{len(done)} of {len(self.values)}",
-            "one more run, 95 %": "–" if open_ended else f"{self.expected.low:.3f} to {self.expected.high:.3f}",
             "verdict": self.verdict,
+            "one more run, 95 %": "–" if math.isnan(self.expected.low) else self.claim.range(self.expected),
+            "our runs, lowest to highest": ours,
         }
 
 
@@ -61,6 +63,14 @@ def judge(claim: Claim, runs: Sequence[Record]) -> Judgement:
 def judgements(report: Report, runs: Sequence[Record]) -> list[Judgement]:
     """All claims of a report."""
     return [judge(claim, runs) for claim in report.claims]
+
+
+def in_words(judged: Sequence[Judgement]) -> str:
+    """The verdicts counted: ``all consistent``, ``5 consistent, 1 too low``, or, of a single claim, the verdict."""
+    counts = Counter(each.verdict for each in judged)
+    if len(counts) == 1:
+        return f"{'all ' if len(judged) > 1 else ''}{judged[0].verdict}"
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
 
 
 def picture(judged: Mapping[str, Judgement]) -> Picture:
@@ -121,6 +131,7 @@ def glue_judgements(judged: Sequence[Judgement], runs: Sequence[Record]) -> None
         too_high=verdicts.count("too high"),
         too_low=verdicts.count("too low"),
         not_judged=verdicts.count("not judged"),
+        verdicts=in_words(judged),
         claims=len(verdicts),
         by_best=by_best,
         by_final=by_final,
@@ -163,6 +174,12 @@ def glue_readings(groups: Mapping[str, Sequence[Record]]) -> None:
 def all_judged(groups: Mapping[str, Sequence[Record]]) -> dict[str, Judgement]:
     """The judgements of all claims of all reports, by report and statistic."""
     return {f"{key}: {each.claim}": each for key, runs in groups.items() for each in judgements(REPORTS[key], runs)}
+
+
+def named(groups: Mapping[str, Sequence[Record]], verdict: str) -> str:
+    """The claims of all reports that have this verdict, for a sentence."""
+    found = [name.replace(", %", "") for name, each in all_judged(groups).items() if each.verdict == verdict]
+    return "; ".join(found) or "none"
 
 
 def _listed(judged: Sequence[Judgement], statistic: str) -> str:

@@ -28,15 +28,18 @@ def describe(path: Path) -> str:
     files = [[records.record_path(study.published, seed) for seed in range(seeds)] for study, seeds in runs]
     groups = [[records.read(file) for file in each if file.exists()] for each in files]
     makes_runs = bool(notebooks.published_runs(path))
+    commands = [text for text in COMMANDS if makes_runs or "verify" not in text]
+    rows = [f"<dt><code>{text.format(name=path.stem)}</code></dt><dd>{COMMANDS[text]}</dd>" for text in commands]
     parts = [
         f"<p>Computed by the code cells of <code>notebooks/{html.escape(path.name)}</code>, executed by papermill with "
-        f"the library of digest <code>{digests['library'][:8]}</code>.</p>"
+        f"the library of digest <code>{digests['library'][:8]}</code>.</p>",
+        *("<dl>", *rows, "</dl>"),
     ]
     if any(groups):
-        parts.append("<p>What was measured lies in these records, <code>book/records/NAME/seed_K.json</code>:</p>")
+        parts.append(
+            "<p>What the page shows of runs comes from these records, <code>book/records/NAME/seed_K.json</code>:</p>"
+        )
         parts.append(f'<div class="scrolling" tabindex="0">{report.provenance(*groups)._repr_html_()}</div>')
     else:
         parts.append("<p>No record is involved: the page computes all that it shows.</p>")
-    commands = [text for text in COMMANDS if makes_runs or "verify" not in text]
-    rows = [f"<dt><code>{text.format(name=path.stem)}</code></dt><dd>{COMMANDS[text]}</dd>" for text in commands]
-    return "\n".join([*parts, "<dl>", *rows, "</dl>"])
+    return "\n".join(parts)

@@ -5,6 +5,7 @@ import os
 import statistics as averages
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -69,12 +70,16 @@ def network_difference(before: Experiment | None, after: Experiment) -> Table | 
         ]
         return Table(sides)
     last = pd.DataFrame([{"change": "=", "layer": total}])
-    return Table(pd.concat([changes.astype(str), last]).fillna(""))
+    changes["parameters"] = changes["parameters"].map("{:,}".format)
+    return Table(pd.concat([changes, last]).fillna(""))
 
 
 def source(study: Experiment) -> Markdown:
-    """The code of a network, as it stands in the library."""
-    return Markdown(f"```python\n{inspect.getsource(experiment.NETWORKS[study.config.network])}```")
+    """The code of a network and of the blocks that it is built from, as they stand in the library."""
+    network = experiment.NETWORKS[study.config.network]
+    own = inspect.getmodule(network)
+    blocks = [each for name in network.__code__.co_names if inspect.isfunction(each := getattr(own, name, None))]
+    return Markdown("```python\n" + "\n\n".join(map(inspect.getsource, [*blocks, network])) + "```")
 
 
 def training_log(runs: Sequence[Record]) -> Table:
@@ -85,13 +90,13 @@ def training_log(runs: Sequence[Record]) -> Table:
         rows.append(
             {
                 "epoch": epoch + 1,
-                "learning rate": f"{runs[0].history['learning_rate'][epoch]:.2g}",
-                "train loss": f"{averages.fmean(run.history['train_loss'][epoch] for run in runs):.4f}",
-                "train %": f"{averages.fmean(run.train_accuracy[epoch] for run in runs):.2f}",
-                "test loss": f"{averages.fmean(run.history['test_loss'][epoch] for run in runs):.4f}",
                 "test %": f"{averages.fmean(accuracies):.2f}",
                 "lowest and highest seed": f"{min(accuracies):.2f} to {max(accuracies):.2f}",
                 f"seeds at {TASK_ACCURACY:.2f} %": f"{reached(accuracies)} of {len(runs)}",
+                "train %": f"{averages.fmean(run.train_accuracy[epoch] for run in runs):.2f}",
+                "test loss": f"{averages.fmean(run.history['test_loss'][epoch] for run in runs):.4f}",
+                "train loss": f"{averages.fmean(run.history['train_loss'][epoch] for run in runs):.4f}",
+                "last learning rate": f"{runs[0].history['learning_rate'][epoch]:.2g}",
             }
         )
     return Table(rows)
@@ -105,7 +110,7 @@ def seeds_table(runs: Sequence[Record]) -> Table:
             "final epoch %": f"{run.test_accuracy[-1]:.2f}",
             "best epoch %": f"{run.test_accuracy.max():.2f}",
             f"first epoch at {TASK_ACCURACY:.2f} %": first_epoch_at(run.test_accuracy, TASK_ACCURACY) or "never",
-            "from there on since epoch": steady_from_epoch(run.test_accuracy, TASK_ACCURACY) or "never",
+            "stays there from epoch": steady_from_epoch(run.test_accuracy, TASK_ACCURACY) or "never",
             "final train %": f"{run.train_accuracy[-1]:.2f}",
         }
         for run in runs
@@ -137,7 +142,7 @@ def candidates_table(trials: Mapping[float, Sequence[Record]], chosen: float) ->
         {
             "learning rate": f"{rate:g}",
             "seeds": len(runs),
-            "mean validation accuracy, %": f"{means[rate]:.2f}",
+            "mean validation accuracy, %": f"{means[rate]:.3f}",
             "lowest and highest seed": " to ".join(f"{f(r.test_accuracy[-1] for r in runs):.2f}" for f in (min, max)),
             "": " and ".join(["best"] * (rate == best) + ["used"] * (rate == chosen)),
         }
@@ -185,18 +190,24 @@ def provenance(*groups: Sequence[Record]) -> Table:
         places, name = [run.environment for run in runs], runs[0].experiment
         rows.append(
             {
-                "records": f"{name}, seeds {', '.join(str(run.seed) for run in runs)}",
+                "records": f"{name}, {'seeds' if len(runs) > 1 else 'seed'} {_ranges(run.seed for run in runs)}",
+                "checked by": f"mnist-lib verify {name.partition('/')[0]}",
+                "minutes": f"{sum(run.seconds for run in runs) / 60:.1f}",
+                "date": _distinct(place["date"] for place in places),
+                "commit": _distinct((place["commit"] or "–")[:8] for place in places),
                 "code": _distinct(run.digests["code"][:8] for run in runs),
                 "data": _distinct(run.digests["data"][:8] for run in runs),
-                "commit": _distinct((place["commit"] or "–")[:8] for place in places),
-                "device": _distinct(f"{place['device_name']}, threads: {place['threads']}" for place in places),
                 "torch": _distinct(place["torch"] for place in places),
-                "date": _distinct(place["date"] for place in places),
-                "minutes": f"{sum(run.seconds for run in runs) / 60:.1f}",
-                "checked by": f"mnist-lib verify {name.partition('/')[0]}",
+                "device": _distinct(f"{place['device_name']}, threads: {place['threads']}" for place in places),
             }
         )
     return Table(rows)
+
+
+def _ranges(seeds: Iterable[int]) -> str:
+    """``0–4, 7`` for 0, 1, 2, 3, 4 and 7."""
+    runs = [list(each) for _, each in groupby(enumerate(sorted(seeds)), lambda pair: pair[1] - pair[0])]
+    return ", ".join(str(run[0][1]) if len(run) == 1 else f"{run[0][1]}–{run[-1][1]}" for run in runs)
 
 
 def _distinct(words: Iterable[str]) -> str:
@@ -207,7 +218,8 @@ def papermill_line(parameters: NotebookParameters) -> Markdown:
     """The command that runs this notebook again with other parameters."""
     name = parameters.name
     return Markdown(
-        f"```shell\npapermill notebooks/{name}.ipynb out.ipynb -p epochs 2 -p seeds 1 -p learning_rate 0.05\n```\n"
+        f"```shell\npapermill notebooks/{name}.ipynb out.ipynb \\\n"
+        "    -p epochs 2 -p seeds 1 -p learning_rate 0.05\n```\n"
         f"The published records are made anew by `mnist-lib train {name} --seeds 0-{parameters.seeds - 1}`."
     )
 

@@ -1,5 +1,6 @@
 """How results are shown in a notebook: tables, numbers stored for the prose, progress of long work."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -18,10 +19,17 @@ class Table:
         self.frame = pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        return self.frame.to_html(index=False, border=0, justify="left", na_rep="–")
+        return self.frame.map(_unbroken).to_html(index=False, border=0, justify="left", na_rep="–")
 
     def __repr__(self) -> str:
         return self.frame.to_string(index=False, na_rep="–")
+
+
+def _unbroken(cell: object) -> object:
+    """A cell whose brackets and dimensions, such as ``[99.41, 99.53]`` and ``20 × 24 × 24``, stay on one line."""
+    if not isinstance(cell, str):
+        return cell
+    return re.sub(r"\[[^]]*\]( %)?| [×→] ", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)
 
 
 def glue(**values: object) -> None:

@@ -30,7 +30,7 @@ class Target:
         asked = [
             ("parameters", self.parameters and f"fewer than {self.parameters:,}"),
             ("epochs", self.epochs and f"fewer than {self.epochs}"),
-            ("mean test accuracy after the last epoch", f"at least {self.accuracy:.2f} %"),
+            ("mean accuracy after the last epoch", f"at least {self.accuracy:.2f} %"),
         ]
         return [{"criterion": name, "target": bound} for name, bound in asked if bound]
 
@@ -59,7 +59,7 @@ class Target:
         results = {
             "parameters": f"{runs[0].parameter_count:,}",
             "epochs": str(runs[0].parameters["epochs"]),
-            "mean test accuracy after the last epoch": f"{final_accuracy(runs)} %",
+            "mean accuracy after the last epoch": f"{final_accuracy(runs)} %",
         }
         return Table(
             row | {"result": results[row["criterion"]], "verdict": verdict}

@@ -214,11 +214,11 @@ def test_a_layer_used_twice_has_its_parameters_once():
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_are_those_worked_by_hand(name):
     expected = [
-        [kernel, stride, padding, f"{channels} × {side} × {side}" if side else f"{channels}", jump, receptive_field]
+        [f"{channels} × {side} × {side}" if side else f"{channels}", receptive_field, jump, kernel, stride, padding]
         for kernel, stride, padding, channels, side, jump, receptive_field in TABLES[name]
     ]
     table = receptive_field_table(ALL[name]())
-    assert list(table) == ["layer", "kernel", "stride", "padding", "output", "jump", "receptive field"]
+    assert list(table) == ["layer", "output", "receptive field", "jump", "kernel", "stride", "padding"]
     assert table.drop(columns="layer").to_numpy().tolist() == expected
 
 

@@ -264,7 +264,7 @@ def test_every_result_leads_to_its_records_and_to_commands_that_exist(book, name
     (path,) = notebooks.find(name)
     for study, seeds in notebooks.read_runs(path):
         record = records.read(records.record_path(study.published, 0))
-        assert f"{study.name}, seeds {', '.join(map(str, range(seeds)))}" in text
+        assert f"{study.name}, seeds 0–{seeds - 1}" in text
         for word in ("commit", "device_name", "date"):
             assert (record.environment[word] or "–")[: 8 if word == "commit" else None] in text
         assert record.digests["code"][:8] in text

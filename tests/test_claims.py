@@ -12,7 +12,7 @@ from mnist_lib.claims import REPORTS, Claim
 from mnist_lib.judgement import judge
 from mnist_lib.parameters import NotebookParameters, notebook_parameters, validate
 from mnist_lib.records import Record
-from mnist_lib.statistics import prediction_interval
+from mnist_lib.statistics import Interval, prediction_interval
 
 NOTEBOOKS = {path.stem: path for path in (experiment.root() / "notebooks").glob("reported_*.ipynb")}
 IN_THE_BOOK = [report for report in REPORTS.values() if report.notebook in NOTEBOOKS]
@@ -113,7 +113,21 @@ def test_a_run_that_never_reaches_the_task():
     assert math.isnan(Claim("first", 10).measure(run(99.0, 99.39)))
     judged = judge(Claim("first", 10), [run(99.40), run(99.39)])
     assert judged.verdict == "not judged"
-    assert judged.row()["runs that do it"] == "1 of 2"
+    assert judged.row()["our runs, lowest to highest"] == "1 to 1, 1 of 2 never"
+
+
+def test_an_interval_of_epochs_is_whole_epochs():
+    assert Claim("first", 10).range(Interval(9, 7.2, 10.8)) == "8 to 10"
+    assert Claim("steady", 10).range(Interval(2, -1.5, 5.5)) == "1 to 5", "there is no epoch before the first"
+    assert Claim("final", 99).range(Interval(99, 98.9996, 99.0004)) == "99.000 to 99.000"
+
+
+def test_verdicts_are_counted_in_words():
+    runs = [run(accuracy) for accuracy in (99.38, 99.40, 99.41, 99.42, 99.44)]
+    judged = [judge(Claim("final", value), runs) for value in (99.41, 99.43, 99.60)]
+    assert judgement.in_words(judged) == "2 consistent, 1 too high"
+    assert judgement.in_words(judged[:2]) == "all consistent"
+    assert judgement.in_words(judged[2:]) == "too high"
 
 
 @pytest.mark.parametrize(

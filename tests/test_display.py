@@ -80,7 +80,7 @@ def test_the_training_log_counts_seeds_at_the_task():
 def test_the_seeds_table_tells_final_from_best():
     row = report.seeds_table(MIXED).frame.iloc[1]
     assert (row["final epoch %"], row["best epoch %"]) == ("99.30", "99.40")
-    assert (row["first epoch at 99.40 %"], row["from there on since epoch"]) == (1, "never")
+    assert (row["first epoch at 99.40 %"], row["stays there from epoch"]) == (1, "never")
 
 
 @pytest.mark.parametrize(("after", "words"), [(POOR, "a loss"), (MIXED, "not distinguishable")])
@@ -130,6 +130,24 @@ def test_a_figure_says_in_words_what_it_shows(name):
     assert metadata["image/png"]["alt"] == data["text/plain"]
     assert picture.png.startswith(b"\x89PNG")
     assert picture.png == make().png
+
+
+@pytest.mark.parametrize("sizes", [[7_884] * 5 + [9_500], [16_900, 431_080, 17_400, 18_500, 19_800]])
+def test_networks_of_nearly_equal_size_are_drawn_side_by_side(sizes):
+    places = figures._apart(sizes)
+    assert (np.diff(np.log(places[np.argsort(sizes, kind="stable")])) > np.log(1.06) - 1e-9).all()
+    assert np.log(places).mean() == pytest.approx(np.log(sizes).mean()), "moved apart, not along"
+
+
+def test_a_cell_with_an_interval_or_a_shape_is_not_broken():
+    rows = [{"a": "99.47 [99.41, 99.53] %", "b": "10 × 24 × 24", "c": "some words", "d": 3}]
+    shown = show.Table(rows)._repr_html_()
+    assert "99.47 [99.41,\xa099.53]\xa0%" in shown and "10\xa0×\xa024\xa0×\xa024" in shown and "some words" in shown
+    assert "99.47 [99.41, 99.53] %" in repr(show.Table(rows))
+
+
+def test_networks_of_other_sizes_are_drawn_where_they_belong():
+    assert figures._apart([431_080, 6_000, 12_000]) == pytest.approx([431_080, 6_000, 12_000])
 
 
 def test_misclassified_images_are_drawn_when_they_are_there():

@@ -87,7 +87,7 @@ def copy_alternative_texts(app: Sphinx, docname: str, source: list[str]) -> None
 MARK = '<button type="button" class="origin" popovertarget="origin" aria-label="origin of {what}">origin</button>'
 NOTE = """<aside id="origin" popover aria-label="Origin of the results on this page">
 <button type="button" class="origin" popovertarget="origin" popovertargetaction="hide">close</button>
-<p class="title">Where this comes from</p>
+<p class="title">Where the results of this page come from</p>
 {text}
 </aside>"""
 
@@ -133,7 +133,7 @@ class Measurement(SphinxDirective):
             rows, command = measured["rows"], nodes.literal("", measured["command"])
             before = f"{measured['what']}. Measured on {measured['date']} ({measured['machine']}) by "
             chosen, _, text = map(str.strip, self.options.get("where", "").partition("="))
-            rows = [row for row in rows if not chosen or row[chosen] == text]
+            rows = [row for row in rows if not chosen or row.get(chosen) == text]
             drawn = self.options.get("bars")
             largest = max((row.get(drawn) or 0 for row in rows), default=0)
         except (OSError, ValueError, KeyError) as error:
@@ -148,7 +148,8 @@ class Measurement(SphinxDirective):
                 entry = body[-1][columns.index(drawn)]
                 entry += nodes.raw("", BAR.format(share=row[drawn] / largest), format="html")
         group += body
-        return [nodes.table("", nodes.title("", "", nodes.Text(before), command, nodes.Text(".")), group)]
+        title = nodes.title("", "", nodes.Text(f"{text}: {before}" if text else before), command, nodes.Text("."))
+        return [nodes.table("", title, group)]
 
 
 BAR = '<span class="bar" aria-hidden="true" style="width: {share:.1%}"></span>'
@@ -181,7 +182,7 @@ def write_workbook(app: Sphinx) -> None:
 def write_comparisons(app: Sphinx, error: Exception | None) -> None:
     """Write what the page that compares any two experiments loads, from the records of the book's notebooks."""
     if error is None and app.builder.format == "html":
-        pages = [Path(app.env.doc2path(name)) for name in sorted(app.env.found_docs)]
+        pages = [Path(app.env.doc2path(name)) for name in app.env.collect_relations()]  # in the order of the contents
         groups = gallery.published(page for page in pages if page.suffix == ".ipynb")
         target = Path(app.outdir) / "_static" / "compare_data.js"
         target.write_text(gallery.script(groups), "utf-8")

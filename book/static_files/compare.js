@@ -5,6 +5,7 @@
   const {experiments, differences, labels, task, chance} = globalThis.PUBLISHED;
   const find = name => document.getElementById(`compare-${name}`);
   const grouped = count => count.toLocaleString("en");
+  const NAMES = {a: "X", b: "Y"};  // of the chosen two; letters from A on are those of public reports
   const state = {column: 0, descending: false, shown: experiments, a: 0, b: 0};
 
   // Elements are made, not parsed: no text is ever taken for markup.
@@ -20,10 +21,10 @@
 
   const COLUMNS = [
     {head: "experiment", key: e => experiments.indexOf(e), cell: e => html("a", {href: e.page}, e.label)},
-    {head: "parameters", key: e => e.parameters, cell: e => grouped(e.parameters)},
-    {head: "epochs", key: e => e.epochs, cell: e => e.epochs},
     {head: "mean test accuracy, %", key: e => e.interval[0], cell: e => e.accuracy},
+    {head: "parameters", key: e => e.parameters, cell: e => grouped(e.parameters)},
     {head: `seeds at ${task.toFixed(2)} %`, key: e => e.reached / e.runs, cell: e => `${e.reached} of ${e.runs}`},
+    {head: "epochs", key: e => e.epochs, cell: e => e.epochs},
   ];
 
   function showTable() {
@@ -131,7 +132,7 @@
       const [center, least, most] = e.interval, kind = role(e), whisker = least === null ? [] :
         [line(`M${places[k]} ${y(least)}V${y(most)}`)];
       const hint = svg("title", {}, `${e.label}: ${grouped(e.parameters)} parameters, ${e.accuracy} %`);
-      const name = kind === "other" ? e.mark : kind.toUpperCase(), above = y(most ?? center) - (whisker.length ? 4 : 9);
+      const name = NAMES[kind] ?? e.mark, above = y(most ?? center) - (whisker.length ? 4 : 9);
       const caption = name.length < 3 ? text(places[k], above, name, "middle")
         : text(places[k] + 8, y(center) + 4, name);
       picture.append(svg("g", {class: kind}, hint, ...whisker, mark(places[k], y(center), kind), caption));
@@ -141,27 +142,28 @@
   // -- the chosen two
 
   const chosen = () => [experiments[state.a], experiments[state.b]];
-  const named = (kind, e) => `${kind.toUpperCase()}, ${e.label}`;
+  const named = (kind, e) => `${NAMES[kind]}, ${e.label}`;
 
   function drawCurves() {
     const picture = find("curves"), {clientWidth: width, clientHeight: height} = picture, pair = chosen();
     if (!width) return;  // not laid out yet
     const epochs = Math.max(2, ...pair.map(e => e.epochs));
-    const later = pair.flatMap(({curve: [means]}) => means.length > 1 ? means.slice(1) : means);
+    const later = pair.flatMap(({curve: [means]}) => means.slice(means.length >> 1));
     const low = Math.min(99, ...later) - 0.1, high = Math.max(task, ...pair.flatMap(e => e.curve[2])) + 0.05;
     const x = scale(1, epochs, LEFT + 6, width - RIGHT), y = scale(low, high, height - BOTTOM, TOP);
     const words = pair.map((e, k) => `${named("ab"[k], e)}: ${e.course}.`);
     const inside = frame(picture, {title: `Learning curves of ${pair[0].label} and ${pair[1].label}`,
       words: words.join(" "), x, y, xs: ticks(1, epochs, Math.min(epochs - 1, 8)), ys: ticks(low, high, 6),
       xName: "epoch", yName: "test accuracy, %"});
-    picture.append(inside, text(LEFT + 4, y(task) - 5, `${task.toFixed(2)} %`));
+    const above = y(task) - TOP > TEXT;  // else it would be on the axis' name
+    picture.append(inside, text(LEFT + 4, y(task) + (above ? -5 : TEXT), `${task.toFixed(2)} %`));
     const ends = apart(pair.map(e => y(e.curve[0].at(-1))), TEXT);
     pair.forEach(({curve: [means, least, most], epochs: last}, k) => {
       const points = values => values.map((value, epoch) => `${x(epoch + 1)} ${y(value)}`);
       const area = [...points(most), ...points(least).reverse()].join("L"), kind = "ab"[k];
       inside.append(svg("g", {class: kind}, line(`M${area}Z`, "band"), line(`M${points(means).join("L")}`),
         ...means.map((value, epoch) => mark(x(epoch + 1), y(value), kind))));
-      picture.append(svg("g", {class: kind}, text(x(last) + 9, ends[k] + 4, kind.toUpperCase())));
+      picture.append(svg("g", {class: kind}, text(x(last) + 9, ends[k] + 4, NAMES[kind])));
     });
   }
 
@@ -173,7 +175,7 @@
       "From ", html("strong", {}, named("a", a)), ", to ", html("strong", {}, named("b", b)), ": ",
       html("strong", {id: "compare-interval"}, interval), " percentage points, ",
       html("span", {id: "compare-meaning"}, meaning), ".",
-      html("br"), `A: ${about(a)}.`, html("br"), `B: ${about(b)}.`);
+      html("br"), `X: ${about(a)}.`, html("br"), `Y: ${about(b)}.`);
   }
 
   // -- the images that most runs of one misread and most runs of the other do not
@@ -195,9 +197,10 @@
     const onlyA = differing.filter(index => misread(a, index)).length;
     const both = all.filter(index => misread(a, index) && misread(b, index)).length;
     const images = count => `${grouped(count)} ${count === 1 ? "image" : "images"}`;
-    find("agreement").textContent = `Misread by most runs of A, ${a.label}, and not of B: ${images(onlyA)}. By most ` +
-      `runs of B, ${b.label}, and not of A: ${images(differing.length - onlyA)}. Of both: ${images(both)}.`;
-    const heads = ["image", "label", ...["A", "B"].flatMap(name => [`${name}: wrong runs`, `${name}: taken for`])];
+    find("agreement").textContent = `Misread by most runs of X, ${a.label}, and not of Y: ${images(onlyA)}. The other way ` +
+      `round, of Y, ${b.label}, and not of X: ${images(differing.length - onlyA)}. These are in the table. Misread by ` +
+      `most runs of both, and not in the table: ${images(both)}.`;
+    const heads = ["image", "label", ...["X", "Y"].flatMap(name => [`${name}: wrong runs`, `${name}: taken for`])];
     find("images").tHead.replaceChildren(html("tr", {}, ...heads.map(head => html("th", {scope: "col"}, head))));
     differing.sort((one, other) => contrast(other) - contrast(one) || one - other);
     find("images").tBodies[0].replaceChildren(...differing.map(index => html("tr", {},

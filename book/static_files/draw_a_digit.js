@@ -176,7 +176,7 @@
   const EXAMPLES = {  // strokes, each a list of points
     "a neat 3": [[[84, 80], [100, 58], [136, 44], [170, 52], [184, 80], [174, 108], [148, 126], [124, 130], [154, 132],
       [184, 150], [194, 182], [182, 214], [148, 234], [112, 230], [80, 206]]],
-    "a 4 or a 9": [[[122, 56], [104, 84], [98, 116], [112, 138], [142, 140], [184, 122]],
+    "a 4 or a 9": [[[139, 55], [104, 84], [98, 116], [112, 138], [142, 140], [184, 122]],
       [[178, 54], [184, 122], [178, 180], [172, 236]]],
     "a letter": [[[140, 44], [70, 232]], [[140, 44], [210, 232]], [[94, 168], [186, 168]]],
   };
@@ -190,16 +190,16 @@
         <div class="paper"><canvas class="drawing" width="${PAPER}" height="${PAPER}" tabindex="0" role="application"
           aria-label="Field to draw a digit in" aria-describedby="draw-keys"></canvas>
           <svg viewBox="0 0 ${PAPER} ${PAPER}" aria-hidden="true"><rect/><circle r="${PEN / 2}"/></svg></div>
+        <p role="status" class="verdict"></p>
         <div class="buttons"><button type="button">Clear</button></div>
         <p id="draw-keys">Draw with the mouse or a finger. By keyboard: the arrow keys move the pen, the space bar puts
           it down or lifts it, Delete clears.</p>
       </div>
       <div>
-        <p role="status" class="verdict"></p>
         <table class="answers"><caption>What each network says. Choose one to look inside.</caption><thead><tr>
           <th scope="col">Network</th><th scope="col">Says</th><th scope="col">Probability</th>
           <th scope="col">Or else</th></tr></thead><tbody></tbody></table>
-        <p class="note"></p>
+        <p class="note"><span class="weights"></span><span class="missing"></span></p>
       </div>
     </div>
     <div class="inside" role="group" aria-label="Inside the chosen network" hidden>
@@ -324,7 +324,10 @@
   // -- Answering
 
   function changed() {
-    load().then(() => { frameAsked ??= requestAnimationFrame(answer); }, ({message}) => {
+    load().then(() => {
+      find(".weights").textContent = "";
+      frameAsked ??= requestAnimationFrame(answer);
+    }, ({message}) => {
       find(".verdict").textContent = message;
     });
   }
@@ -485,10 +488,8 @@
   }
   const size = networks.reduce((sum, {bytes}) => sum + bytes, 0) / 1e6;
   find(".verdict").textContent = NOTHING;
-  find(".note").textContent = [
-    chosen ? `The weights, ${size.toFixed(1)} MB, are loaded with your first stroke.` : "",
-    missing.length ? `Without a current record, and so left out: ${missing.join(", ")}.` : "",
-  ].join(" ");
+  if (chosen) find(".weights").textContent = `The weights, ${size.toFixed(1)} MB, are loaded with your first stroke. `;
+  if (missing.length) find(".missing").textContent = `Without a current record, and so left out: ${missing.join(", ")}.`;
   find(".buttons button").addEventListener("click", clear);
   for (const [name, strokes] of Object.entries(EXAMPLES)) {
     const button = Object.assign(make("button", "", `Example: ${name}`), {type: "button"});
