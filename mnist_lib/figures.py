@@ -158,7 +158,8 @@ def parameters_and_accuracy(
             axes.vlines(x, accuracy.low, accuracy.high, color=colour, linewidth=2)
         axes.plot([x], [accuracy.center], "s" if reaches else "o", color=colour)
         top = accuracy.center if np.isnan(accuracy.high) else accuracy.high
-        axes.annotate(mark, (x, top), xytext=(0, 4), textcoords="offset points", color=colour, ha="center", fontsize=9)
+        place = {"xytext": (0, 4), "ha": "center"} if len(mark) == 1 else {"xytext": (3, 4), "ha": "right"}
+        axes.annotate(mark, (x, top), textcoords="offset points", color=colour, fontsize=9, **place)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), min(high, 100))
     axes.axhline(target, color=GREY, linestyle=":", linewidth=1)

@@ -82,14 +82,14 @@ def _row(axes: Axes, middle: float, height: float, sign: str, width: float, line
 
 
 def _details(rows: list[tuple[str, Layer]], input_shape: Shape) -> list[list[str]]:
-    """For each layer its name and, where it changes the shape or the receptive field, a line on what comes out."""
+    """For each layer its name and, where it changes shape or receptive field or is long, a line on what comes out."""
     shape, field = tuple(input_shape), 1
     found = []
     for sign, layer in rows:
         count = f", {layer.parameters:,} parameters" if layer.parameters else ""
         if sign == "−":
             found.append(wrap(layer.name, NAME_LENGTH))
-        elif (layer.output_shape, layer.receptive_field) == (shape, field):
+        elif (layer.output_shape, layer.receptive_field) == (shape, field) and len(layer.name + count) <= NAME_LENGTH:
             found.append(wrap(layer.name + count, NAME_LENGTH))
         else:
             shape, field = layer.output_shape, layer.receptive_field

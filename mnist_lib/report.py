@@ -12,7 +12,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from mnist_lib import architecture, data, experiment
-from mnist_lib.comparison import accuracy_difference, in_words
+from mnist_lib.comparison import accuracy_difference, in_words, label
 from mnist_lib.experiment import Experiment
 from mnist_lib.parameters import ComparisonParameters, NotebookParameters
 from mnist_lib.records import Record
@@ -122,7 +122,11 @@ def comparison(baseline: Sequence[Record], runs: Sequence[Record]) -> Table | Ma
     if not baseline:
         return Markdown("There is no earlier iteration to compare with.")
     rows = [
-        {"experiment": each[0].experiment, "seeds": len(each), "mean test accuracy, %": str(final_accuracy(each))}
+        {
+            "experiment": label(each[0].experiment),
+            "seeds": len(each),
+            "mean test accuracy, %": str(final_accuracy(each)),
+        }
         for each in (baseline, runs)
     ]
     change = f"{accuracy_difference(baseline, runs):+.2f}"
@@ -201,7 +205,7 @@ def provenance(*groups: Sequence[Record]) -> Table:
                 "device": _distinct(f"{place['device_name']}, threads: {place['threads']}" for place in places),
             }
         )
-    return Table(rows)
+    return Table(rows, one_line=True)
 
 
 def _ranges(seeds: Iterable[int]) -> str:

@@ -1,7 +1,7 @@
 """How results are shown in a notebook: tables, numbers stored for the prose, progress of long work."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 from IPython import get_ipython
@@ -13,13 +13,14 @@ from mnist_lib.experiment import Experiment
 
 
 class Table:
-    """A data frame, shown without its index."""
+    """A data frame, shown without its index; where `one_line`, no cell is broken, and a narrow page scrolls it."""
 
-    def __init__(self, rows: pd.DataFrame | Sequence[Mapping[str, object]]):
-        self.frame = pd.DataFrame(rows)
+    def __init__(self, rows: pd.DataFrame | Iterable[Mapping[str, object]], one_line: bool = False):
+        self.frame, self.one_line = pd.DataFrame(rows), one_line
 
     def _repr_html_(self) -> str:
-        return self.frame.map(_unbroken).to_html(index=False, border=0, justify="left", na_rep="–")
+        classes = "one-line" if self.one_line else None
+        return self.frame.map(_unbroken).to_html(index=False, border=0, justify="left", na_rep="–", classes=classes)
 
     def __repr__(self) -> str:
         return self.frame.to_string(index=False, na_rep="–")

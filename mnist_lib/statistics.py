@@ -22,11 +22,18 @@ class Interval:
         return format(self)
 
     def __format__(self, spec: str) -> str:
-        """Each number in the format `spec`, by default two decimals: ``99.41 [99.36, 99.46]``."""
+        """Each number in the format `spec`, by default two decimals: ``99.41 [99.36, 99.46]``.
+
+        An end that rounds to zero gets a third decimal: ``[-0.003, +0.23]`` contains zero, ``[-0.00, +0.23]`` hides it.
+        """
         spec = spec or ".2f"
         if math.isnan(self.low):
             return f"{self.center:{spec}} (one seed, no interval)"
-        return f"{self.center:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+        low, high = (
+            f"{end:{spec.replace('.2f', '.3f')}}" if end and not float(f"{end:{spec}}") else f"{end:{spec}}"
+            for end in (self.low, self.high)
+        )
+        return f"{self.center:{spec}} [{low}, {high}]"
 
 
 def mean_interval(values: Sequence[float]) -> Interval:

@@ -55,11 +55,13 @@ class Target:
         return [*verdicts, "missed" if accuracy.high < self.accuracy else "undecided"]
 
     def check(self, runs: Sequence[Record]) -> Table:
-        """The target beside the result."""
+        """The target beside the result; where rounding would hide the reason of the verdict, with a third decimal."""
+        accuracy = final_accuracy(runs)
+        hidden = any(end < self.accuracy == round(end, 2) for end in (accuracy.low, accuracy.high))
         results = {
             "parameters": f"{runs[0].parameter_count:,}",
             "epochs": str(runs[0].parameters["epochs"]),
-            "mean accuracy after the last epoch": f"{final_accuracy(runs)} %",
+            "mean accuracy after the last epoch": f"{accuracy:{'.3f' if hidden else '.2f'}} %",
         }
         return Table(
             row | {"result": results[row["criterion"]], "verdict": verdict}

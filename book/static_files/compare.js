@@ -127,15 +127,23 @@
       ys: ticks(low, high, 6), xName: "parameters (logarithmic)", yName: "mean test accuracy, %"});
     picture.append(line(`M${x(BOUND)} ${TOP}V${height - BOTTOM}`, "bound"),
       text(width - RIGHT, y(task) - 5, `${task.toFixed(2)} %`, "end"));
-    const places = apart(shown.map(e => x(e.parameters)), Math.min(10, width / 60));
+    const gap = Math.min(10, width / 60), places = apart(shown.map(e => x(e.parameters)), gap);
+    const order = shown.map((_, k) => k).sort((one, other) => places[other] - places[one]);
+    let limit = x(BOUND) - 6;  // a network below the bound must be seen there
+    for (const k of order.filter(k => shown[k].parameters < BOUND)) {
+      places[k] = Math.min(places[k], limit);
+      limit = places[k] - gap;
+    }
+    const tops = shown.map(({interval: [center, , most]}) => most === null ? y(center) - 9 : y(most) - 4);
+    const covers = (one, other) => Math.abs(places[one] - places[other]) < 10 && Math.abs(tops[one] - tops[other]) < 11;
+    const captioned = [], other = k => role(shown[k]) === "other";  // the chosen two are always named
+    order.sort((one, next) => other(one) - other(next)).forEach(k => captioned.some(n => covers(n, k)) || captioned.push(k));
     shown.forEach((e, k) => {
-      const [center, least, most] = e.interval, kind = role(e), whisker = least === null ? [] :
-        [line(`M${places[k]} ${y(least)}V${y(most)}`)];
+      const [center, least, most] = e.interval, kind = role(e);
+      const whisker = least === null ? [] : [line(`M${places[k]} ${y(least)}V${y(most)}`)];
       const hint = svg("title", {}, `${e.label}: ${grouped(e.parameters)} parameters, ${e.accuracy} %`);
-      const name = NAMES[kind] ?? e.mark, above = y(most ?? center) - (whisker.length ? 4 : 9);
-      const caption = name.length < 3 ? text(places[k], above, name, "middle")
-        : text(places[k] + 8, y(center) + 4, name);
-      picture.append(svg("g", {class: kind}, hint, ...whisker, mark(places[k], y(center), kind), caption));
+      const caption = captioned.includes(k) ? [text(places[k], tops[k], NAMES[kind] ?? e.mark, "middle")] : [];
+      picture.append(svg("g", {class: kind}, hint, ...whisker, mark(places[k], y(center), kind), ...caption));
     });
   }
 

@@ -2,7 +2,7 @@
 // and listings, this for formulas and for the boxes around listings.
 (() => {
   const boxes = () => document.querySelectorAll(
-    "div.math .katex-display, div.highlight, div.highlight pre, .cell_output .output, .cell_output a.image-reference, " +
+    "div.math .katex-display, div.math .katex-html, div.highlight, div.highlight pre, .cell_output .output, .cell_output a.image-reference, " +
     ".pst-scrollable-table-container, .scrolling");
   const fade = ({currentTarget: box}) =>  // the right edge, until the end is reached
     box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
