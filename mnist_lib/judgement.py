@@ -124,19 +124,8 @@ def shares(runs: Sequence[Record]) -> Table:
 
 def glue_judgements(judged: Sequence[Judgement], runs: Sequence[Record]) -> None:
     """Store the numbers that the analysis of a report needs."""
-    verdicts = [each.verdict for each in judged]
     by_best, by_final, by_mean = map(reached, _by_reading(runs).values())
-    glue(
-        consistent=verdicts.count("consistent"),
-        too_high=verdicts.count("too high"),
-        too_low=verdicts.count("too low"),
-        not_judged=verdicts.count("not judged"),
-        verdicts=in_words(judged),
-        claims=len(verdicts),
-        by_best=by_best,
-        by_final=by_final,
-        by_mean=by_mean,
-    )
+    glue(verdicts=in_words(judged), claims=len(judged), by_best=by_best, by_final=by_final, by_mean=by_mean)
 
 
 def synthesis(groups: Mapping[str, Sequence[Record]]) -> Table:

@@ -67,6 +67,12 @@ def test_bounds_on_parameters_and_epochs_are_strict():
     assert list(target.check(GOOD).frame["verdict"]) == ["missed", "met", "met"]
 
 
+def test_a_result_has_a_third_decimal_where_rounding_would_hide_the_verdict():
+    shown = {target: Target(target, seeds=3).check(MIXED).frame.iloc[0] for target in (99.65, 99.64)}
+    assert (shown[99.65]["result"], shown[99.65]["verdict"]) == ("99.400 [99.152, 99.648] %", "missed")
+    assert (shown[99.64]["result"], shown[99.64]["verdict"]) == ("99.40 [99.15, 99.65] %", "undecided")
+
+
 def test_tables_escape_what_they_show():
     assert "<script>" not in Table([{"<script>": "<script>alert(1)</script>"}])._repr_html_()
 

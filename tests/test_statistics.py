@@ -64,6 +64,8 @@ def test_one_value_has_no_interval():
         assert interval.center == pytest.approx(center)
         assert math.isnan(interval.low) and math.isnan(interval.high)
     assert format(mean_interval([99.4])) == "99.40 (one seed, no interval)"
+    assert f"{Interval(0.11, -0.0026, 0.234):+.2f}" == "+0.11 [-0.003, +0.23]", "not -0.00"
+    assert f"{Interval(0.1, 0.0, 0.2):.2f}" == "0.10 [0.00, 0.20]"
 
 
 def test_values_in_single_precision_are_averaged_in_double():

@@ -73,8 +73,8 @@
     return Array.from({length: Math.floor(high / step) - first + 1}, (_, k) => +((first + k) * step).toPrecision(8));
   }
 
-  // Places in the same order, moved as little as it takes to have a gap between neighbours.
-  function apart(places, gap) {
+  // Places in the same order, moved as little as it takes to have a gap between neighbours, and none beyond the end.
+  function apart(places, gap, end = Infinity) {
     const order = places.map((_, k) => k).sort((one, other) => places[one] - places[other]);
     const mean = block => block.sum / block.members.length, blocks = [], moved = [];
     order.forEach((k, n) => {
@@ -85,8 +85,9 @@
       }
       blocks.push(block);
     });
+    const last = end - gap * (places.length - 1);
     let n = 0;
-    for (const block of blocks) for (const k of block.members) moved[k] = mean(block) + gap * n++;
+    for (const block of blocks) for (const k of block.members) moved[k] = Math.min(mean(block), last) + gap * n++;
     return moved;
   }
 
@@ -127,17 +128,17 @@
       ys: ticks(low, high, 6), xName: "parameters (logarithmic)", yName: "mean test accuracy, %"});
     picture.append(line(`M${x(BOUND)} ${TOP}V${height - BOTTOM}`, "bound"),
       text(width - RIGHT, y(task) - 5, `${task.toFixed(2)} %`, "end"));
-    const gap = Math.min(10, width / 60), places = apart(shown.map(e => x(e.parameters)), gap);
-    const order = shown.map((_, k) => k).sort((one, other) => places[other] - places[one]);
-    let limit = x(BOUND) - 6;  // a network below the bound must be seen there
-    for (const k of order.filter(k => shown[k].parameters < BOUND)) {
-      places[k] = Math.min(places[k], limit);
-      limit = places[k] - gap;
-    }
+    const gap = Math.min(10, width / 60), places = [], order = shown.map((_, k) => k);
+    const place = (some, end) => apart(some.map(k => x(shown[k].parameters)), gap, end)
+      .forEach((to, n) => { places[some[n]] = to; });
+    place(order.filter(k => shown[k].parameters < BOUND), x(BOUND) - 6);  // must be seen on this side
+    place(order.filter(k => shown[k].parameters >= BOUND));
     const tops = shown.map(({interval: [center, , most]}) => most === null ? y(center) - 9 : y(most) - 4);
     const covers = (one, other) => Math.abs(places[one] - places[other]) < 10 && Math.abs(tops[one] - tops[other]) < 11;
     const captioned = [], other = k => role(shown[k]) === "other";  // the chosen two are always named
-    order.sort((one, next) => other(one) - other(next)).forEach(k => captioned.some(n => covers(n, k)) || captioned.push(k));
+    for (const k of order.sort((one, next) => other(one) - other(next) || places[next] - places[one])) {
+      if (!captioned.some(n => covers(n, k))) captioned.push(k);
+    }
     shown.forEach((e, k) => {
       const [center, least, most] = e.interval, kind = role(e);
       const whisker = least === null ? [] : [line(`M${places[k]} ${y(least)}V${y(most)}`)];
@@ -183,7 +184,7 @@
       "From ", html("strong", {}, named("a", a)), ", to ", html("strong", {}, named("b", b)), ": ",
       html("strong", {id: "compare-interval"}, interval), " percentage points, ",
       html("span", {id: "compare-meaning"}, meaning), ".",
-      html("br"), `X: ${about(a)}.`, html("br"), `Y: ${about(b)}.`);
+      html("br"), `${NAMES.a}: ${about(a)}.`, html("br"), `${NAMES.b}: ${about(b)}.`);
   }
 
   // -- the images that most runs of one misread and most runs of the other do not
@@ -205,10 +206,12 @@
     const onlyA = differing.filter(index => misread(a, index)).length;
     const both = all.filter(index => misread(a, index) && misread(b, index)).length;
     const images = count => `${grouped(count)} ${count === 1 ? "image" : "images"}`;
-    find("agreement").textContent = `Misread by most runs of X, ${a.label}, and not of Y: ${images(onlyA)}. The other way ` +
-      `round, of Y, ${b.label}, and not of X: ${images(differing.length - onlyA)}. These are in the table. Misread by ` +
-      `most runs of both, and not in the table: ${images(both)}.`;
-    const heads = ["image", "label", ...["X", "Y"].flatMap(name => [`${name}: wrong runs`, `${name}: taken for`])];
+    find("agreement").textContent =
+      `Misread by most runs of ${named("a", a)}, and not of ${NAMES.b}: ${images(onlyA)}. The other way round, of ` +
+      `${named("b", b)}, and not of ${NAMES.a}: ${images(differing.length - onlyA)}. These are in the table. ` +
+      `Misread by most runs of both, and not in the table: ${images(both)}.`;
+    const ofEach = name => [`${name}: wrong runs`, `${name}: taken for`];
+    const heads = ["image", "label", ...Object.values(NAMES).flatMap(ofEach)];
     find("images").tHead.replaceChildren(html("tr", {}, ...heads.map(head => html("th", {scope: "col"}, head))));
     differing.sort((one, other) => contrast(other) - contrast(one) || one - other);
     find("images").tBodies[0].replaceChildren(...differing.map(index => html("tr", {},

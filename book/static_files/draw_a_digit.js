@@ -489,7 +489,9 @@
   const size = networks.reduce((sum, {bytes}) => sum + bytes, 0) / 1e6;
   find(".verdict").textContent = NOTHING;
   if (chosen) find(".weights").textContent = `The weights, ${size.toFixed(1)} MB, are loaded with your first stroke. `;
-  if (missing.length) find(".missing").textContent = `Without a current record, and so left out: ${missing.join(", ")}.`;
+  if (missing.length) {
+    find(".missing").textContent = `Without a current record, and so left out: ${missing.join(", ")}.`;
+  }
   find(".buttons button").addEventListener("click", clear);
   for (const [name, strokes] of Object.entries(EXAMPLES)) {
     const button = Object.assign(make("button", "", `Example: ${name}`), {type: "button"});
