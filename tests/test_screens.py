@@ -17,11 +17,24 @@ def test_a_page_shows_one_rendering_of_each_figure(book, browser, scheme):
         assert light.get_attribute("alt") == dark.get_attribute("alt")
         assert dark.get_attribute("src") == light.get_attribute("src").replace(".png", "_dark.png")
         assert (light.is_visible(), dark.is_visible()) == (scheme == "light", scheme == "dark")
-        (dark if scheme == "dark" else light).scroll_into_view_if_needed()
     shown = page.locator(f".cell_output img.only-{scheme}")
-    page.wait_for_function(f"[...document.querySelectorAll('.cell_output img.only-{scheme}')].every(i => i.complete)")
     assert figures.count() == 2 * shown.count() > 0
     assert shown.first.evaluate("image => getComputedStyle(image).filter") == "none"
+    page.close()
+
+
+@pytest.mark.parametrize("screen", WIDTHS)
+def test_the_text_does_not_jump_when_figures_are_loaded(book, browser, screen):
+    """Each figure has its place before it is there, so whoever follows a link into the page stays where it leads."""
+    page = browser.new_page(viewport={"width": WIDTHS[screen], "height": 844})
+    page.goto((book / "notebooks" / "iteration_05_global_average_pooling.html").as_uri())
+    images = "[...document.querySelectorAll('.cell_output img.only-light')]"
+    heights = f"[document.documentElement.scrollHeight, ...{images}.map(image => image.offsetHeight)]"
+    assert not page.evaluate(f"{images}.every(image => image.complete)")  # those far down wait for the reader
+    before = page.evaluate(heights)
+    page.evaluate(f"{images}.forEach(image => image.loading = 'eager')")
+    page.wait_for_function(f"{images}.every(image => image.complete && image.naturalHeight)")
+    assert page.evaluate(heights) == before and all(before)
     page.close()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from PIL import Image
 from sphinx.application import Sphinx
 
 from mnist_lib import drawing
@@ -29,7 +30,8 @@ SIGNATURE, NO_BREAK = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL), re.comp
 def pair_figures(app: Sphinx, doctree: nodes.document) -> None:
     """Put a copy for dark pages after every figure of a notebook; the theme shows the one that fits.
 
-    The other one is not displayed, so it is not read out; and both are loaded lazily.
+    The other one is not displayed, so it is not read out; and both are loaded lazily. Their place is kept free, so that
+    the text does not jump then: whatever stands in an image's width is written into its style.
     """
     for output in doctree.findall(nodes.container):
         if output.get("nb_element") != "cell_code_output":
@@ -38,6 +40,10 @@ def pair_figures(app: Sphinx, doctree: nodes.document) -> None:
             light = Path(app.env.relfn2path(image["uri"], app.env.docname)[1])
             if light.suffix == ".png":
                 light.with_name(f"{light.stem}_dark.png").write_bytes(drawing.dark(light.read_bytes()))
+                across, down = Image.open(light).size
+                width = str(image.get("width", across))
+                unit = "px" if width.isdecimal() else ""
+                image["width"] = f"{width}{unit}; aspect-ratio: auto {across} / {down}"
                 twin = image.deepcopy()
                 twin["uri"] = image["uri"].removesuffix(".png") + "_dark.png"
                 for each, ground in ((image, "light"), (twin, "dark")):
