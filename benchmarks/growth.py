@@ -10,7 +10,6 @@ compiled. The result is book/measurements/growth.json, which the book shows.
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -64,7 +63,7 @@ def _with_value(line: str, values: dict[str, object]) -> str:
 
 def measure(report: Path, runs: int, workers: int) -> dict[str, float]:
     """The row of the table: what the commands took."""
-    seconds = command(report, "train", PAGE, "--workers", str(workers), "--device", "cpu")
+    seconds, memory = command(report, "train", PAGE, "--workers", str(workers), "--device", "cpu")
     made = [records.read(path) for path in (report / "book" / "records" / PAGE).glob("seed_*.json")]
     if len(made) != runs:
         raise RuntimeError(f"{len(made)} of {runs} runs have a record; the log is above")
@@ -74,22 +73,27 @@ def measure(report: Path, runs: int, workers: int) -> dict[str, float]:
         "seconds": seconds,
         "of them training": training,
         "overhead of a run, ms": 1000 * (seconds - training) / runs,
-        "memory of a process, MB": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
-        "status, s": command(report, "status"),
-        "execute the page, s": command(report, "run", PAGE),
-        "compile the book, s": command(report, "book"),
+        "memory of a process, MB": memory,
+        "status, s": command(report, "status")[0],
+        "execute the page, s": command(report, "run", PAGE)[0],
+        "compile the book, s": command(report, "book")[0],
     }
 
 
-def command(report: Path, *arguments: str) -> float:
-    """The seconds that a command of the copy took."""
+def command(report: Path, *arguments: str) -> tuple[float, int]:
+    """The seconds that a command of the copy took, and the largest memory, in MB, of one of its processes."""
     kept = os.environ | {"PYTHONPATH": str(report), "MNIST_LIB_RUNS": str(report / "runs")}
     start = time.perf_counter()
     line = [sys.executable, "-m", "mnist_lib.cli", *arguments]
-    done = subprocess.run(line, cwd=report, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        raise RuntimeError(f"mnist-lib {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout[-2000:]}")
-    return time.perf_counter() - start
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(line, cwd=report, env=kept, stdout=log, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds, process.returncode = time.perf_counter() - start, os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            log.seek(0)
+            text = log.read()[-2000:]
+            raise RuntimeError(f"mnist-lib {' '.join(arguments)} ended with {process.returncode}:\n{text}")
+    return seconds, usage.ru_maxrss // 1024
 
 
 def _options() -> argparse.Namespace:

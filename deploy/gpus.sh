@@ -3,12 +3,15 @@
 #   sh deploy/gpus.sh 'iteration_*' --seeds 0-9
 set -eu
 address=tcp://127.0.0.1:8786
-trap 'kill $(jobs -p) 2>/dev/null' EXIT
-trap 'exit 130' INT TERM
+gpus=$(nvidia-smi --query-gpu=index --format=csv,noheader)
 
 dask scheduler --host 127.0.0.1 --port 8786 --preload mnist_lib.cluster &
-for gpu in $(nvidia-smi --query-gpu=index --format=csv,noheader); do
+started=$!
+trap 'kill $started 2>/dev/null' EXIT
+trap 'exit 130' INT TERM
+for gpu in $gpus; do
     # The worker sees one GPU, and offers it: a run asks for one, so no GPU is shared.
     CUDA_VISIBLE_DEVICES=$gpu dask worker $address --nthreads 1 --resources GPU=1 --preload mnist_lib.cluster &
+    started="$started $!"
 done
 mnist-lib train "$@" --device cuda --scheduler $address

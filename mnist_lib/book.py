@@ -66,9 +66,14 @@ def pdf_is_current(digest: str) -> bool:
 
 
 def prepare_quick() -> Path:
-    """Make ``_build/quick`` anew with the prose pages and a banner on every page; returns its path."""
+    """Make ``_build/quick`` anew with the prose pages and a banner on every page; returns its path.
+
+    Finished runs of an earlier rehearsal stay: their folders say what they are runs of.
+    """
     target = ROOT / "_build" / "quick"
-    shutil.rmtree(target, ignore_errors=True)
+    for old in target.glob("*"):
+        if old.name != "runs":
+            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink()
     shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("records"))
     shutil.copy(ROOT / "README.md", target)  # a page includes a part of it
     shutil.copytree(ROOT / "deploy", target / "deploy")  # a page shows these files
@@ -96,9 +101,10 @@ def copy_address() -> list[Path]:
 
     settings = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
     old, new = urlparse(settings["repository"]["url"]).path.strip("/"), _repository()
-    files = [ROOT / name for name in ("_config.yml", "CITATION.cff", "README.md")]
+    pages = [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book").glob("*.md"))]
+    # The old address is read from _config.yml, so that is the last to change.
     changed = []
-    for path in [*files, *sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book").glob("*.md"))]:
+    for path in [ROOT / "CITATION.cff", ROOT / "README.md", *pages, ROOT / "_config.yml"]:
         text = path.read_text("utf-8")
         if old != new and old in text:
             write_atomically(path, text.replace(old, new).encode())
@@ -121,6 +127,9 @@ def _repository() -> str:
 def sources_digest(source: Path) -> str:
     """The digest of every file that the book is compiled from, records aside: pages read them through notebooks."""
     roots = [source / name for name in SOURCES]
-    files = [file for each in roots for file in ([each] if each.is_file() else sorted(each.rglob("*")))]
-    kept = [f for f in files if f.is_file() and "records" not in f.parts and "__pycache__" not in f.parts]
-    return text_digest(*(f"{file.relative_to(source)} {bytes_digest(file.read_bytes())}" for file in kept))
+    files = [
+        file for each in roots for file in ([each] if each.is_file() else sorted(each.rglob("*"))) if file.is_file()
+    ]
+    names = {file: file.relative_to(source) for file in files}
+    kept = [file for file, name in names.items() if not {"records", "__pycache__"} & set(name.parts)]
+    return text_digest(*(f"{names[file]} {bytes_digest(file.read_bytes())}" for file in kept))

@@ -11,12 +11,16 @@ from pathlib import Path
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
+    for name in {"MNIST_LIB_DATA", "MNIST_LIB_RUNS"} & os.environ.keys():  # kernels run in other folders
+        os.environ[name] = os.environ[name] and os.path.abspath(os.environ[name])
     try:
         return min(options.command(options) or 0, 100)  # failures may be many, and an exit code of 256 would read as 0
     except KeyboardInterrupt:
-        print("interrupted; finished runs and epochs are kept, the same command continues", file=sys.stderr)
+        trains = options.command in (_train, _run, _quick)
+        kept = "; finished runs and epochs are kept, the same command continues" if trains else ""
+        print(f"interrupted{kept}", file=sys.stderr)
         return 130
-    except (ValueError, RuntimeError) as error:  # the library's own errors derive from these
+    except (ValueError, RuntimeError, OSError) as error:  # the library's own errors derive from the first two
         if os.environ.get("MNIST_LIB_TRACEBACK"):
             raise
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -42,27 +46,30 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("pattern", **pattern)
     added.add_argument("--seeds", type=_seeds, help="such as 0-9 or 0,3,5 (default: as many as the notebook says)")
     added.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
-    added.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
+    added.add_argument("--workers", type=int, default=_cores(), help="processes, of one thread each")
     added.add_argument("--scheduler", metavar="ADDRESS", help="train on the Dask cluster at, say, tcp://10.0.0.1:8786")
 
     added = command("verify", _verify, "Check published records without training them again.")
     added.add_argument("pattern", **pattern)
-    added.add_argument(
+    either = added.add_mutually_exclusive_group()
+    either.add_argument(
         "--accept", action="store_true", help="after a change of code that computes the same: give records its digest"
     )
-    added.add_argument("--full", type=int, metavar="SEED", help="train this run again and compare every epoch")
+    either.add_argument(
+        "--full", type=int, metavar="SEED", help="train this run again, here and not in workers; compare every epoch"
+    )
     added.add_argument("--device", default="auto", help="where to compute")
-    added.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, of one thread each")
+    added.add_argument("--workers", type=int, default=_cores(), help="processes, of one thread each")
 
     added = command("run", _run, "Train what records are missing, then execute the stale notebooks through papermill.")
     added.add_argument("pattern", **pattern)
     added.add_argument("--force", action="store_true", help="execute notebooks that are not stale, too")
     added.add_argument("--device", default="auto", help="where to train")
-    added.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    added.add_argument("--workers", type=int, default=_cores(), help="processes")
 
     added = command("quick", _quick, "Execute all notebooks on the embedded digits into _build/quick.")
     added.add_argument("pattern", **pattern)
-    added.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    added.add_argument("--workers", type=int, default=_cores(), help="processes")
 
     added = command("book", _book, "Compile the book, from nothing, if any of its sources changed.")
     added.add_argument("--quick", action="store_true", help="compile the rehearsal made by `mnist-lib quick`")
@@ -82,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
 
     command("address", _address, "Copy the public address in pyproject.toml to the files that spell it out.")
     return parser
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _seeds(text: str) -> list[int]:
@@ -140,11 +152,18 @@ def _train(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     from mnist_lib import notebooks, sweep, verification
+    from mnist_lib.parameters import ParameterError
+    from mnist_lib.records import published_seeds
 
     runs = [run for path in notebooks.find(options.pattern) for run in notebooks.published_runs(path)]
-    jobs = [(study, seed) for study, seeds in runs for seed in range(seeds)]
+    # Those that the notebooks ask for, there or not, and those that are there besides.
+    jobs = [
+        (study, seed) for study, seeds in runs for seed in sorted({*range(seeds), *published_seeds(study.published)})
+    ]
     if options.full is not None:
-        jobs = [(study, options.full) for study, seeds in runs if options.full < seeds]
+        jobs = [(study, seed) for study, seed in jobs if seed == options.full]
+        if not jobs:
+            raise ParameterError(f"no record of seed {options.full} belongs to {options.pattern}")
         verdicts = [verification.verify_fully(study, seed, options.device) for study, seed in jobs]
     else:
         verdicts = sweep.verify(jobs, options.device, options.workers, options.accept)

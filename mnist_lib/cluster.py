@@ -63,7 +63,8 @@ def train(jobs: Sequence[tuple[Experiment, int]], device: str, scheduler: str) -
                             raise failure
                         if failure is None:
                             folder = study.published if (study, seed) in asked else study.store
-                            records.write(*future.result(), folder)
+                            with records.only_one(records.record_path(folder, seed)):
+                                records.write(*future.result(), folder)
                         progress.end(f"{study.name} {seed}", failure)
                     progress.show(sum(map(bool, client.processing().values())))
                     time.sleep(POLL)

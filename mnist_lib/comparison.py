@@ -8,7 +8,7 @@ from mnist_lib import figures
 from mnist_lib.records import Record
 from mnist_lib.show import Table, glue
 from mnist_lib.statistics import Interval, binomial_standard_error, difference_interval
-from mnist_lib.target import TASK_ACCURACY, Target, final_accuracy, reached
+from mnist_lib.target import TASK_ACCURACY, TASK_PARAMETERS, Target, final_accuracy, reached
 
 
 def label(name: str) -> str:
@@ -57,7 +57,7 @@ def overview_picture(groups: Mapping[str, Sequence[Record]]) -> figures.Picture:
     accuracies = [final_accuracy(runs) for runs in groups.values()]
     sizes = [runs[0].parameter_count for runs in groups.values()]
     labels = [label(name) for name in groups]
-    return figures.parameters_and_accuracy(labels, marks(labels), sizes, accuracies, TASK_ACCURACY)
+    return figures.parameters_and_accuracy(labels, marks(labels), sizes, accuracies, TASK_ACCURACY, TASK_PARAMETERS)
 
 
 def changes(groups: Mapping[str, Sequence[Record]]) -> dict[str, Interval]:
@@ -92,10 +92,10 @@ def glue_comparison(groups: Mapping[str, Sequence[Record]]) -> None:
     target = Target(TASK_ACCURACY)
     verdict = target.verdicts(ends[1])[-1] if len(ends[1]) >= target.seeds else "few"
     words = {
-        "met": "The whole interval is above 99.40 %: the task is met.",
-        "missed": "The whole interval is below 99.40 %: the task is missed.",
+        "met": f"The whole interval is above {TASK_ACCURACY:.2f} %: the task is met.",
+        "missed": f"The whole interval is below {TASK_ACCURACY:.2f} %: the task is missed.",
         "few": f"Fewer than {target.seeds} runs do not decide whether the task is met.",
-        "undecided": "The interval contains 99.40 %, so the task is neither clearly met nor clearly missed.",
+        "undecided": f"The interval contains {TASK_ACCURACY:.2f} %, so the task is neither clearly met nor missed.",
     }
     glue(
         last_sentence=f"The last of the {len(groups)} networks has {sizes[1]:,} parameters and gets {accuracy} % of "

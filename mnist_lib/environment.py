@@ -65,9 +65,14 @@ def today() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that the library runs from, if it does."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """The commit of the checkout that the library runs from, if it does.
+
+    A checkout in which the library is merely installed, in a virtual environment, say, is another project's.
+    """
+    package = Path(__file__).resolve().parent
+    command = ["git", "-C", str(package), "rev-parse", "--show-prefix", "HEAD"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        inside, head = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError, ValueError):
         return None
+    return head if inside == f"{package.name}/" else None

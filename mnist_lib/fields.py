@@ -17,6 +17,9 @@ def problem(content: Mapping[str, Any]) -> str | None:
     for name, (is_valid, expected) in _FIELDS.items():
         if not is_valid(content[name]):
             return f"{name} = {content[name]!r:.60}: expected {expected}"
+    size = sum(content["class_counts"])
+    if beyond := [mistake for mistake in content["misclassified"] if mistake[0] >= size]:
+        return f"misclassified = {beyond!r:.60}: expected indices below {size:,}, the number of images in class_counts"
     return None
 
 

@@ -144,15 +144,21 @@ def learning_rates(accuracies: Mapping[float, Sequence[float]]) -> Picture:
 
 
 def parameters_and_accuracy(
-    names: Sequence[str], marks: Sequence[str], parameters: Sequence[int], accuracies: Sequence[Interval], target: float
+    names: Sequence[str],
+    marks: Sequence[str],
+    parameters: Sequence[int],
+    accuracies: Sequence[Interval],
+    target: float,
+    bound: int,
 ) -> Picture:
     """Every network as a point: how many parameters it has, and its mean accuracy with the 95 % interval.
 
-    Its mark, a short name, stands above the point. Networks of nearly equal size are drawn side by side.
+    Its mark, a short name, stands above the point. Networks of nearly equal size are drawn side by side. The accuracy
+    `target` and the number of parameters `bound` are drawn as lines.
     """
     figure, ((axes,),) = subplots(size=(8.0, 4.2))
     for mark, x, accuracy in zip(marks, _apart(parameters), accuracies, strict=True):
-        reaches = accuracy.low > target
+        reaches = accuracy.low >= target
         colour = GREEN if reaches else BLUE
         if not np.isnan(accuracy.low):
             axes.vlines(x, accuracy.low, accuracy.high, color=colour, linewidth=2)
@@ -163,13 +169,13 @@ def parameters_and_accuracy(
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), min(high, 100))
     axes.axhline(target, color=GREY, linestyle=":", linewidth=1)
-    axes.axvline(20_000, color=GREY, linestyle=":", linewidth=1)
+    axes.axvline(bound, color=GREY, linestyle=":", linewidth=1)
     axes.set(xscale="log", xlabel="parameters", ylabel="mean test accuracy after the last epoch, %")
     ticks = [5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 400_000]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     axes.annotate(
-        "20,000 parameters", (20_000, axes.get_ylim()[0]), xytext=(4, 4), textcoords="offset points", fontsize=8
+        f"{bound:,} parameters", (bound, axes.get_ylim()[0]), xytext=(4, 4), textcoords="offset points", fontsize=8
     )
     axes.annotate(
         f"{target:.2f} %", (axes.get_xlim()[1], target), xytext=(-44, 4), textcoords="offset points", fontsize=8

@@ -16,7 +16,7 @@ from mnist_lib import notebooks, records
 from mnist_lib.comparison import accuracy_difference, in_words, label, marks
 from mnist_lib.records import Record
 from mnist_lib.statistics import CONFIDENCE, Interval
-from mnist_lib.target import TASK_ACCURACY, final_accuracy, reached
+from mnist_lib.target import TASK_ACCURACY, TASK_PARAMETERS, final_accuracy, reached
 
 RIGHT = "."
 """Stands for a right answer among predictions."""
@@ -64,6 +64,7 @@ def contents(groups: Mapping[str, Sequence[Record]]) -> dict[str, object]:
     named = zip(groups.items(), labels, marks(labels), strict=True)
     return {
         "task": TASK_ACCURACY,
+        "bound": TASK_PARAMETERS,
         "experiments": [_experiment(name, runs, words, mark) for (name, runs), words, mark in named],
         "differences": [[differences[before].get(after) for after in names] for before in names],
         "labels": {index: digit for index, digit, _ in sorted(wrong)},

@@ -36,6 +36,9 @@ QUICK = {
 NUMBER_IN_PROSE = re.compile(r"\{glue[\w:]*\}`[^`]*`|\d+(?:[.,]\d+)*")
 """A glued number, as the prose refers to it, or a typed one."""
 
+ADDRESS, INSTALLATION = re.compile(r"https?://\S+"), re.compile(r"^( *)[%!].*", re.MULTILINE)
+"""What no output depends on: an address, and a line in IPython's own syntax, which installs the library."""
+
 KEPT_METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 
 
@@ -45,9 +48,9 @@ def find(pattern: str = "*") -> list[Path]:
     Raises:
         ParameterError: none matches.
     """
-    folder = experiment.root() / "notebooks"
-    found = sorted(folder.glob(f"{Path(pattern).name.removesuffix('.ipynb')}.ipynb"))
-    if not found:
+    folder, given = experiment.root() / "notebooks", Path(pattern)
+    found = sorted(folder.glob(f"{given.name.removesuffix('.ipynb')}.ipynb"))
+    if not found or given.parent.resolve() not in (folder.resolve(), Path.cwd()):
         known = ", ".join(sorted(path.stem for path in folder.glob("*.ipynb")))
         raise ParameterError(f"no notebook matches {pattern!r}; there are: {known}")
     return found
@@ -87,7 +90,7 @@ def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[tuple[E
         wanted = [(study, seeds) for study in own]
     missing = []
     for study, numbers in wanted:
-        left_behind = _left_behind(study.published)
+        left_behind = records.left_behind(study.published)
         for seed in numbers:
             file = records.record_path(study.published, seed)
             reasons = study.differences(records.read(file)) if file.exists() else ["there is no record"]
@@ -96,15 +99,6 @@ def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[tuple[E
             if reasons:
                 missing.append((study, seed, "; ".join(reasons)))
     return missing
-
-
-def _left_behind(folder: Path) -> dict[str, list[str]]:
-    """What lies in a folder besides records and weights, by run: a lock, a checkpoint, half-written files."""
-    found: dict[str, list[str]] = {}
-    for name in sorted(path.name for path in folder.glob("*seed_*.*")):
-        if run := re.search(r"(seed_\d+)\.(?!(json|safetensors)$)", name):
-            found.setdefault(run[1], []).append(name)
-    return found
 
 
 def current_digests(path: Path) -> dict[str, Any]:
@@ -243,8 +237,8 @@ def _joined_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.Noteb
 
 def _cell_text(source: str) -> str:
     try:
-        return canonical(ast.parse(source))
-    except SyntaxError:  # a cell with IPython's own syntax
+        return canonical(ast.parse(INSTALLATION.sub(r"\1pass", source)))
+    except SyntaxError:  # other syntax of IPython's
         return source
 
 
@@ -261,7 +255,7 @@ def _library_modules(cells: list[str]) -> list[Path]:
         if name not in reached and (package / f"{name}.py").exists():
             reached.add(name)
             waiting += _imported((package / f"{name}.py").read_text("utf-8"))
-    left_out = {"models", "reported", "training", "augmentation", "fast", "data"}
+    left_out = {"models", "reported", "training", "augmentation", "fast"}
     return [package / f"{name}.py" for name in sorted(reached - left_out)]
 
 
@@ -296,5 +290,5 @@ def _outputs_digest(notebook: nbformat.NotebookNode) -> str:
 
 def _numbers_in_prose(notebook: nbformat.NotebookNode) -> dict[str, str]:
     """The numbers in every cell of prose, in their order, by the cell's id."""
-    found = {cell.id: NUMBER_IN_PROSE.findall(cell.source) for cell in notebook.cells if cell.cell_type == "markdown"}
-    return {cell: " ".join(numbers) for cell, numbers in found.items() if numbers}
+    prose = {each.id: ADDRESS.sub("", each.source) for each in notebook.cells if each.cell_type == "markdown"}
+    return {cell: " ".join(found) for cell, text in prose.items() if (found := NUMBER_IN_PROSE.findall(text))}

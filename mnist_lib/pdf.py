@@ -46,7 +46,10 @@ def write() -> int:
             return code
         page, printed = one_page(Path(scratch) / "_build" / "singlehtml"), Path(scratch) / PDF.name
         command = [browser, *OPTIONS, f"--user-data-dir={scratch}/profile", f"--print-to-pdf={printed}", page.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"{browser} printed no PDF in {SECONDS} seconds") from error
         if done.returncode or not printed.exists():
             raise RuntimeError(f"{browser} printed no PDF: {done.stderr.strip()[-500:]}")
         write_atomically(PDF, printed.read_bytes())

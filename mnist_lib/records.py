@@ -12,6 +12,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -78,6 +79,21 @@ def record_path(folder: Path, seed: int) -> Path:
     return folder / f"seed_{seed}.json"
 
 
+def published_seeds(folder: Path) -> list[int]:
+    """The seeds of which `folder` holds a record, ascending."""
+    names = (re.fullmatch(r"seed_(0|[1-9]\d*)\.json", path.name) for path in folder.glob("seed_*.json"))
+    return sorted(int(name[1]) for name in names if name)
+
+
+def left_behind(folder: Path) -> dict[str, list[str]]:
+    """What lies in a folder besides records and weights, by run: a lock, a checkpoint, half-written files."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(path.name for path in folder.glob("*seed_*.*")):
+        if run := re.search(r"(seed_\d+)\.(?!(json|safetensors)$)", name):
+            found.setdefault(run[1], []).append(name)
+    return found
+
+
 def weights_path(record: Path) -> Path:
     """Where the weights of the record at `record` lie."""
     return record.with_suffix(".safetensors")
@@ -109,8 +125,10 @@ def only_one(path: Path) -> Iterator[None]:
                 scratch.unlink()
         yield
     finally:
+        # Before the release: afterwards it may be another process's. Who waits for a file that is gone tries again
+        # (filelock since 3.30).
         with suppress(OSError):  # the folder may have vanished
-            os.unlink(lock.lock_file)  # before the release: afterwards it may be another process's
+            os.unlink(lock.lock_file)
         lock.release()
 
 

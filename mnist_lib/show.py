@@ -43,7 +43,8 @@ def glue(**values: object) -> None:
 def progress() -> experiment.Report:
     """What is said while runs train: a bar for each run to a person, a line an epoch to a log."""
     shell = get_ipython()
-    person = shell is not None and shell.kernel.get_parent("shell")["content"].get("allow_stdin", False)
+    kernel = getattr(shell, "kernel", None)  # IPython in a terminal has none
+    person = kernel is not None and kernel.get_parent("shell")["content"].get("allow_stdin", False)
     bars: dict[int, tqdm] = {}
 
     def report(study: Experiment, seed: int, epoch: training.Epoch, number: int, seconds: float) -> None:

@@ -10,6 +10,9 @@ from mnist_lib.statistics import Interval, mean_interval
 TASK_ACCURACY = 99.40
 """Percent of test images that the task asks for."""
 
+TASK_PARAMETERS = 20_000
+"""The task asks for fewer."""
+
 
 @dataclass(frozen=True)
 class Target:

@@ -11,7 +11,7 @@ import nbformat
 import openpyxl
 import pytest
 
-from mnist_lib import cli, experiment
+from mnist_lib import book, cli, experiment, sweep
 
 ROOT = experiment.root()
 
@@ -101,3 +101,105 @@ def test_the_address_is_copied_everywhere(copy):
     assert not any("OWNER/mnist-report" in text for text in texts)
     assert sum("somebody/their-report" in text for text in texts) > 12
     assert mnist_lib("address", root=copy).stdout == ""
+
+
+def test_another_address_makes_no_notebook_stale(copy):
+    """Whoever publishes the report writes an address first; that needs no data. Numbers in a name are none in prose."""
+    shutil.copytree(ROOT / "book" / "records", copy / "book" / "records")
+    project = copy / "pyproject.toml"
+    project.write_text(project.read_text().replace("OWNER/mnist-report", "team42/report-2.0"))
+    assert mnist_lib("address", root=copy).returncode == 0
+    assert mnist_lib("status", root=copy).stdout.splitlines()[-1] == "0 stale"
+
+
+def test_an_address_that_was_half_copied_is_copied_by_the_next_call(copy, monkeypatch):
+    project, settings = copy / "pyproject.toml", copy / "_config.yml"
+    project.write_text(project.read_text().replace("OWNER/mnist-report", "somebody/their-report"))
+    monkeypatch.setattr(book, "ROOT", copy)
+    changed = book.copy_address()
+    assert changed[-1] == settings
+    for path in changed[3:]:
+        path.write_text(path.read_text("utf-8").replace("somebody/their-report", "OWNER/mnist-report"), "utf-8")
+    assert book.copy_address() == changed[3:]
+
+
+def test_the_digest_of_the_sources_does_not_depend_on_where_they_lie(copy):
+    """A checkout may lie below a folder whose name means something inside it."""
+    there = copy / "records" / "report"
+    shutil.copytree(copy / "notebooks", there / "notebooks")
+    (there / "README.md").write_text("one")
+    before = book.sources_digest(there)
+    (there / "README.md").write_text("two")
+    assert book.sources_digest(there) != before
+    (there / "book" / "records").mkdir(parents=True)
+    shutil.copy(there / "README.md", there / "book" / "records")
+    (there / "README.md").write_text("one")
+    assert book.sources_digest(there) == before
+
+
+def test_folders_may_be_given_relative_to_where_the_command_runs(tmp_path, monkeypatch):
+    """Kernels run elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MNIST_LIB_DATA", "data")
+    monkeypatch.setenv("MNIST_LIB_RUNS", "")
+    cli.main(["workbook", "backprop.xlsx"])
+    assert os.environ["MNIST_LIB_DATA"] == str(tmp_path / "data")
+    assert os.environ["MNIST_LIB_RUNS"] == ""
+
+
+def test_a_notebook_elsewhere_is_not_taken_for_the_published_one(tmp_path):
+    path = shutil.copy(ROOT / "notebooks" / "introduction.ipynb", tmp_path)
+    done = mnist_lib("run", path, "--force")
+    assert done.returncode == 1
+    assert f"no notebook matches {path!r}" in done.stderr
+    assert mnist_lib("status", "notebooks/introduction.ipynb").returncode == 0
+
+
+def test_a_file_that_is_missing_is_told_without_a_traceback():
+    done = mnist_lib("clean", "nowhere.ipynb")
+    assert done.returncode == 1
+    assert "nowhere.ipynb" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_seeds_without_a_record_are_not_said_to_hold():
+    done = mnist_lib("verify", "iteration_01_setup", "--full", "77")
+    assert done.returncode == 1
+    assert "no record of seed 77 belongs to iteration_01_setup" in done.stderr
+    done = mnist_lib("verify", "iteration_01_setup", "--full", "0", "--accept")
+    assert done.returncode == 2 and "not allowed with argument" in done.stderr
+
+
+def test_verify_looks_at_every_record_that_is_there(monkeypatch, tmp_path):
+    """Those of more seeds than the notebook asks for, too."""
+    monkeypatch.setattr(experiment, "published_records", lambda: tmp_path)
+    (tmp_path / "iteration_01_setup").mkdir()
+    for name in ("seed_0.json", "seed_12.json", "seed_12.safetensors", "seed_x.json"):
+        (tmp_path / "iteration_01_setup" / name).touch()
+    looked_at = []
+    monkeypatch.setattr(sweep, "verify", lambda jobs, *_: [looked_at.extend(jobs)] and [])
+    assert cli.main(["verify", "iteration_01_setup"]) == 0
+    assert [seed for _, seed in looked_at] == [0, 1, 2, 3, 4, 12]
+
+
+def test_an_interrupted_command_says_what_is_kept(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(book, "build", lambda **_: interrupted())
+    assert cli.main(["book"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    monkeypatch.setattr(sweep, "train", interrupted)
+    monkeypatch.setattr(experiment, "published_records", lambda: Path("nowhere"))
+    assert cli.main(["train", "iteration_01_setup"]) == 130
+    assert "finished runs and epochs are kept" in capsys.readouterr().err
+
+
+def test_a_rehearsal_begun_anew_keeps_the_runs_of_the_last(copy, monkeypatch):
+    monkeypatch.setattr(book, "ROOT", copy)
+    shutil.copytree(ROOT / "deploy", copy / "deploy")
+    for old in ("runs", "html"):
+        (copy / "_build" / "quick" / old).mkdir(parents=True)
+    assert book.prepare_quick() == copy / "_build" / "quick"
+    assert {path.name for path in (copy / "_build" / "quick").iterdir()} == {
+        *("runs", "book", "deploy", "README.md", "_config.yml")
+    }

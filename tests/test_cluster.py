@@ -210,3 +210,34 @@ def test_an_address_where_no_scheduler_is_names_itself():
         pytest.raises(cluster.ClusterError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"),
     ):
         cluster.train([(RUN, 0)], "cpu", "tcp://127.0.0.1:9")
+
+
+STUBS = {
+    "nvidia-smi": "echo 0; echo 1",
+    # Says that it began, and at the end that it was told to end.
+    "dask": 'trap "echo ended >> log; exit" TERM\necho "$1 ${CUDA_VISIBLE_DEVICES-none}" >> log\n'
+    "while :; do sleep 0.05; done",
+    "mnist-lib": 'while [ "$(wc -l < log)" -lt 3 ]; do sleep 0.05; done; echo "$@" >> log; exit 3',
+}
+
+
+def with_stubs(folder: Path, **changes: str) -> subprocess.CompletedProcess:
+    for name, text in (STUBS | changes).items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    command = ["sh", ROOT / "deploy" / "gpus.sh", "iteration_*", "--seeds", "0-1"]
+    path = f"{folder}:{os.environ['PATH']}"
+    return subprocess.run(command, cwd=folder, env=os.environ | {"PATH": path}, timeout=PATIENCE)
+
+
+def test_the_script_for_several_gpus_starts_a_worker_for_each_and_ends_all(tmp_path):
+    assert with_stubs(tmp_path).returncode == 3
+    wait_for(lambda: (tmp_path / "log").read_text().count("ended") == 3)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert sorted(lines[:3]) == ["scheduler none", "worker 0", "worker 1"]
+    assert lines[3] == "train iteration_* --seeds 0-1 --device cuda --scheduler tcp://127.0.0.1:8786"
+
+
+def test_the_script_for_several_gpus_starts_nothing_where_there_is_none(tmp_path):
+    assert with_stubs(tmp_path, **{"nvidia-smi": "exit 9"}).returncode == 9
+    assert not (tmp_path / "log").exists()

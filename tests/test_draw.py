@@ -375,6 +375,20 @@ def test_a_unit_shows_what_it_sees(page):
     assert "It sees the whole image." in page.locator(".unit").inner_text()
 
 
+def test_weights_that_could_not_be_loaded_are_asked_for_again(browser, written):
+    """A file that is missing for a moment, as on a bad connection; the console names it."""
+    page = browser.new_page()
+    page.set_default_timeout(120_000)
+    page.route("**/networks/iteration_*.js", lambda route: route.abort())
+    page.goto(written.as_uri())
+    page.get_by_role("button", name="Example: a neat 3").click()
+    page.wait_for_function("document.querySelector('.verdict').textContent.includes('could not be loaded')")
+    page.unroute_all()
+    page.get_by_role("button", name="Example: a neat 3").click()
+    wait_for_answer(page)
+    page.close()
+
+
 def test_nothing_is_wider_than_a_phone(page):
     page.get_by_role("button", name="Example: a letter").tap()
     wait_for_answer(page)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from mnist_lib import data, experiment, records
+from mnist_lib import data, environment, experiment, records
 from mnist_lib.data import Images
 from mnist_lib.environment import resolve_device
 from mnist_lib.experiment import NETWORKS, Experiment, find, runs, train
@@ -491,3 +492,14 @@ def test_run_on_a_gpu():
     (record,) = runs(recipe(), 1, "cuda")
     assert record.environment["device"] == "cuda"
     assert np.isfinite(record.history["test_loss"]).all()
+
+
+@pytest.mark.parametrize(("place", "own"), [("mnist_lib", True), (".venv/lib/site-packages/mnist_lib", False)])
+def test_the_commit_is_that_of_the_library_not_of_where_it_is_installed(tmp_path, monkeypatch, place, own):
+    author = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for command in (["init", "-q"], [*author, "commit", "-q", "--allow-empty", "-m", "A project"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    (tmp_path / place).mkdir(parents=True)
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / place / "environment.py"))
+    assert environment.commit() == (head.stdout.strip() if own else None)

@@ -139,6 +139,21 @@ def test_other_targets_other_steps_and_a_logarithmic_axis(page):
     assert "It rises 3 times." in page.get_by_role("status").inner_text()
 
 
+LONG = interactive.training(targets=EXERCISE.targets, learning_rates=[0.5], steps=40_000, **NUMBERS)
+
+
+@pytest.mark.parametrize("page", [LONG.html], indirect=True)
+def test_many_steps(page):
+    """More numbers than a call of JavaScript takes arguments."""
+    _, figure = page.locator(".training-figure").all()
+    figure.get_by_label("Steps").select_option("40,000")
+    rate = float(figure.get_by_role("slider").get_attribute("aria-valuetext").removeprefix("η = "))
+    curve = backprop.training_curve([rate], 40_000, targets=EXERCISE.targets, **NUMBERS)
+    figure.locator("[role=status]", has_text="in 40,000 steps").wait_for()
+    loss = float(figure.locator("[role=status] data").get_attribute("value"))
+    assert loss == pytest.approx(curve.losses[0, -1], rel=1e-6, abs=1e-15)
+
+
 @pytest.mark.parametrize("page", [FIGURE.html], indirect=True)
 def test_two_figures_on_a_page_do_not_disturb_each_other(page):
     assert page.locator("svg.losses").count() == 2

@@ -184,6 +184,7 @@ def edited(record, **changes) -> str:
         pytest.param(lambda r: edited(r, seed="absent"), id="a field is missing"),
         pytest.param(lambda r: edited(r, extra=1), id="a field too many"),
         pytest.param(lambda r: edited(r, parameter_count="many"), id="a field of the wrong kind"),
+        pytest.param(lambda r: edited(r, misclassified=[[r.test_size, 1, 7]]), id="a mistake at an image too far"),
         pytest.param(lambda r: edited(r, format=2), id="a later format"),
         pytest.param(lambda r: edited(r, format="absent"), id="no format"),
     ],

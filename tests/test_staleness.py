@@ -96,6 +96,11 @@ def test_statistics_make_pages_stale_and_no_records(copy):
     assert stale(copy) == (set(), ALL - {"backprop_derivation"})  # which shows no runs
 
 
+def test_the_code_that_reads_the_images_makes_pages_stale(copy):
+    edit(copy / "mnist_lib" / "data.py", '"mnist": 10_000', '"mnist": 5_000')
+    assert stale(copy) == (set(), ALL)
+
+
 def test_the_page_of_an_interactive_figure_makes_the_notebook_stale_that_shows_it(copy):
     edit(copy / "mnist_lib" / "interactive.html", "It never rises.", "It does not rise.")
     assert stale(copy) == (set(), {"learning_rate_sweep"})

@@ -14,6 +14,7 @@ from mnist_lib.digests import bytes_digest
 from mnist_lib.experiment import Experiment
 from mnist_lib.parameters import TrainingConfig
 from mnist_lib.records import record_path, weights_path
+from mnist_lib.training import Trainer
 
 CPU = torch.device("cpu")
 RECIPE = TrainingConfig(network="skeleton_gap", dataset="digits", epochs=2, batch_size=64, schedule="one_cycle")
@@ -64,6 +65,7 @@ def test_each_changed_number_is_named(study, trained):
         },
         "the training code changed": {"digests": record.digests | {"code": "0" * 64}},
         "epochs was 3, is 2": {"parameters": record.parameters | {"epochs": 3}},
+        "network was 'skeleton', is 'skeleton_gap'": {"parameters": record.parameters | {"network": "skeleton"}},
         "damaged": {"weights_digest": "0" * 64},
     }
     for message, changes in cases.items():
@@ -104,6 +106,24 @@ def test_a_record_that_is_missing_or_cannot_be_read(study):
     path.unlink()
     assert "cannot be read as a record" in verification.verify(study, 0, CPU).problems[0]
     assert "cannot be read as a record" in verification.verify_fully(study, 0, "cpu").problems[0]
+
+
+def test_weights_of_another_network_are_a_finding_and_no_failure(study):
+    content = safetensors.torch.save({"0.weight": torch.zeros(1)})
+    weights_path(record_path(study.published, 0)).write_bytes(content)
+    change(study, weights_digest=bytes_digest(content))
+    assert verification.verify(study, 0, CPU).problems == ("the published weights do not fit the network",)
+
+
+def test_training_in_full_trains_nothing_where_a_look_finds_the_fault(study, trained, monkeypatch):
+    """It is the stronger check: what `verify` finds, it finds as well."""
+    monkeypatch.setattr(Trainer, "train_epoch", lambda _: pytest.fail("trained"))
+    for changes in ({"parameter_count": 1}, {"parameters": trained[0].parameters | {"epochs": 3}}):
+        change(study, **changes)
+        assert len(verification.verify_fully(study, 0, "cpu").problems) == 1
+        change(study, **{name: getattr(trained[0], name) for name in changes})
+    weights_path(record_path(study.published, 0)).unlink()
+    assert "the weights cannot be read" in verification.verify_fully(study, 0, "cpu").problems[0]
 
 
 def test_training_in_full_finds_every_epoch_again(study):

@@ -2,7 +2,7 @@
 // comes from mnist_lib.gallery by way of compare_data.js.
 (() => {
   "use strict";
-  const {experiments, differences, labels, task, chance} = globalThis.PUBLISHED;
+  const {experiments, differences, labels, task, bound, chance} = globalThis.PUBLISHED;
   const find = name => document.getElementById(`compare-${name}`);
   const grouped = count => count.toLocaleString("en");
   const NAMES = {a: "X", b: "Y"};  // of the chosen two; letters from A on are those of public reports
@@ -110,7 +110,7 @@
 
   // -- parameters against accuracy
 
-  const SIZES = [2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6], BOUND = 20_000;
+  const SIZES = [2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6];
 
   function drawSizes() {
     const picture = find("sizes"), {clientWidth: width, clientHeight: height} = picture, {shown} = state;
@@ -118,7 +118,7 @@
     const ends = experiments.flatMap(({interval}) => interval.filter(value => value !== null));
     const counts = experiments.map(e => e.parameters), air = (Math.max(...ends) - Math.min(...ends)) * 0.08 || 0.1;
     const [low, high] = [Math.min(task, ...ends) - air, Math.max(task, ...ends) + air];
-    const [few, many] = [Math.min(BOUND, ...counts) / 1.5, Math.max(BOUND, ...counts) * 1.5];
+    const [few, many] = [Math.min(bound, ...counts) / 1.5, Math.max(bound, ...counts) * 1.5];
     const log = scale(Math.log(few), Math.log(many), LEFT, width - RIGHT), x = count => log(Math.log(count));
     const y = scale(low, high, height - BOTTOM, TOP);
     const every = width < 500 ? 2 : 1, fits = (size, k) => size > few && size < many && (k + 1) % every === 0;
@@ -126,13 +126,13 @@
     const title = "Parameters against mean test accuracy after the last epoch";
     frame(picture, {title, words: `${words || "No experiment is shown"}.`, x, y, xs: SIZES.filter(fits),
       ys: ticks(low, high, 6), xName: "parameters (logarithmic)", yName: "mean test accuracy, %"});
-    picture.append(line(`M${x(BOUND)} ${TOP}V${height - BOTTOM}`, "bound"),
+    picture.append(line(`M${x(bound)} ${TOP}V${height - BOTTOM}`, "bound"),
       text(width - RIGHT, y(task) - 5, `${task.toFixed(2)} %`, "end"));
     const gap = Math.min(10, width / 60), places = [], order = shown.map((_, k) => k);
     const place = (some, end) => apart(some.map(k => x(shown[k].parameters)), gap, end)
       .forEach((to, n) => { places[some[n]] = to; });
-    place(order.filter(k => shown[k].parameters < BOUND), x(BOUND) - 6);  // must be seen on this side
-    place(order.filter(k => shown[k].parameters >= BOUND));
+    place(order.filter(k => shown[k].parameters < bound), x(bound) - 6);  // must be seen on this side
+    place(order.filter(k => shown[k].parameters >= bound));
     const tops = shown.map(({interval: [center, , most]}) => most === null ? y(center) - 9 : y(most) - 4);
     const covers = (one, other) => Math.abs(places[one] - places[other]) < 10 && Math.abs(tops[one] - tops[other]) < 11;
     const captioned = [], other = k => role(shown[k]) === "other";  // the chosen two are always named

@@ -125,7 +125,10 @@
       script.onload = done;
       script.onerror = () => failed(new Error(`The weights of ${name} could not be loaded.`));
       document.head.append(script);
-    })));
+    }))).catch(error => {
+      loading = undefined;  // the next stroke tries again
+      throw error;
+    });
     return loading;
   }
 
