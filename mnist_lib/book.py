@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import yaml
+from filelock import FileLock
 
 from mnist_lib.digests import bytes_digest, text_digest
 
@@ -29,8 +30,15 @@ REHEARSAL = "Made with the embedded digits of scikit-learn, not with MNIST: a re
 def build(quick: bool = False) -> int:
     """Compile the book into ``_build/html``, or the rehearsal into ``_build/quick/html``; returns the exit code.
 
-    Warnings are errors. The digest of the sources lies beside the result; if it is the same, nothing is done.
+    Warnings are errors. The digest of the sources lies beside the result; if it is the same, nothing is done. Of two
+    processes the second waits, and then has nothing to do.
     """
+    (ROOT / "_build").mkdir(exist_ok=True)
+    with FileLock(ROOT / "_build" / "book.lock"):
+        return _build(quick)
+
+
+def _build(quick: bool) -> int:
     source = ROOT / "_build" / "quick" if quick else ROOT
     target = ROOT / "_build" / ("quick/html" if quick else "html")
     stamp, digest = target / ".sources", sources_digest(source)

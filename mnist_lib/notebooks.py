@@ -170,10 +170,16 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = N
     with tempfile.TemporaryDirectory(prefix="mnist-lib-") as scratch:
         executed = Path(scratch) / source.name
         options = {"kernel_name": "python3", "progress_bar": False, "cwd": scratch}
-        try:
-            papermill.execute_notebook(str(source), str(executed), dict(parameters or {}), **options)
-        except DeadKernelError as error:
-            raise DeadKernelError(f"{source.name}: the kernel died in {_last_begun(executed)}") from error
+        options |= {"start_timeout": 600, "iopub_timeout": 600}  # seconds: a busy machine is slow, not wrong
+        for attempt in (1, 2):
+            try:
+                papermill.execute_notebook(str(source), str(executed), dict(parameters or {}), **options)
+                break
+            except DeadKernelError as error:
+                raise DeadKernelError(f"{source.name}: the kernel died in {_last_begun(executed)}") from error
+            except RuntimeError as error:  # another kernel may have taken its ports while it started; nothing has run
+                if attempt == 2 or "before replying to kernel_info" not in str(error):
+                    raise
         notebook = nbformat.read(executed, as_version=4)
     clean(notebook)
     if digests is not None:

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import nbformat
@@ -135,6 +137,26 @@ def test_the_digest_of_the_sources_does_not_depend_on_where_they_lie(copy):
     shutil.copy(there / "README.md", there / "book" / "records")
     (there / "README.md").write_text("one")
     assert book.sources_digest(there) == before
+
+
+def test_of_two_builds_the_second_waits(tmp_path, monkeypatch):
+    inside, together = [], []
+
+    def build(quick: bool) -> int:
+        inside.append(quick)
+        time.sleep(0.2)
+        together.append(len(inside))
+        inside.pop()
+        return 0
+
+    monkeypatch.setattr(book, "ROOT", tmp_path)
+    monkeypatch.setattr(book, "_build", build)
+    threads = [threading.Thread(target=book.build) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == [1, 1, 1]
 
 
 def test_folders_may_be_given_relative_to_where_the_command_runs(tmp_path, monkeypatch):

@@ -152,7 +152,6 @@ def opened(browser, file: Path):
     """The page on a phone that has a mouse and a keyboard, too; nothing may be fetched but the book's own files."""
     context = browser.new_context(has_touch=True, viewport={"width": 390, "height": 844})
     page, problems = context.new_page(), []
-    page.set_default_timeout(120_000)  # a busy machine is slow, not wrong
     folder = file.parents[1].as_uri()
     page.on("console", lambda message: problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -180,7 +179,7 @@ SAID = """
 def wait_for_answer(page) -> str:
     """What is said, once it names the digits that the table has, and no others."""
     assert page.locator(".answers .digit").count() == len(NAMES)
-    return page.wait_for_function(SAID, timeout=120_000).json_value()
+    return page.wait_for_function(SAID).json_value()
 
 
 STROKE = [(0.3, 0.25), (0.6, 0.2), (0.65, 0.4), (0.45, 0.5), (0.7, 0.6), (0.6, 0.8), (0.3, 0.75)]
@@ -329,7 +328,6 @@ async ({images, count}) => {
 @pytest.mark.parametrize("count", [pytest.param(100, id="100"), pytest.param(1000, id="1000", marks=pytest.mark.slow)])
 def test_the_page_says_what_torch_says(page, count):
     images = data.load("mnist")[1].images[:count]
-    page.set_default_timeout(0)  # a busy machine is slow, not wrong
     given = {"images": base64.b64encode(images.numpy().tobytes()).decode(), "count": count}
     found = page.evaluate(IN_THE_PAGE, given)
     print(f"{found['milliseconds']:.1f} ms an image, all ten networks")
@@ -378,7 +376,6 @@ def test_a_unit_shows_what_it_sees(page):
 def test_weights_that_could_not_be_loaded_are_asked_for_again(browser, written):
     """A file that is missing for a moment, as on a bad connection; the console names it."""
     page = browser.new_page()
-    page.set_default_timeout(120_000)
     page.route("**/networks/iteration_*.js", lambda route: route.abort())
     page.goto(written.as_uri())
     page.get_by_role("button", name="Example: a neat 3").click()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -496,7 +497,9 @@ def test_run_on_a_gpu():
 
 @pytest.mark.parametrize(("place", "own"), [("mnist_lib", True), (".venv/lib/site-packages/mnist_lib", False)])
 def test_the_commit_is_that_of_the_library_not_of_where_it_is_installed(tmp_path, monkeypatch, place, own):
-    author = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for name in [name for name in os.environ if name.startswith("GIT_")]:  # set inside a hook: another repository
+        monkeypatch.delenv(name)
+    author = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false", "-c", "core.hooksPath=")
     for command in (["init", "-q"], [*author, "commit", "-q", "--allow-empty", "-m", "A project"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True)

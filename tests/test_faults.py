@@ -23,6 +23,7 @@ import pytest
 import safetensors.torch
 import test_data
 import torch
+from conftest import PATIENCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbclient.exceptions import DeadKernelError
@@ -261,21 +262,21 @@ def start_workers_and_die(folder: Path) -> None:
 
 def _wait_for_ever(folder: Path) -> None:
     (folder / "started").touch()
-    time.sleep(600)
+    time.sleep(2 * PATIENCE)
 
 
 def _die_with_parent(folder: Path) -> None:
     while not (folder / "started").exists():
         time.sleep(0.05)
     os.kill(os.getppid(), signal.SIGKILL)
-    time.sleep(600)
+    time.sleep(2 * PATIENCE)
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     """Its pipe ends when the last of them has gone."""
     code = f"import pathlib, test_faults; test_faults.start_workers_and_die(pathlib.Path({str(tmp_path)!r}))"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=PATIENCE)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
@@ -296,7 +297,7 @@ def test_of_three_processes_one_trains_and_the_others_take_the_result(tmp_path, 
     children = [CHILDREN.Process(target=train_and_tell, args=(tmp_path, start, results)) for _ in range(3)]
     for child in children:
         child.start()
-    told = [results.get(timeout=120) for _ in children]
+    told = [results.get(timeout=PATIENCE) for _ in children]
     for child in children:
         child.join()
     assert sorted(epochs for epochs, _ in told) == [0, 0, 3]
@@ -308,21 +309,21 @@ def hold(folder: Path, holding) -> None:
     """In a process of its own: the run is begun, and never goes on."""
     with records.only_one(record_path(folder, 0)):
         holding.set()
-        time.sleep(600)
+        time.sleep(2 * PATIENCE)
 
 
 def test_who_waits_goes_on_when_the_other_is_killed(tmp_path, few_images, whole):
     holding, start, results = CHILDREN.Event(), CHILDREN.Barrier(1), CHILDREN.Queue()
     first = CHILDREN.Process(target=hold, args=(tmp_path, holding))
     first.start()
-    assert holding.wait(60)
+    assert holding.wait(PATIENCE)
     second = CHILDREN.Process(target=train_and_tell, args=(tmp_path, start, results))
     second.start()
     second.join(1)
     assert second.is_alive()
     assert {path.name for path in tmp_path.iterdir()} == {"seed_0.lock"}, "it waits"
     first.kill()
-    assert results.get(timeout=60)[0] == 3
+    assert results.get(timeout=PATIENCE)[0] == 3
     second.join()
     assert content(tmp_path) == {name: whole[name] for name in ("seed_0.json", "seed_0.safetensors")}
 
@@ -727,6 +728,7 @@ def test_500_parameter_sets_are_refused_by_name_or_train_a_step():
             assert loss >= 0
 
     refused_or_trained()
+    torch.set_num_threads(1)  # a recipe says how many
     assert sum(outcomes.values()) >= 500
     assert min(outcomes["refused"], outcomes["trained"]) > 50, outcomes
 

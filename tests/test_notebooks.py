@@ -1,6 +1,8 @@
 """The notebooks: one skeleton, one change at a time, strict parameters, outputs that a fresh execution repeats."""
 
 import ast
+import base64
+import io
 import os
 import subprocess
 import sys
@@ -8,9 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from mnist_lib import data, experiment, notebooks
+from mnist_lib import data, experiment, notebooks, records
 from mnist_lib.parameters import notebook_parameters
 
 FOLDER = experiment.root() / "notebooks"
@@ -105,7 +110,10 @@ def test_a_notebook_holds_no_trace_of_its_execution(path):
 
 @by_name
 def test_a_fresh_execution_gives_the_published_file(path, tmp_path):
-    """Byte for byte: also what nbval does not compare, such as figures and the names of glued numbers."""
+    """Byte for byte: also what nbval does not compare, such as figures and the names of glued numbers.
+
+    On another kind of CPU than the records were made on, a line in a figure may be a shade lighter.
+    """
     assert notebooks.missing_runs(path) == [], "an execution would train what is missing"
     target = tmp_path / path.name
     notebooks.execute(path, target)
@@ -114,7 +122,24 @@ def test_a_fresh_execution_gives_the_published_file(path, tmp_path):
     for number, (before, after) in enumerate(zip(published, fresh, strict=True)):
         if "evaluation_images" in before.source and not data.have_mnist():
             continue  # pictures of MNIST's images cannot be drawn without them
+        for one, other in zip(before.get("outputs", ()), after.get("outputs", ()), strict=True):
+            if "image/png" in one.get("data", {}) and on_another_kind_of_cpu() and looks_like(one, other):
+                other.data["image/png"] = one.data["image/png"]
         assert after == before, f"{path.name}: cell {number} gives something else now"
+
+
+def on_another_kind_of_cpu() -> bool:
+    record = records.read(records.record_path(experiment.published_records() / ITERATIONS[0].stem, 0))
+    return torch.backends.cpu.get_cpu_capability() != record.environment["cpu_capability"]
+
+
+def looks_like(one, other) -> bool:
+    """Whether two figures are the same, but for the shades of a few pixels."""
+    pictures = (
+        Image.open(io.BytesIO(base64.b64decode(each.data["image/png"]))).convert("RGB") for each in (one, other)
+    )
+    before, after = (np.asarray(picture, int) for picture in pictures)
+    return before.shape == after.shape and (np.abs(before - after) > 8).mean() < 1e-4
 
 
 @by_name

@@ -423,7 +423,8 @@ def test_from_notebook_in_a_kernel():
     sources = [CHECK] + [source for between, _ in cases for source in (PARAMETERS, between, CHECK)]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     root = Path(__file__).parents[1]
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(root)}}).execute()
+    patience = dict.fromkeys(("timeout", "startup_timeout", "iopub_timeout"), 600)
+    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(root)}}, **patience).execute()
     printed = [cell.outputs[0].text for cell in notebook.cells if cell.source == CHECK]
     assert printed[0].startswith("ParameterError no parameters cell has been executed")
     for (between, expected), text in zip(cases, printed[1:], strict=True):
