@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import yaml
 from filelock import FileLock
 
 from mnist_lib.digests import bytes_digest, text_digest
+from mnist_lib.parameters import ParameterError
 
 # `records` imports PyTorch, which takes seconds: only what writes imports it, and mostly there is nothing to do.
 
@@ -41,6 +43,9 @@ def build(quick: bool = False) -> int:
 def _build(quick: bool) -> int:
     source = ROOT / "_build" / "quick" if quick else ROOT
     target = ROOT / "_build" / ("quick/html" if quick else "html")
+    if quick and not (source / "notebooks").is_dir():
+        print(f"there is no rehearsal in {source}: make it by `mnist-lib quick`", file=sys.stderr)
+        return 1
     stamp, digest = target / ".sources", sources_digest(source)
     if pdf_is_current(digest):  # then the pages offer it
         digest = text_digest(digest, bytes_digest(PDF.read_bytes()))
@@ -99,12 +104,17 @@ def save_picture() -> None:
     cells = json.loads(source.read_text("utf-8"))["cells"] if source.exists() else []
     outputs = (output for cell in cells for output in cell.get("outputs", ()))
     pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", ())]
-    if pictures:
-        write_atomically(ROOT / "book" / "images" / "results.png", base64.b64decode("".join(pictures[0])))
+    path = ROOT / "book" / "images" / "results.png"
+    if pictures and (content := base64.b64decode("".join(pictures[0]))) != (path.exists() and path.read_bytes()):
+        write_atomically(path, content)
 
 
 def copy_address() -> list[Path]:
-    """Write the public address of pyproject.toml over the one in the files that spell it out; returns those changed."""
+    """Write the public address of pyproject.toml over the one in the files that spell it out; returns those changed.
+
+    Raises:
+        ParameterError: it is not the address of a repository on GitHub; nothing is changed.
+    """
     from mnist_lib.records import write_atomically
 
     settings = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
@@ -114,8 +124,9 @@ def copy_address() -> list[Path]:
     changed = []
     for path in [ROOT / "CITATION.cff", ROOT / "README.md", *pages, ROOT / "_config.yml"]:
         text = path.read_text("utf-8")
-        if old != new and old in text:
-            write_atomically(path, text.replace(old, new).encode())
+        after = re.sub(rf"((?:github\.com|/github|/gh)/){re.escape(old)}(?![\w.-])", rf"\g<1>{new}", text)
+        if after != text:
+            write_atomically(path, after.encode())
             changed.append(path)
     return changed
 
@@ -129,7 +140,11 @@ def site_address() -> str:
 def _repository() -> str:
     """The repository as ``owner/name``, from ``pyproject.toml``."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return urlparse(project["urls"]["Repository"]).path.strip("/")
+    address = project.get("urls", {}).get("Repository", "")
+    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", address)
+    if found is None:
+        raise ParameterError(f"pyproject.toml: Repository = {address!r}: expected https://github.com/OWNER/NAME")
+    return found[1]
 
 
 def sources_digest(source: Path) -> str:

@@ -5,7 +5,9 @@ import os
 import sys
 from pathlib import Path
 
-# Heavy modules are imported by the commands that need them, so that --help and --version answer at once.
+# Heavy modules are imported by the commands that need them, so that --help answers at once.
+
+MOST_SEEDS = 1_000
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("pattern", **pattern)
     added.add_argument("--seeds", type=_seeds, help="such as 0-9 or 0,3,5 (default: as many as the notebook says)")
     added.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
-    added.add_argument("--workers", type=int, default=_cores(), help="processes, of one thread each")
+    added.add_argument("--workers", type=_count, default=_cores(), help="processes, of one thread each")
     added.add_argument("--scheduler", metavar="ADDRESS", help="train on the Dask cluster at, say, tcp://10.0.0.1:8786")
 
     added = command("verify", _verify, "Check published records without training them again.")
@@ -59,17 +61,17 @@ def _parser() -> argparse.ArgumentParser:
         "--full", type=int, metavar="SEED", help="train this run again, here and not in workers; compare every epoch"
     )
     added.add_argument("--device", default="auto", help="where to compute")
-    added.add_argument("--workers", type=int, default=_cores(), help="processes, of one thread each")
+    added.add_argument("--workers", type=_count, default=_cores(), help="processes, of one thread each")
 
     added = command("run", _run, "Train what records are missing, then execute the stale notebooks through papermill.")
     added.add_argument("pattern", **pattern)
     added.add_argument("--force", action="store_true", help="execute notebooks that are not stale, too")
     added.add_argument("--device", default="auto", help="where to train")
-    added.add_argument("--workers", type=int, default=_cores(), help="processes")
+    added.add_argument("--workers", type=_count, default=_cores(), help="processes")
 
     added = command("quick", _quick, "Execute all notebooks on the embedded digits into _build/quick.")
     added.add_argument("pattern", **pattern)
-    added.add_argument("--workers", type=int, default=_cores(), help="processes")
+    added.add_argument("--workers", type=_count, default=_cores(), help="processes")
 
     added = command("book", _book, "Compile the book, from nothing, if any of its sources changed.")
     added.add_argument("--quick", action="store_true", help="compile the rehearsal made by `mnist-lib quick`")
@@ -102,10 +104,18 @@ def _seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.partition("-")
         last = last if dash else first
-        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+        if not (first.isdecimal() and last.isdecimal() and len(last) < 10 and int(first) <= int(last)):
             raise argparse.ArgumentTypeError(f"{text!r}: write seeds as 0-9 or 0,3,5")
+        if len(seeds) + int(last) - int(first) >= MOST_SEEDS:
+            raise argparse.ArgumentTypeError(f"{text!r}: at most {MOST_SEEDS:,} seeds at a time")
         seeds += range(int(first), int(last) + 1)
-    return seeds
+    return list(dict.fromkeys(seeds))
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1")
+    return int(text)
 
 
 def _rates(text: str) -> list[float]:
@@ -228,9 +238,15 @@ def _clean(options: argparse.Namespace) -> int:
     import nbformat
 
     from mnist_lib import notebooks
+    from mnist_lib.parameters import ParameterError
 
-    for path in options.files:
-        notebook = nbformat.read(path, as_version=4)
+    read = {}
+    for path in options.files:  # all of them, before any is written
+        try:
+            read[path] = nbformat.read(path, as_version=4)
+        except (ValueError, KeyError, nbformat.ValidationError) as error:
+            raise ParameterError(f"{path}: not a notebook: {str(error).strip().splitlines()[0]}") from error
+    for path, notebook in read.items():
         notebooks.clean(notebook)
         text = notebooks.to_text(notebook)
         if text != path.read_text("utf-8"):

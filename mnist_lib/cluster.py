@@ -42,9 +42,12 @@ def train(jobs: Sequence[tuple[Experiment, int]], device: str, scheduler: str) -
     """
     try:
         from distributed import CancelledError, Client, as_completed
+        from distributed.comm import get_address_host_port, normalize_address
     except ImportError as error:
         raise ClusterError("a cluster needs Dask's scheduler: pip install 'mnist-lib[cluster]'") from error
     try:
+        # A client that fails over the address takes a minute to end.
+        get_address_host_port(normalize_address(scheduler), strict=True)
         client = Client(scheduler, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(f"no scheduler answers at {scheduler}: {error}") from error

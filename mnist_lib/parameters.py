@@ -153,6 +153,11 @@ def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
             raise ParameterError(f"unknown parameter {name!r}: {hint}")
     checked = {name: _check(name, value, hints[name], fields[name].metadata) for name, value in values.items()}
+    for name, value in checked.items():
+        if isinstance(value, tuple) and fields[name].metadata.get("length") is None:
+            # An empty list is accepted where it is the default.
+            if len({*value}) < len(value) or not (value or fields[name].default == ()):
+                raise _refusal(name, list(value), "at least one, and none of them twice")
     for name, f in fields.items():
         if name not in checked and f.default is dataclasses.MISSING:
             raise ParameterError(f"parameter {name!r} is missing")
@@ -165,8 +170,10 @@ def _check(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Any:
         (item,) = typing.get_args(kind)
         length = rules.get("length")
         if not isinstance(value, list | tuple) or length not in (None, len(value)):
-            example = "a list such as " + ("['a', 'b']" if item is str else "[0.01, 0.1]")
-            raise _refusal(name, value, f"a list of {length} numbers" if length else example)
+            example = "['a', 'b']" if item is str else "[0.01, 0.1]"
+            accepted = f"a list of {length} numbers" if length else f"a list such as {example}"
+            how = f"; to papermill give lists with -y '{name}: [...]'" if isinstance(value, str) else ""
+            raise _refusal(name, value, accepted + how)
         return tuple(_check(f"{name}[{i}]", v, item, rules) for i, v in enumerate(value))
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise _refusal(name, value, _accepted(kind, rules))
@@ -231,8 +238,11 @@ def notebook_parameters(path: Path) -> dict[str, Any]:
     Raises:
         ParameterError: there is no such cell, or a value is not a literal.
     """
-    cells = json.loads(path.read_text("utf-8"))["cells"]
-    sources = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", ())]
+    try:
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        sources = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", ())]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ParameterError(f"{path}: not a notebook: {error!r}") from error
     if len(sources) != 1:
         raise ParameterError(f"{path.name}: one cell must have the tag `parameters`, {len(sources)} have it")
     try:

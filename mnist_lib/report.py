@@ -224,7 +224,8 @@ def papermill_line(parameters: NotebookParameters) -> Markdown:
     return Markdown(
         f"```shell\npapermill notebooks/{name}.ipynb out.ipynb \\\n"
         "    -p epochs 2 -p seeds 1 -p learning_rate 0.05\n```\n"
-        f"The published records are made anew by `mnist-lib train {name} --seeds 0-{parameters.seeds - 1}`."
+        f"`mnist-lib verify {name} --full 0` trains the published run of seed 0 again and compares every epoch; "
+        f"`mnist-lib train {name} --seeds 0-{2 * parameters.seeds - 1}` adds records of more seeds."
     )
 
 

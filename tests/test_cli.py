@@ -13,7 +13,7 @@ import nbformat
 import openpyxl
 import pytest
 
-from mnist_lib import book, cli, experiment, sweep
+from mnist_lib import book, cli, experiment, records, sweep
 
 ROOT = experiment.root()
 
@@ -46,10 +46,78 @@ def test_seeds_are_read(text, seeds):
     assert cli._seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1-b", "1;2", "3-1"])
+@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1-b", "1;2", "3-1", "1" * 10, "9" * 5000])
 def test_other_seeds_are_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="write seeds as 0-9 or 0,3,5"):
         cli._seeds(text)
+
+
+def test_too_many_seeds_are_refused_at_once_and_none_comes_twice():
+    for text in ("0-99999999", "0-999,1000"):
+        with pytest.raises(argparse.ArgumentTypeError, match="at most 1,000 seeds"):
+            cli._seeds(text)
+    assert cli._seeds("7,7,5-7") == [7, 5, 6]
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "two", ""])
+def test_a_number_of_workers_is_from_1(count):
+    done = mnist_lib("verify", f"--workers={count}")
+    assert done.returncode == 2
+    assert f"{count!r}: expected a whole number from 1" in done.stderr
+
+
+@pytest.mark.parametrize("address", ["nowhere", "tcp://nowhere"])
+def test_a_scheduler_that_has_no_port_is_refused_at_once(copy, address):
+    done = mnist_lib("train", "iteration_01_setup", "--scheduler", address, root=copy)
+    assert done.returncode == 1
+    assert f"ClusterError: no scheduler answers at {address}: missing port number" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"cells": [1]}'])
+def test_a_file_that_is_no_notebook_is_named_and_nothing_is_written(copy, text):
+    bad, good = copy / "notebooks" / "bad.ipynb", copy / "notebooks" / "good.ipynb"
+    bad.write_text(text)
+    good.write_text(nbformat.writes(nbformat.v4.new_notebook(metadata={"papermill": {}})))
+    before = good.read_text()
+    for command in (("status", "bad"), ("clean", str(good), str(bad))):
+        done = mnist_lib(*command, root=copy)
+        assert done.returncode == 1
+        assert "bad.ipynb: not a notebook: " in done.stderr and "Traceback" not in done.stderr
+    assert good.read_text() == before
+
+
+def test_a_book_without_a_rehearsal_says_what_to_do(copy):
+    done = mnist_lib("book", "--quick", root=copy)
+    assert done.returncode == 1
+    assert "make it by `mnist-lib quick`" in done.stderr
+
+
+@pytest.mark.parametrize("address", ["nonsense", "https://github.com/alice", "https://gitlab.example.org/a/b"])
+def test_an_address_that_pages_could_not_use_is_refused(copy, address):
+    project = copy / "pyproject.toml"
+    project.write_text(project.read_text().replace("https://github.com/OWNER/mnist-report", address))
+    before = (copy / "README.md").read_text()
+    done = mnist_lib("address", root=copy)
+    assert done.returncode == 1
+    assert f"Repository = {address!r}: expected https://github.com/OWNER/NAME" in done.stderr
+    assert (copy / "README.md").read_text() == before
+
+
+def test_only_addresses_are_changed(copy):
+    """Not what looks like one, such as letters in a picture; and a copied address may end in .git."""
+    project, readme = copy / "pyproject.toml", copy / "README.md"
+    readme.write_text("aGVsbG8OWNER/mnist-reportbG8 https://github.com/OWNER/mnist-report, OWNER/mnist-report2")
+    project.write_text(project.read_text().replace("OWNER/mnist-report", "alice/digits.git"))
+    assert mnist_lib("address", root=copy).returncode == 0
+    assert readme.read_text() == "aGVsbG8OWNER/mnist-reportbG8 https://github.com/alice/digits, OWNER/mnist-report2"
+
+
+def test_the_picture_is_written_only_when_it_changed(copy, monkeypatch):
+    monkeypatch.setattr(book, "ROOT", copy)
+    book.save_picture()
+    monkeypatch.setattr(records, "write_atomically", lambda *_: pytest.fail("written again"))
+    book.save_picture()
 
 
 def test_a_pattern_that_matches_nothing_names_what_there_is():

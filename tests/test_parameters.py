@@ -15,8 +15,10 @@ from papermill.translators import PythonTranslator
 
 from mnist_lib.parameters import (
     BackpropParameters,
+    ComparisonParameters,
     NotebookParameters,
     ParameterError,
+    SweepParameters,
     TrainingConfig,
     assigned_names,
     bounded,
@@ -118,7 +120,11 @@ def test_recipe_is_the_part_that_decides_the_result():
         ("dataset", 3, "one of mnist, digits"),
         ("schedule", None, "one of constant, step, one_cycle"),
         ("learning_rates", 0.1, "a list such as [0.01, 0.1]"),
-        ("learning_rates", "0.1", "a list such as [0.01, 0.1]"),
+        (
+            "learning_rates",
+            "0.1",
+            "a list such as [0.01, 0.1]; to papermill give lists with -y 'learning_rates: [...]'",
+        ),
     ],
 )
 def test_wrong_type_is_refused(name, value, accepted):
@@ -132,7 +138,8 @@ def test_fields_without_bounds_are_checked_for_their_type():
     assert refused(Types, flag=1) == "flag = 1: expected True or False"
     assert refused(Types, word=b"x") == "word = b'x': expected a word"
     assert refused(Types, count=True) == "count = True: expected a whole number"
-    assert refused(Types, words="deep") == "words = 'deep': expected a list such as ['a', 'b']"
+    expected = "words = 'deep': expected a list such as ['a', 'b']; to papermill give lists with -y 'words: [...]'"
+    assert refused(Types, words="deep") == expected
     assert refused(Types, words=["deep", 3]) == "words[1] = 3: expected a word"
 
 
@@ -198,7 +205,7 @@ def test_list_is_checked_item_by_item(bad):
 @pytest.mark.parametrize("value", [[], [0.5], [0.5, 0.5, 0.5], 0.5, "0.5", None])
 def test_list_of_a_given_length(value):
     assert validate(Types, {"pair": [1, -1]}).pair == (1.0, -1.0)
-    assert refused(Types, pair=value) == f"pair = {value!r}: expected a list of 2 numbers"
+    assert refused(Types, pair=value).startswith(f"pair = {value!r}: expected a list of 2 numbers")
 
 
 @pytest.mark.parametrize(
@@ -220,6 +227,24 @@ def test_list_of_a_given_length(value):
 )
 def test_what_the_derivation_refuses(values, message):
     assert refused(BackpropParameters, **values).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("schema", "values"),
+    [
+        (SweepParameters, {"experiment": "iteration_10_one_cycle", "learning_rates": []}),
+        (SweepParameters, {"experiment": "iteration_10_one_cycle", "cnn_learning_rates": [0.1, 0.1]}),
+        (ComparisonParameters, {"experiments": []}),
+        (ComparisonParameters, {"experiments": ["iteration_01_setup", "iteration_01_setup"]}),
+    ],
+)
+def test_list_that_is_empty_or_repeats_itself_is_refused(schema, values):
+    with pytest.raises(ParameterError, match=r" = \[.*\]: expected at least one, and none of them twice"):
+        validate(schema, values)
+
+
+def test_list_that_is_empty_by_default_may_be_empty():
+    assert validate(NotebookParameters, REQUIRED | {"learning_rates": []}).learning_rates == ()
 
 
 @pytest.mark.parametrize(
