@@ -143,7 +143,7 @@ def _repository() -> str:
     address = project.get("urls", {}).get("Repository", "")
     found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", address)
     if found is None:
-        raise ParameterError(f"pyproject.toml: Repository = {address!r}: expected https://github.com/OWNER/NAME")
+        raise ParameterError(f"pyproject.toml: Repository = {address!r}: expected https://github.com/<owner>/<name>")
     return found[1]
 
 

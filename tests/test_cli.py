@@ -100,7 +100,7 @@ def test_an_address_that_pages_could_not_use_is_refused(copy, address):
     before = (copy / "README.md").read_text()
     done = mnist_lib("address", root=copy)
     assert done.returncode == 1
-    assert f"Repository = {address!r}: expected https://github.com/OWNER/NAME" in done.stderr
+    assert f"Repository = {address!r}: expected https://github.com/<owner>/<name>" in done.stderr
     assert (copy / "README.md").read_text() == before
 
 
