@@ -140,7 +140,7 @@ def verify_fully(study: Experiment, seed: int, device: str = "auto") -> Verdict:
     history = records.read(record_path(study.published, seed)).history
     trainer = experiment.make_trainer(study, seed, where)
     problems = list(verdict.problems)
-    for epoch in tqdm(range(len(history["test_correct"])), unit="epoch", desc=f"{study.name} seed {seed}"):
+    for epoch in tqdm(range(study.config.epochs), unit="epoch", desc=f"{study.name} seed {seed}"):
         try:
             now = dataclasses.asdict(trainer.train_epoch())
         except DivergenceError as error:

@@ -310,10 +310,10 @@ def test_divergence_names_the_step_and_stops_there(fail_at):
 
 
 def test_too_large_a_learning_rate_diverges():
-    config = TrainingConfig(network="skeleton_bn", epochs=50, batch_size=16, learning_rate=100.0)
+    config = TrainingConfig(network="skeleton_bn", epochs=5, batch_size=16, learning_rate=100.0)
     with pytest.raises(DivergenceError, match=r"the loss became (nan|inf) at step \d+ ") as caught:
         train(config)
-    assert int(re.search(r"step (\d+)", str(caught.value))[1]) > 1
+    assert 1 < int(re.search(r"step (\d+)", str(caught.value))[1]) <= 20
 
 
 # -- learning
