@@ -21,8 +21,9 @@ import safetensors.torch
 import torch
 from tqdm import tqdm
 
-from mnist_lib import experiment, notebooks, records
+from mnist_lib import experiments, records
 from mnist_lib.digests import bytes_digest
+from mnist_lib.pipeline import catalogue
 
 EXPERIMENTS = ("iteration_01_setup", "iteration_10_one_cycle")
 CHOOSES_INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")  # torch's own loops; convolutions by oneDNN
@@ -92,14 +93,14 @@ def in_a_process(setting: Setting, options: argparse.Namespace) -> list[dict]:
 
 def measure(name: str, options: argparse.Namespace) -> dict:
     """The first steps of a published run, and what the networks answer afterwards."""
-    (study,) = (run for run, _ in notebooks.published_runs(notebooks.find(name)[0]) if run.name == name)
-    recipe = dataclasses.replace(study, config=dataclasses.replace(study.config, dataset=options.dataset))
-    trainer = experiment.make_trainer(recipe, 0, torch.device(options.device))
+    (experiment,) = (run for run, _ in catalogue.published_runs(catalogue.find(name)[0]) if run.name == name)
+    recipe = dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, dataset=options.dataset))
+    trainer = experiments.make_trainer(recipe, 0, torch.device(options.device))
     torch.set_num_threads(options.threads)
     losses = trainer.replay(options.steps)
     loss, answers = trainer.evaluate()
     weights = bytes_digest(safetensors.torch.save(trainer.state()))
-    trainer.model.load_state_dict(records.read_weights(records.record_path(study.published, 0)))
+    trainer.model.load_state_dict(records.read_weights(records.record_path(experiment.published, 0)))
     return {
         "network": name,
         "weights": weights,

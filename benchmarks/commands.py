@@ -16,13 +16,13 @@ from pathlib import Path
 import measurement
 from tqdm import tqdm
 
-from mnist_lib import experiment
+from mnist_lib import experiments
 
 CLI = [sys.executable, "-m", "mnist_lib.cli"]
 COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
     "import mnist_lib": [sys.executable, "-c", "import mnist_lib"],
-    "import mnist_lib.experiment (with torch)": [sys.executable, "-c", "import mnist_lib.experiment"],
+    "import mnist_lib.experiments (with torch)": [sys.executable, "-c", "import mnist_lib.experiments"],
     "mnist-lib --help": [*CLI, "--help"],
     "mnist-lib status": [*CLI, "status"],
     "mnist-lib book, with nothing to do": [*CLI, "book"],
@@ -48,14 +48,14 @@ def main() -> int:
 
 
 def _compile() -> float:
-    stamp = experiment.root() / "_build" / "html" / ".sources"
+    stamp = experiments.root() / "_build" / "html" / ".sources"
     stamp.unlink(missing_ok=True)
     return _timed(COMMANDS["mnist-lib book, with nothing to do"])
 
 
 def _timed(command: list[str]) -> float:
     start = time.perf_counter()
-    subprocess.run(command, cwd=experiment.root(), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command, cwd=experiments.root(), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 

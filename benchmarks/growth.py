@@ -19,7 +19,7 @@ from pathlib import Path
 
 import measurement
 
-from mnist_lib import experiment, records
+from mnist_lib import experiments, records
 
 PAGE = "iteration_02_light_skeleton"
 PARAMETERS = {"dataset": "digits", "epochs": 1, "batch_size": 512, "device": "cpu"}
@@ -40,9 +40,9 @@ def copy_report(folder: Path, runs: int) -> Path:
     """A copy of the report in which one page asks for `runs` short runs on the digits; returns its path."""
     leave_out = shutil.ignore_patterns("__pycache__", PAGE)  # whose records are to be made
     for name in ("mnist_lib", "notebooks", "book", "deploy"):
-        shutil.copytree(experiment.root() / name, folder / name, ignore=leave_out)
+        shutil.copytree(experiments.root() / name, folder / name, ignore=leave_out)
     for name in ("pyproject.toml", "requirements.lock", "_config.yml", "README.md"):
-        shutil.copy(experiment.root() / name, folder / name)
+        shutil.copy(experiments.root() / name, folder / name)
     page = folder / "notebooks" / f"{PAGE}.ipynb"
     content = json.loads(page.read_text("utf-8"))
     (cell,) = (cell for cell in content["cells"] if "parameters" in cell["metadata"].get("tags", ()))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from mnist_lib import environment, experiment, records
+from mnist_lib import experiments, machine, records
 
-FOLDER = experiment.root() / "book" / "measurements"
+FOLDER = experiments.root() / "book" / "measurements"
 
 
 def write(path: Path, what: str, rows: Sequence[Mapping[str, object]]) -> None:
@@ -19,7 +19,7 @@ def write(path: Path, what: str, rows: Sequence[Mapping[str, object]]) -> None:
     Raises:
         RecordError: the file cannot be written.
     """
-    about = environment.describe(torch.device("cpu"))
+    about = machine.describe(torch.device("cpu"))
     result = {
         "what": what,
         "machine": f"{about['device_name']}, {os.cpu_count()} cores, {about['cpu_capability']}, torch {about['torch']}",

@@ -110,8 +110,8 @@ class Variants:
 def main() -> int:
     options = _options()
     torch.set_num_threads(1)
-    study = recipe(options.page)
-    variants, small = Variants(study.network, options.batch), options.batch
+    experiment = recipe(options.page)
+    variants, small = Variants(experiment.network, options.batch), options.batch
     # The change, its step, and how many batches of the usual size a step handles.
     tried: list[tuple[str, Callable[[], Step], int]] = [
         ("none: float32, channels last", variants.ours, 1),
@@ -147,7 +147,9 @@ def main() -> int:
                 "first step, s": once,
             }
         )
-    measurement.write(options.output, f"One training step of {study.name} on one thread, changed in one thing", rows)
+    measurement.write(
+        options.output, f"One training step of {experiment.name} on one thread, changed in one thing", rows
+    )
     return 0
 
 

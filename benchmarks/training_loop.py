@@ -29,10 +29,11 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 from tqdm import tqdm
 
-from mnist_lib import data, environment, experiment, notebooks, studies, training
+from mnist_lib import data, experiments, machine, training
 from mnist_lib.data import Images
-from mnist_lib.experiment import Experiment
+from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import NotebookParameters, notebook_parameters, validate
+from mnist_lib.pipeline import catalogue
 
 PAGES = ("reported_c_strided", "iteration_10_one_cycle", "reported_d_padded_pairs")
 CORES = os.cpu_count() or 1
@@ -51,28 +52,28 @@ class Loop:
 
 def main() -> int:
     options = _options()
-    where = environment.resolve_device(options.device)
+    where = machine.resolve_device(options.device)
     rows: list[dict[str, object]] = []
     for page in options.pages:
         rows += compare(page, options.images, options.rounds, where)
         measurement.write(options.output, "Seconds for 60,000 training images, by loop", rows)
     first, epochs = recipe(options.pages[0]), options.epochs
     same = accuracies(first, epochs, options.seeds, where)
-    what = f"Test accuracy in percent after {epochs} of the {first.config.epochs} epochs of {first.name}, by loop"
+    what = f"Test accuracy in percent after {epochs} of the {first.recipe.epochs} epochs of {first.name}, by loop"
     measurement.write(options.output.with_stem(options.output.stem + "_accuracy"), what, same)
     return 0
 
 
 def recipe(page: str) -> Experiment:
     """The experiment of a notebook."""
-    (path,) = notebooks.find(page)
-    return studies.study(validate(NotebookParameters, notebook_parameters(path)))
+    (path,) = catalogue.find(page)
+    return page.experiment(validate(NotebookParameters, notebook_parameters(path)))
 
 
 def compare(page: str, images: int, rounds: int, where: torch.device) -> list[dict[str, object]]:
     """The rows of the table for one network."""
-    study = recipe(page)
-    loops = [fastest_usual(study, images, where), *our_loops(study, images, where)]
+    experiment = recipe(page)
+    loops = [fastest_usual(experiment, images, where), *our_loops(experiment, images, where)]
     seconds: list[list[float]] = [[] for _ in loops]
     for _ in tqdm(range(rounds), unit="round", desc=page):
         for loop, taken in zip(loops, seconds, strict=True):
@@ -80,7 +81,7 @@ def compare(page: str, images: int, rounds: int, where: torch.device) -> list[di
     rows = []
     for loop, taken in zip(loops, seconds, strict=True):
         ratios = [usual / ours for usual, ours in zip(seconds[0], taken, strict=True)]
-        rate = operations(study) * EPOCH / statistics.median(taken)
+        rate = operations(experiment) * EPOCH / statistics.median(taken)
         rows.append(
             {
                 "network": page,
@@ -95,26 +96,26 @@ def compare(page: str, images: int, rounds: int, where: torch.device) -> list[di
     return rows
 
 
-def our_loops(study: Experiment, images: int, where: torch.device) -> list[Loop]:
+def our_loops(experiment: Experiment, images: int, where: torch.device) -> list[Loop]:
     """This library's loop: in both precisions, by one core and by all, one run and several at once."""
     loops = []
     for precision in ("float32", "bfloat16"):
         for threads in sorted({1, CORES if where.type == "cpu" else 1}):
-            config = dataclasses.replace(study.config, precision=precision, threads=threads)
+            recipe = dataclasses.replace(experiment.recipe, precision=precision, threads=threads)
             name = f"ours, {precision}, {threads} thread{'s' * (threads > 1)}"
-            loops.append(Loop(name, precision, threads, one_run(config, images, where)))
-        config, runs = dataclasses.replace(study.config, precision=precision), CORES if where.type == "cpu" else 10
+            loops.append(Loop(name, precision, threads, one_run(recipe, images, where)))
+        recipe, runs = dataclasses.replace(experiment.recipe, precision=precision), CORES if where.type == "cpu" else 10
         name = f"ours, {precision}, {runs} runs at once"
-        loops.append(Loop(name, precision, CORES, several_runs(config, images, where, runs)))
+        loops.append(Loop(name, precision, CORES, several_runs(recipe, images, where, runs)))
     return loops
 
 
-def one_run(config: training.TrainingConfig, images: int, where: torch.device) -> Callable[[], float]:
+def one_run(recipe: training.Recipe, images: int, where: torch.device) -> Callable[[], float]:
     """Trains one run, in this process."""
-    trainer = make_trainer(config, images, where)
+    trainer = make_trainer(recipe, images, where)
 
     def epoch() -> float:
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(recipe.threads)
         start = time.perf_counter()
         trainer.train_epoch()
         return time.perf_counter() - start
@@ -122,12 +123,12 @@ def one_run(config: training.TrainingConfig, images: int, where: torch.device) -
     return epoch
 
 
-def several_runs(config: training.TrainingConfig, images: int, where: torch.device, runs: int) -> Callable[[], float]:
+def several_runs(recipe: training.Recipe, images: int, where: torch.device, runs: int) -> Callable[[], float]:
     """Trains several runs, each in a process that waits to be told."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = zip(*(context.Pipe() for _ in range(runs)), strict=True)
     for pipe in theirs:
-        context.Process(target=_serve, args=(pipe, config, images, where), daemon=True).start()
+        context.Process(target=_serve, args=(pipe, recipe, images, where), daemon=True).start()
     for pipe in ours:
         pipe.recv()
 
@@ -142,40 +143,40 @@ def several_runs(config: training.TrainingConfig, images: int, where: torch.devi
     return epoch
 
 
-def _serve(pipe: Connection, config: training.TrainingConfig, images: int, where: torch.device) -> None:
-    trainer = make_trainer(config, images, where)
+def _serve(pipe: Connection, recipe: training.Recipe, images: int, where: torch.device) -> None:
+    trainer = make_trainer(recipe, images, where)
     while True:
         pipe.send("ready")
         pipe.recv()
         trainer.train_epoch()
 
 
-def make_trainer(config: training.TrainingConfig, images: int, where: torch.device) -> training.Trainer:
+def make_trainer(recipe: training.Recipe, images: int, where: torch.device) -> training.Trainer:
     """A run that is warm: its first epoch has allocated the memory, and compiled what is compiled."""
     train, test = data.load("mnist")
     parts = Images(train.images[:images], train.labels[:images]), Images(test.images[:10], test.labels[:10])
-    trainer = experiment.make_trainer(Experiment("benchmark", config), 0, where, parts)
+    trainer = experiments.make_trainer(Experiment("benchmark", recipe), 0, where, parts)
     trainer.train_epoch()
     return trainer
 
 
 class UsualLoop:
-    """The loop of the public notebooks, for the recipe of `study` and the first `images` training images."""
+    """The loop of the public notebooks, for the recipe of `experiment` and the first `images` training images."""
 
-    def __init__(self, study: Experiment, images: int, workers: int, where: torch.device, seed: int = 0):
-        config = study.config
+    def __init__(self, experiment: Experiment, images: int, workers: int, where: torch.device, seed: int = 0):
+        recipe = experiment.recipe
         crop = transforms.Compose([transforms.CenterCrop(22), transforms.Resize(28)])
-        steps = [transforms.RandomApply([crop], config.crop_probability)] if config.crop_probability else []
-        mode = transforms.InterpolationMode[config.interpolation.upper()]
-        steps += [transforms.RandomRotation(config.rotation, mode)] if config.rotation else []
+        steps = [transforms.RandomApply([crop], recipe.crop_probability)] if recipe.crop_probability else []
+        mode = transforms.InterpolationMode[recipe.interpolation.upper()]
+        steps += [transforms.RandomRotation(recipe.rotation, mode)] if recipe.rotation else []
         steps += [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
         every = datasets.MNIST(str(data.data_directory()), train=True, transform=transforms.Compose(steps))
         torch.manual_seed(seed)
-        batches = {"batch_size": config.batch_size, "shuffle": True, "num_workers": workers}
+        batches = {"batch_size": recipe.batch_size, "shuffle": True, "num_workers": workers}
         self.loader = DataLoader(Subset(every, range(images)), **batches, pin_memory=where.type == "cuda")
-        self.model, self.where = study.network().to(where), where
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=config.learning_rate, momentum=config.momentum)
-        self.rates = iter(training.schedule(config, len(self.loader)))
+        self.model, self.where = experiment.network().to(where), where
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum)
+        self.rates = iter(training.schedule(recipe, len(self.loader)))
 
     def epoch(self) -> float:
         """Train for one epoch; returns the seconds."""
@@ -196,19 +197,19 @@ class UsualLoop:
         return time.perf_counter() - start
 
 
-def fastest_usual(study: Experiment, images: int, where: torch.device) -> Loop:
+def fastest_usual(experiment: Experiment, images: int, where: torch.device) -> Loop:
     """The usual loop with the number of workers that is fastest here."""
     taken = {}
     for workers in (0, 1, 2):
-        trial = UsualLoop(study, images // 4, workers, where)
+        trial = UsualLoop(experiment, images // 4, workers, where)
         trial.epoch()
         taken[workers] = trial.epoch()
     best = min(taken, key=taken.get)
     name = f"usual, {CORES} threads, {best} worker{'s' * (best != 1)}"
-    return Loop(name, "float32", CORES, UsualLoop(study, images, best, where).epoch)
+    return Loop(name, "float32", CORES, UsualLoop(experiment, images, best, where).epoch)
 
 
-def accuracies(study: Experiment, epochs: int, seeds: int, where: torch.device) -> list[dict[str, object]]:
+def accuracies(experiment: Experiment, epochs: int, seeds: int, where: torch.device) -> list[dict[str, object]]:
     """One row a loop: the test accuracy of each seed, after `epochs` epochs on all images."""
     parts = data.load("mnist")
     rows = []
@@ -216,9 +217,9 @@ def accuracies(study: Experiment, epochs: int, seeds: int, where: torch.device) 
         correct = []
         for seed in tqdm(range(seeds), unit="run", desc=name):
             precision = "bfloat16" if "bfloat16" in name else "float32"
-            ours = Experiment(study.name, dataclasses.replace(study.config, precision=precision))
-            trainer = experiment.make_trainer(ours, seed, where, parts)
-            loop = UsualLoop(study, EPOCH, 0, where, seed) if name == "usual" else None
+            ours = Experiment(experiment.name, dataclasses.replace(experiment.recipe, precision=precision))
+            trainer = experiments.make_trainer(ours, seed, where, parts)
+            loop = UsualLoop(experiment, EPOCH, 0, where, seed) if name == "usual" else None
             for _ in range(epochs):
                 loop.epoch() if loop else trainer.train_epoch()
             if loop:
@@ -229,7 +230,7 @@ def accuracies(study: Experiment, epochs: int, seeds: int, where: torch.device) 
     return rows
 
 
-def operations(study: Experiment) -> int:
+def operations(experiment: Experiment) -> int:
     """The multiplications and additions of the convolutions and linear layers, to train on one image."""
     count = 0
 
@@ -237,7 +238,7 @@ def operations(study: Experiment) -> int:
         nonlocal count
         count += layer.weight.numel() * (output[0, 0].numel() if isinstance(layer, nn.Conv2d) else 1)
 
-    network = study.network().eval()
+    network = experiment.network().eval()
     for layer in network:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.register_forward_hook(add)

@@ -127,13 +127,13 @@ def _rates(text: str) -> list[float]:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from mnist_lib import notebooks
+    from mnist_lib.pipeline import catalogue, staleness
 
     count = 0
-    for path in notebooks.find(options.pattern):
-        runs = notebooks.missing_runs(path)
-        lines = [f"record {study.name} seed {seed}: {why}" for study, seed, why in runs]
-        lines += [f"outputs: {why}" for why in notebooks.stale(path)]
+    for path in catalogue.find(options.pattern):
+        runs = catalogue.missing_runs(path)
+        lines = [f"record {experiment.name} seed {seed}: {why}" for experiment, seed, why in runs]
+        lines += [f"outputs: {why}" for why in staleness.stale(path)]
         print(f"{path.stem}: {'current' if not lines else ''}")
         for line in lines:
             print(f"  {line}")
@@ -143,40 +143,42 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from mnist_lib import notebooks, sweep
+    from mnist_lib.pipeline import catalogue, workers
     from mnist_lib.records import record_path
 
-    paths = notebooks.find(options.pattern)
-    jobs = [(study, seed) for path in paths for study, seed, _ in notebooks.missing_runs(path, options.seeds)]
+    paths = catalogue.find(options.pattern)
+    jobs = [(experiment, seed) for path in paths for experiment, seed, _ in catalogue.missing_runs(path, options.seeds)]
     if not jobs:
         print("every record asked for is there and current")
         return 0
-    for study, seed in jobs:
-        print(f"to train: {study.name} seed {seed} -> {record_path(study.published, seed)}")
+    for experiment, seed in jobs:
+        print(f"to train: {experiment.name} seed {seed} -> {record_path(experiment.published, seed)}")
     if options.scheduler:
-        from mnist_lib import cluster
+        from mnist_lib.pipeline import cluster
 
         return cluster.train(jobs, options.device, options.scheduler)
-    return sweep.train(jobs, options.device, options.workers)
+    return workers.train(jobs, options.device, options.workers)
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from mnist_lib import notebooks, sweep, verification
     from mnist_lib.parameters import ParameterError
+    from mnist_lib.pipeline import catalogue, verification, workers
     from mnist_lib.records import published_seeds
 
-    runs = [run for path in notebooks.find(options.pattern) for run in notebooks.published_runs(path)]
+    runs = [run for path in catalogue.find(options.pattern) for run in catalogue.published_runs(path)]
     # Those that the notebooks ask for, there or not, and those that are there besides.
     jobs = [
-        (study, seed) for study, seeds in runs for seed in sorted({*range(seeds), *published_seeds(study.published)})
+        (experiment, seed)
+        for experiment, seeds in runs
+        for seed in sorted({*range(seeds), *published_seeds(experiment.published)})
     ]
     if options.full is not None:
-        jobs = [(study, seed) for study, seed in jobs if seed == options.full]
+        jobs = [(experiment, seed) for experiment, seed in jobs if seed == options.full]
         if not jobs:
             raise ParameterError(f"no record of seed {options.full} belongs to {options.pattern}")
-        verdicts = [verification.verify_fully(study, seed, options.device) for study, seed in jobs]
+        verdicts = [verification.verify_fully(experiment, seed, options.device) for experiment, seed in jobs]
     else:
-        verdicts = sweep.verify(jobs, options.device, options.workers, options.accept)
+        verdicts = workers.verify(jobs, options.device, options.workers, options.accept)
     width = max((len(f"{each.experiment} seed {each.seed}") for each in verdicts), default=0)
     for each in verdicts:
         name = f"{each.experiment} seed {each.seed}"
@@ -187,46 +189,48 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mnist_lib import book, notebooks, sweep
+    from mnist_lib.pipeline import catalogue, execution, staleness, workers
+    from mnist_lib.site import book
 
-    paths = notebooks.find(options.pattern)
-    jobs = [(study, seed) for path in paths for study, seed, _ in notebooks.missing_runs(path)]
+    paths = catalogue.find(options.pattern)
+    jobs = [(experiment, seed) for path in paths for experiment, seed, _ in catalogue.missing_runs(path)]
     if jobs:
         print(f"{len(jobs)} runs have no current record and are trained first; interrupting is safe")
-        if code := sweep.train(jobs, options.device, options.workers):
+        if code := workers.train(jobs, options.device, options.workers):
             return code
     os.environ.pop("MNIST_LIB_BLANK_IMAGES", None)  # published pages show the images
-    stale = [path for path in paths if options.force or notebooks.stale(path)]
-    failures = sweep.execute(notebooks.execute, [(path, path) for path in stale], options.workers)
+    stale = [path for path in paths if options.force or staleness.stale(path)]
+    failures = workers.execute(execution.execute, [(path, path) for path in stale], options.workers)
     book.save_picture()
     return failures
 
 
 def _quick(options: argparse.Namespace) -> int:
-    from mnist_lib import book, notebooks, sweep
+    from mnist_lib.pipeline import catalogue, execution, workers
+    from mnist_lib.site import book
 
     target = book.prepare_quick()
     os.environ["MNIST_LIB_RUNS"] = str(target / "runs")
     # Notebooks that compare experiments come last: by then the runs that they need are there.
-    paths = sorted(notebooks.find(options.pattern), key=lambda path: not notebooks.published_runs(path))
+    paths = sorted(catalogue.find(options.pattern), key=lambda path: not catalogue.published_runs(path))
     jobs = [(path, target / "notebooks" / path.name) for path in paths]
-    return sweep.execute(notebooks.quick, jobs, options.workers)
+    return workers.execute(execution.quick, jobs, options.workers)
 
 
 def _book(options: argparse.Namespace) -> int:
-    from mnist_lib import book
+    from mnist_lib.site import book
 
     return book.build(quick=options.quick)
 
 
 def _pdf(_: argparse.Namespace) -> int:
-    from mnist_lib import book, pdf
+    from mnist_lib.site import book, pdf
 
     return pdf.write() or book.build()
 
 
 def _workbook(options: argparse.Namespace) -> int:
-    from mnist_lib import workbook
+    from mnist_lib.backprop import workbook
 
     rates = {} if options.learning_rates is None else {"learning_rates": options.learning_rates}
     workbook.write(options.path, **rates)
@@ -237,8 +241,8 @@ def _workbook(options: argparse.Namespace) -> int:
 def _clean(options: argparse.Namespace) -> int:
     import nbformat
 
-    from mnist_lib import notebooks
     from mnist_lib.parameters import ParameterError
+    from mnist_lib.pipeline import execution
 
     read = {}
     for path in options.files:  # all of them, before any is written
@@ -247,8 +251,8 @@ def _clean(options: argparse.Namespace) -> int:
         except (ValueError, KeyError, nbformat.ValidationError) as error:
             raise ParameterError(f"{path}: not a notebook: {str(error).strip().splitlines()[0]}") from error
     for path, notebook in read.items():
-        notebooks.clean(notebook)
-        text = notebooks.to_text(notebook)
+        execution.clean(notebook)
+        text = execution.to_text(notebook)
         if text != path.read_text("utf-8"):
             path.write_text(text, "utf-8")
             print(f"cleaned {path}")
@@ -256,15 +260,15 @@ def _clean(options: argparse.Namespace) -> int:
 
 
 def _new(options: argparse.Namespace) -> int:
-    from mnist_lib import template
+    from mnist_lib.pipeline import new_iteration
 
-    for path in template.new_iteration(options.name, options.source):
+    for path in new_iteration.new_iteration(options.name, options.source):
         print(f"wrote {path}")
     return 0
 
 
 def _address(_: argparse.Namespace) -> int:
-    from mnist_lib import book
+    from mnist_lib.site import book
 
     for path in book.copy_address():
         print(f"changed {path}")

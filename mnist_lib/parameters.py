@@ -1,6 +1,6 @@
 """What an experiment can be asked to do, and the refusal of anything else.
 
-A recipe is a `TrainingConfig`. It is written once, in the ``parameters`` cell of a notebook; papermill overrides it
+A recipe is a `Recipe`. It is written once, in the ``parameters`` cell of a notebook; papermill overrides it
 with ``-p``. papermill only warns about a name it does not know, so the notebooks check for themselves: `from_notebook`
 reads which names were assigned and refuses unknown names, wrong types and values out of range before anything trains.
 """
@@ -39,7 +39,7 @@ def choice(default: Any = dataclasses.MISSING, *, options: Sequence[str]) -> Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class Recipe:
     """The recipe of a training run: all that decides its result, apart from the seed.
 
     A field added later must default to what was done before it existed; records made earlier then stay valid.
@@ -63,7 +63,7 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotebookParameters(TrainingConfig):
+class NotebookParameters(Recipe):
     """What an iteration's notebook accepts: the recipe, and how much of it to run on what.
 
     `name` names the published records. `seeds` counts runs (seeds 0 to ``seeds - 1``). `baseline` names the notebook
@@ -80,9 +80,9 @@ class NotebookParameters(TrainingConfig):
     continued_seeds: int = bounded(0, low=0, high=1000)
 
     @property
-    def recipe(self) -> TrainingConfig:
+    def recipe(self) -> Recipe:
         """The part that decides the result."""
-        return TrainingConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(TrainingConfig)})
+        return Recipe(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Recipe)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class ComparisonParameters:
 class ExerciseParameters:
     """The network of two inputs, two hidden and two output units.
 
-    `weights` are w1 to w8, numbered as in `mnist_lib.backprop`. The defaults are those of the public exercise.
+    `weights` are w1 to w8, numbered as in `mnist_lib.backprop.network`. The defaults are those of the public exercise.
     """
 
     inputs: list[float] = bounded((0.05, 0.10), low=-1000, high=1000, length=2)

@@ -13,8 +13,7 @@ import json
 import logging
 import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +24,13 @@ import safetensors.torch
 import torch
 from filelock import FileLock, Timeout
 
-from mnist_lib import fields
+from mnist_lib import fields, files
 from mnist_lib.digests import bytes_digest
 
 FORMAT = 1
 
 
-class RecordError(RuntimeError):
+class RecordError(files.FileError):
     """A record cannot be read, or cannot be written."""
 
 
@@ -146,7 +145,10 @@ def write(record: Record, weights: bytes, folder: Path) -> Path:
         text = to_json(record)
     except ValueError as error:  # before anything is written
         raise RecordError(f"{path}: not written, because it holds a number that JSON cannot: {error}") from error
-    _replace({weights_path(path): weights, path: text.encode()})
+    try:
+        files.replace_all({weights_path(path): weights, path: text.encode()})
+    except files.FileError as error:
+        raise RecordError(str(error)) from error
     return path
 
 
@@ -200,34 +202,3 @@ def _value_to_json(value: Any) -> str:
         return json.dumps(value, allow_nan=False)
     inner = (f"  {json.dumps(key)}: {json.dumps(item, allow_nan=False)}" for key, item in value.items())
     return "{\n" + ",\n".join(inner) + "\n}"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at `path` by `content`: a reader, or a crash, sees the old file or the new one.
-
-    Raises:
-        RecordError: the folder cannot be made or written, or the disk is full.
-    """
-    _replace({path: content})
-
-
-def _replace(contents: Mapping[Path, bytes]) -> None:
-    """Write all files beside their places, then put them there: when the disk is full, none is replaced."""
-    scratches: dict[Path, str] = {}
-    try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, scratches[path] = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(scratches[path], 0o644)
-        for path, scratch in scratches.items():
-            os.replace(scratch, path)
-    except OSError as error:
-        raise RecordError(f"{path} could not be written: {error}") from error
-    finally:
-        for scratch in scratches.values():  # those that were not put in their places: an error, or Ctrl-C
-            with suppress(OSError):
-                os.unlink(scratch)

@@ -1,4 +1,4 @@
-"""The networks of five public reports, rebuilt layer by layer; `mnist_lib.claims` says what was reported of them.
+"""The networks of five public reports, rebuilt layer by layer; `mnist_lib.results.claims` says what was reported of them.
 
 Shapes in the comments are the output of the line, for an input of shape ``(n, 1, 28, 28)``. All networks return
 ``logits`` of shape ``(n, 10)``. Report E's own network is `mnist_lib.models.deep`.

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from mnist_lib import augmentation
 from mnist_lib.data import Images
-from mnist_lib.parameters import TrainingConfig
+from mnist_lib.parameters import Recipe
 
 FIRST_STEPS = 10
 """How many losses from the start of a run are kept, so that it can be replayed and compared in seconds."""
@@ -37,20 +37,20 @@ class Epoch:
     test_correct: int
 
 
-def schedule(config: TrainingConfig, steps_per_epoch: int) -> list[tuple[float, float]]:
+def schedule(recipe: Recipe, steps_per_epoch: int) -> list[tuple[float, float]]:
     """The learning rate and momentum of every step, as torch's own schedulers give them.
 
     ``step`` multiplies the rate by ``step_factor`` every ``step_size`` epochs. ``one_cycle`` (Smith and Topin, 2019)
     rises to ``learning_rate`` over the first 30 % of all steps, then falls to almost nothing, while the momentum
     moves the other way between 0.95 and 0.85.
     """
-    total = config.epochs * steps_per_epoch
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate, momentum=config.momentum)
-    if config.schedule == "one_cycle":
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=total)
+    total = recipe.epochs * steps_per_epoch
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=recipe.learning_rate, momentum=recipe.momentum)
+    if recipe.schedule == "one_cycle":
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=total)
     else:
-        every = config.step_size * steps_per_epoch if config.schedule == "step" else total
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, every, config.step_factor)
+        every = recipe.step_size * steps_per_epoch if recipe.schedule == "step" else total
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, every, recipe.step_factor)
     rates = []
     for _ in range(total):
         group = optimizer.param_groups[0]
@@ -66,7 +66,7 @@ class Trainer:
 
     Arguments:
         network: makes the untrained network; its weights are drawn after seeding.
-        config: the recipe.
+        recipe: the recipe.
         seed: what all random numbers derive from.
         train, test: the images to train and to evaluate on; they are moved to the device whole.
         device: where to train. The number of threads is for a CPU: two give different last digits than one.
@@ -75,26 +75,26 @@ class Trainer:
     def __init__(
         self,
         network: Callable[[], nn.Module],
-        config: TrainingConfig,
+        recipe: Recipe,
         seed: int,
         train: Images,
         test: Images,
         device: torch.device,
     ):
         if device.type == "cpu":
-            torch.set_num_threads(config.threads)
+            torch.set_num_threads(recipe.threads)
         torch.manual_seed(seed)
         self.model = network().to(device, memory_format=torch.channels_last)
-        self.config, self.seed, self.device = config, seed, device
+        self.recipe, self.seed, self.device = recipe, seed, device
         self.images, self.labels = _on_device(train, device)
         self.test_images, self.test_labels = _on_device(test, device)
         self.mean, self.std = mean_and_std(train.images)
         self.test_images = self._normalise(self.test_images)
         # Batch normalisation needs two images: a last batch of one is left out, another image every epoch.
-        self.shown = len(train) - (len(train) % config.batch_size == 1)
-        self.steps_per_epoch = math.ceil(self.shown / config.batch_size)
-        self.rates = schedule(config, self.steps_per_epoch)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=config.learning_rate, momentum=config.momentum)
+        self.shown = len(train) - (len(train) % recipe.batch_size == 1)
+        self.steps_per_epoch = math.ceil(self.shown / recipe.batch_size)
+        self.rates = schedule(recipe, self.steps_per_epoch)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum)
         self.epochs_done = 0
         self.first_losses: list[float] = []
 
@@ -116,20 +116,20 @@ class Trainer:
 
     def _train(self, steps: int | None = None) -> tuple[float, int]:
         """The optimisation steps of the next epoch, or the first `steps` of them."""
-        model, optimizer, config = self.model.train(), self.optimizer, self.config
+        model, optimizer, recipe = self.model.train(), self.optimizer, self.recipe
         order, degrees, cropped = self._draw()
         # Reading a loss makes a GPU wait, so there it is looked at less often; the step it names is exact either way.
         check_every = 1 if self.device.type == "cpu" else 100
         losses = torch.zeros(self.steps_per_epoch, device=self.device)
-        sizes = torch.tensor([len(batch) for batch in order.split(config.batch_size)], device=self.device)
+        sizes = torch.tensor([len(batch) for batch in order.split(recipe.batch_size)], device=self.device)
         correct = torch.zeros((), dtype=torch.long, device=self.device)
         first = self.epochs_done * self.steps_per_epoch
-        for step, batch in enumerate(order.split(config.batch_size)[:steps]):
+        for step, batch in enumerate(order.split(recipe.batch_size)[:steps]):
             images, labels = self.images[batch], self.labels[batch]
-            if config.crop_probability:
+            if recipe.crop_probability:
                 images = augmentation.center_crop(images, cropped[batch])
-            if config.rotation:
-                images = augmentation.rotate(images, degrees[batch], config.interpolation)
+            if recipe.rotation:
+                images = augmentation.rotate(images, degrees[batch], recipe.interpolation)
             for group in optimizer.param_groups:
                 group["lr"], group["momentum"] = self.rates[first + step]
             logits = model(self._normalise(images))
@@ -184,8 +184,8 @@ class Trainer:
         torch.manual_seed(int(dropout))
         generator, n = torch.Generator().manual_seed(int(plan)), len(self.labels)
         order = torch.randperm(n, generator=generator)[: self.shown]
-        degrees = (2 * torch.rand(n, generator=generator) - 1) * self.config.rotation
-        cropped = torch.rand(n, generator=generator) < self.config.crop_probability
+        degrees = (2 * torch.rand(n, generator=generator) - 1) * self.recipe.rotation
+        cropped = torch.rand(n, generator=generator) < self.recipe.crop_probability
         return order.to(self.device), degrees.to(self.device), cropped.to(self.device)
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
@@ -197,7 +197,7 @@ class Trainer:
             raise DivergenceError(
                 f"the loss became {losses[bad[0, 0]].item()} at step {first + int(bad[0, 0]) + 1} "
                 f"(epoch {self.epochs_done + 1}); the run stopped there. Try a smaller learning_rate "
-                f"(it was {self.config.learning_rate:g})"
+                f"(it was {self.recipe.learning_rate:g})"
             )
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mnist_lib import data
-from mnist_lib.pdf import BROWSERS
+from mnist_lib.site.pdf import BROWSERS
 
 PATIENCE = 600  # seconds, for what should take a few: a busy machine is slow, not wrong
 

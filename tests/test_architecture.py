@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mnist_lib import architecture, models, reported
-from mnist_lib.architecture import (
+from mnist_lib import models, reported
+from mnist_lib.models import NETWORKS, conv_bn, conv_bn_relu
+from mnist_lib.results import architecture
+from mnist_lib.results.architecture import (
     check_receptive_fields,
     difference,
     gradient_support,
@@ -19,7 +21,6 @@ from mnist_lib.architecture import (
     parameter_count,
     receptive_field_table,
 )
-from mnist_lib.models import NETWORKS, conv_bn, conv_bn_relu
 
 COUNTS = {
     "lenet": 431_080,

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_lib import backprop, experiment
+from mnist_lib import experiments
+from mnist_lib.backprop import network
 from mnist_lib.parameters import BackpropParameters, notebook_parameters, validate
 
 INPUTS = (0.05, 0.10)
@@ -30,8 +31,8 @@ def test_sympy_derives_the_same_closed_form():
     h = [sigmoid(w[0] * i[0] + w[1] * i[1] + b[0]), sigmoid(w[2] * i[0] + w[3] * i[1] + b[0])]
     o = [sigmoid(w[4] * h[0] + w[5] * h[1] + b[1]), sigmoid(w[6] * h[0] + w[7] * h[1] + b[1])]
     loss = ((t[0] - o[0]) ** 2 + (t[1] - o[1]) ** 2) / 2
-    activations = backprop.Activations(np.array(h), np.array(o))
-    closed = backprop.backward(np.array(w), np.array(i), np.array(t), activations)
+    activations = network.Activations(np.array(h), np.array(o))
+    closed = network.backward(np.array(w), np.array(i), np.array(t), activations)
     assert closed.shape == (8,)
     for weight, derivative in zip(w, closed, strict=True):
         assert sympy.cancel(sympy.diff(loss, weight) - derivative) == 0
@@ -59,8 +60,8 @@ def autograd(weights, inputs, targets, biases=(0.0, 0.0)) -> tuple[float, np.nda
 @pytest.mark.parametrize("targets", [TARGETS, (0.5, 0.5)])
 def test_autograd_agrees(targets, biases):
     loss, gradient = autograd(WEIGHTS, INPUTS, targets, biases)
-    assert backprop.loss(WEIGHTS, INPUTS, targets, biases) == pytest.approx(loss, rel=1e-12, abs=0)
-    np.testing.assert_allclose(backprop.gradient(WEIGHTS, INPUTS, targets, biases), gradient, rtol=1e-12)
+    assert network.loss(WEIGHTS, INPUTS, targets, biases) == pytest.approx(loss, rel=1e-12, abs=0)
+    np.testing.assert_allclose(network.gradient(WEIGHTS, INPUTS, targets, biases), gradient, rtol=1e-12)
 
 
 def numbers(low: float, high: float, count: int) -> st.SearchStrategy:
@@ -72,15 +73,15 @@ def numbers(low: float, high: float, count: int) -> st.SearchStrategy:
 def test_autograd_agrees_for_any_network(weights, inputs, targets, biases):
     loss, gradient = autograd(weights, inputs, targets, biases)
     # Where terms cancel, only the absolute error is small.
-    np.testing.assert_allclose(backprop.loss(weights, inputs, targets, biases), loss, rtol=1e-12, atol=1e-15)
-    np.testing.assert_allclose(backprop.gradient(weights, inputs, targets, biases), gradient, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(network.loss(weights, inputs, targets, biases), loss, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(network.gradient(weights, inputs, targets, biases), gradient, rtol=1e-12, atol=1e-14)
 
 
 def test_saturated_units_give_no_warning_and_no_nan():
     weights = [1000.0, 1000.0, -1000.0, -1000.0, 1000.0, 1000.0, -1000.0, -1000.0]
     with np.errstate(over="raise", invalid="raise"):
-        np.testing.assert_array_equal(backprop.forward(weights, (1000, 1000)).hidden, [1, 0])
-        np.testing.assert_array_equal(backprop.gradient(weights, (1000, 1000), TARGETS), np.zeros(8))
+        np.testing.assert_array_equal(network.forward(weights, (1000, 1000)).hidden, [1, 0])
+        np.testing.assert_array_equal(network.gradient(weights, (1000, 1000), TARGETS), np.zeros(8))
 
 
 def test_everything_is_computed_in_float64():
@@ -88,13 +89,13 @@ def test_everything_is_computed_in_float64():
     for kind in (np.float32, np.int64):
         given = [np.array(values).astype(kind) for values in (np.multiply(WEIGHTS, 9), (3, -1), (0, 1), (1, 2))]
         doubles = [values.astype(float) for values in given]
-        for function in (backprop.loss, backprop.gradient):
+        for function in (network.loss, network.gradient):
             found = function(*given)
             assert found.dtype == np.float64
             np.testing.assert_array_equal(found, function(*doubles))
         rate = np.array([0.1, 0.7]).astype(kind)
         curves = [
-            backprop.training_curve(rates, 2, weights=w, inputs=i, targets=t, biases=b)
+            network.training_curve(rates, 2, weights=w, inputs=i, targets=t, biases=b)
             for rates, (w, i, t, b) in ((rate, given), (rate.astype(float), doubles))
         ]
         assert curves[0].learning_rates.dtype == curves[0].weights.dtype == np.float64
@@ -109,8 +110,8 @@ def test_central_differences_agree():
     for targets in (TARGETS, (0.5, 0.5)):
         for step in (1e-3, 1e-4):
             moved = np.array(WEIGHTS) + step * np.array([np.eye(8), -np.eye(8)])
-            up, down = backprop.loss(moved, INPUTS, targets)
-            gradient = backprop.gradient(WEIGHTS, INPUTS, targets)
+            up, down = network.loss(moved, INPUTS, targets)
+            gradient = network.gradient(WEIGHTS, INPUTS, targets)
             np.testing.assert_allclose((up - down) / (2 * step), gradient, rtol=step**2, atol=1e-15 / step)
 
 
@@ -131,25 +132,25 @@ PUBLISHED = {
 @pytest.mark.parametrize("targets", PUBLISHED)
 def test_published_losses(targets):
     before, after = PUBLISHED[targets]
-    curve = backprop.training_curve(RATES, 1, weights=WEIGHTS, inputs=INPUTS, targets=targets)
+    curve = network.training_curve(RATES, 1, weights=WEIGHTS, inputs=INPUTS, targets=targets)
     np.testing.assert_allclose(curve.losses[:, 0], before, rtol=1e-15)
     assert tuple(curve.losses[:, 1].round(12)) == after
 
 
 def test_the_worked_example_with_biases():
     """Matt Mazur, A Step by Step Backpropagation Example: nine decimals of activations, loss and new weights."""
-    before = backprop.forward(WEIGHTS, INPUTS, BIASES)
+    before = network.forward(WEIGHTS, INPUTS, BIASES)
     assert tuple(before.hidden.round(9)) == (0.593269992, 0.596884378)
     assert tuple(before.output.round(8)) == (0.75136507, 0.77292847)
-    assert backprop.loss(WEIGHTS, INPUTS, TARGETS, BIASES).round(9) == 0.298371109
-    after = backprop.step(WEIGHTS, INPUTS, TARGETS, 0.5, BIASES)
+    assert network.loss(WEIGHTS, INPUTS, TARGETS, BIASES).round(9) == 0.298371109
+    after = network.step(WEIGHTS, INPUTS, TARGETS, 0.5, BIASES)
     assert (after[0].round(9), after[4].round(8)) == (0.149780716, 0.35891648)
 
 
 def test_the_parameters_are_those_of_the_exercise():
     defaults = BackpropParameters()
     assert (defaults.inputs, defaults.weights, defaults.targets) == (INPUTS, WEIGHTS, TARGETS)
-    path = experiment.root() / "notebooks" / "backprop_derivation.ipynb"
+    path = experiments.root() / "notebooks" / "backprop_derivation.ipynb"
     assert validate(BackpropParameters, notebook_parameters(path)) == defaults
 
 
@@ -157,40 +158,40 @@ def test_the_parameters_are_those_of_the_exercise():
 
 
 def test_all_learning_rates_at_once_are_the_same_as_one_by_one():
-    together = backprop.training_curve(RATES, 50, weights=WEIGHTS, inputs=INPUTS, targets=TARGETS, biases=BIASES)
+    together = network.training_curve(RATES, 50, weights=WEIGHTS, inputs=INPUTS, targets=TARGETS, biases=BIASES)
     assert together.losses.shape == (6, 51)
     assert together.weights.shape == (6, 51, 8)
     for number, rate in enumerate(RATES):
         weights = np.array(WEIGHTS)
         for count in range(51):
             np.testing.assert_allclose(together.weights[number, count], weights, rtol=1e-13)
-            loss = backprop.loss(weights, INPUTS, TARGETS, BIASES)
+            loss = network.loss(weights, INPUTS, TARGETS, BIASES)
             np.testing.assert_allclose(together.losses[number, count], loss, rtol=1e-13)
-            weights = backprop.step(weights, INPUTS, TARGETS, rate, BIASES)
+            weights = network.step(weights, INPUTS, TARGETS, rate, BIASES)
 
 
 def test_leading_axes_of_any_shape():
     weights = np.linspace(-1, 1, 3 * 2 * 8).reshape(3, 2, 8)
-    gradient = backprop.gradient(weights, INPUTS, TARGETS)
+    gradient = network.gradient(weights, INPUTS, TARGETS)
     assert gradient.shape == (3, 2, 8)
-    assert backprop.loss(weights, INPUTS, TARGETS).shape == (3, 2)
-    np.testing.assert_allclose(gradient[2, 1], backprop.gradient(weights[2, 1], INPUTS, TARGETS), rtol=1e-13)
+    assert network.loss(weights, INPUTS, TARGETS).shape == (3, 2)
+    np.testing.assert_allclose(gradient[2, 1], network.gradient(weights[2, 1], INPUTS, TARGETS), rtol=1e-13)
 
 
 def test_a_learning_rate_of_zero_moves_nothing():
-    curve = backprop.training_curve([0.0], 3, weights=WEIGHTS, inputs=INPUTS, targets=TARGETS)
+    curve = network.training_curve([0.0], 3, weights=WEIGHTS, inputs=INPUTS, targets=TARGETS)
     assert (curve.weights == np.array(WEIGHTS)).all()
     assert len(set(curve.losses[0])) == 1
 
 
 def test_no_steps_leave_the_start_alone():
-    curve = backprop.training_curve([0.1, 2.0], 0, weights=WEIGHTS, inputs=INPUTS, targets=TARGETS)
+    curve = network.training_curve([0.1, 2.0], 0, weights=WEIGHTS, inputs=INPUTS, targets=TARGETS)
     assert curve.weights.tolist() == [[list(WEIGHTS)]] * 2
     assert curve.losses.shape == (2, 1)
 
 
 def test_steps_to_a_loss():
-    curve = backprop.training_curve([0.1, 2.0], 10, weights=WEIGHTS, inputs=INPUTS, targets=TARGETS)
+    curve = network.training_curve([0.1, 2.0], 10, weights=WEIGHTS, inputs=INPUTS, targets=TARGETS)
     assert curve.steps_to(0.2) == [None, 2]
     assert curve.steps_to(curve.losses[0, 3]) == [3, 1]
     assert curve.steps_to(1.0) == [0, 0]
@@ -209,21 +210,21 @@ def test_steps_to_a_loss():
 def test_wrong_shapes_are_refused(changed, message):
     given = {"weights": WEIGHTS, "inputs": INPUTS, "targets": TARGETS, "biases": BIASES} | changed
     message = f"^{message}"
-    for function in (backprop.gradient, backprop.loss, backprop.step, backprop.training_curve):
-        own = {backprop.step: {"learning_rate": 0.1}, backprop.training_curve: {"learning_rates": [0.1], "steps": 1}}
+    for function in (network.gradient, network.loss, network.step, network.training_curve):
+        own = {network.step: {"learning_rate": 0.1}, network.training_curve: {"learning_rates": [0.1], "steps": 1}}
         with pytest.raises(ValueError, match=message):
             function(**given, **own.get(function, {}))
     if "targets" not in changed:
         with pytest.raises(ValueError, match=message):
-            backprop.forward(given["weights"], given["inputs"], given["biases"])
+            network.forward(given["weights"], given["inputs"], given["biases"])
 
 
 def test_single_precision_becomes_double():
-    assert backprop.sigmoid(np.float32(0.1)).dtype == np.float64
-    assert backprop.sigmoid(0) == 0.5
+    assert network.sigmoid(np.float32(0.1)).dtype == np.float64
+    assert network.sigmoid(0) == 0.5
 
 
 @pytest.mark.parametrize(("rates", "steps", "start"), [(0.1, 1, WEIGHTS), ([0.1], -1, WEIGHTS), ([0.1], 1, [WEIGHTS])])
 def test_a_training_curve_needs_a_list_of_rates_and_one_start(rates, steps, start):
     with pytest.raises(ValueError, match=r"^a training curve needs"):
-        backprop.training_curve(rates, steps, weights=start, inputs=INPUTS, targets=TARGETS)
+        network.training_curve(rates, steps, weights=start, inputs=INPUTS, targets=TARGETS)

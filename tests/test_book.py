@@ -18,9 +18,9 @@ import yaml
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from mnist_lib import cli, notebooks, records, workbook
-from mnist_lib.book import site_address
-from mnist_lib.experiment import NETWORKS
+from mnist_lib import cli, records
+from mnist_lib.backprop import workbook
+from mnist_lib.experiments import NETWORKS
 from mnist_lib.parameters import (
     BackpropParameters,
     NotebookParameters,
@@ -28,6 +28,8 @@ from mnist_lib.parameters import (
     SweepParameters,
     validate,
 )
+from mnist_lib.pipeline import catalogue
+from mnist_lib.site.book import site_address
 
 ROOT = Path(__file__).parents[1]
 WIDTHS = {"desk": 1280, "phone": 390}
@@ -261,15 +263,15 @@ def test_every_result_leads_to_its_records_and_to_commands_that_exist(book, name
     assert results and all(len(result.select("button.origin[popovertarget=origin]")) == 1 for result in results)
     (note,) = page.select("aside#origin[popover]")
     text = note.get_text()
-    (path,) = notebooks.find(name)
-    for study, seeds in notebooks.read_runs(path):
-        record = records.read(records.record_path(study.published, 0))
-        assert f"{study.name}, seeds 0–{seeds - 1}" in text
+    (path,) = catalogue.find(name)
+    for experiment, seeds in catalogue.read_runs(path):
+        record = records.read(records.record_path(experiment.published, 0))
+        assert f"{experiment.name}, seeds 0–{seeds - 1}" in text
         for word in ("commit", "device_name", "date"):
             assert (record.environment[word] or "–")[: 8 if word == "commit" else None] in text
         assert record.digests["code"][:8] in text
     commands = [command.get_text().split() for command in note.select("dt code")]
-    assert len(commands) == (3 if notebooks.published_runs(path) else 1)
+    assert len(commands) == (3 if catalogue.published_runs(path) else 1)
     for program, *arguments in commands:
         assert program == "mnist-lib" and cli._parser().parse_args(arguments).pattern == name
 

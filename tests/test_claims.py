@@ -6,15 +6,16 @@ import math
 import numpy as np
 import pytest
 
-from mnist_lib import experiment, judgement
-from mnist_lib.architecture import parameter_count, receptive_field_table
-from mnist_lib.claims import REPORTS, Claim
-from mnist_lib.judgement import judge
+from mnist_lib import experiments
 from mnist_lib.parameters import NotebookParameters, notebook_parameters, validate
 from mnist_lib.records import Record
-from mnist_lib.statistics import Interval, prediction_interval
+from mnist_lib.results import judgement
+from mnist_lib.results.architecture import parameter_count, receptive_field_table
+from mnist_lib.results.claims import REPORTS, Claim
+from mnist_lib.results.judgement import judge
+from mnist_lib.results.statistics import Interval, prediction_interval
 
-NOTEBOOKS = {path.stem: path for path in (experiment.root() / "notebooks").glob("reported_*.ipynb")}
+NOTEBOOKS = {path.stem: path for path in (experiments.root() / "notebooks").glob("reported_*.ipynb")}
 IN_THE_BOOK = [report for report in REPORTS.values() if report.notebook in NOTEBOOKS]
 
 by_report = pytest.mark.parametrize("report", REPORTS.values(), ids=lambda report: report.key)
@@ -43,7 +44,7 @@ def run(*accuracies: float, seed: int = 0) -> Record:
 
 @by_report
 def test_a_report_describes_a_network_that_we_rebuilt(report):
-    network = experiment.NETWORKS[report.network]()
+    network = experiments.NETWORKS[report.network]()
     assert parameter_count(network) == report.parameters
     if report.receptive_field is not None:
         assert receptive_field_table(network)["receptive field"].iloc[-1] == report.receptive_field

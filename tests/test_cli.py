@@ -13,9 +13,11 @@ import nbformat
 import openpyxl
 import pytest
 
-from mnist_lib import book, cli, experiment, records, sweep
+from mnist_lib import cli, experiments, records
+from mnist_lib.pipeline import workers
+from mnist_lib.site import book
 
-ROOT = experiment.root()
+ROOT = experiments.root()
 
 
 def mnist_lib(*arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess:
@@ -261,12 +263,12 @@ def test_seeds_without_a_record_are_not_said_to_hold():
 
 def test_verify_looks_at_every_record_that_is_there(monkeypatch, tmp_path):
     """Those of more seeds than the notebook asks for, too."""
-    monkeypatch.setattr(experiment, "published_records", lambda: tmp_path)
+    monkeypatch.setattr(experiments, "published_records", lambda: tmp_path)
     (tmp_path / "iteration_01_setup").mkdir()
     for name in ("seed_0.json", "seed_12.json", "seed_12.safetensors", "seed_x.json"):
         (tmp_path / "iteration_01_setup" / name).touch()
     looked_at = []
-    monkeypatch.setattr(sweep, "verify", lambda jobs, *_: [looked_at.extend(jobs)] and [])
+    monkeypatch.setattr(workers, "verify", lambda jobs, *_: [looked_at.extend(jobs)] and [])
     assert cli.main(["verify", "iteration_01_setup"]) == 0
     assert [seed for _, seed in looked_at] == [0, 1, 2, 3, 4, 12]
 
@@ -278,8 +280,8 @@ def test_an_interrupted_command_says_what_is_kept(monkeypatch, capsys):
     monkeypatch.setattr(book, "build", lambda **_: interrupted())
     assert cli.main(["book"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
-    monkeypatch.setattr(sweep, "train", interrupted)
-    monkeypatch.setattr(experiment, "published_records", lambda: Path("nowhere"))
+    monkeypatch.setattr(workers, "train", interrupted)
+    monkeypatch.setattr(experiments, "published_records", lambda: Path("nowhere"))
     assert cli.main(["train", "iteration_01_setup"]) == 130
     assert "finished runs and epochs are kept" in capsys.readouterr().err
 

@@ -19,25 +19,26 @@ import pytest
 import torch
 from conftest import PATIENCE
 
-from mnist_lib import cluster, experiment, records
-from mnist_lib.experiment import Experiment
-from mnist_lib.parameters import TrainingConfig
+from mnist_lib import experiments, records
+from mnist_lib.experiments import Experiment
+from mnist_lib.parameters import Recipe
+from mnist_lib.pipeline import cluster
 
-ROOT = experiment.root()
+ROOT = experiments.root()
 CPU = torch.device("cpu")
-RUN = Experiment("iteration_00", TrainingConfig(network="deep", dataset="digits", epochs=3, batch_size=64))
-CONTINUED = Experiment("iteration_00/continued", dataclasses.replace(RUN.config, epochs=1), start=RUN)
+RUN = Experiment("iteration_00", Recipe(network="deep", dataset="digits", epochs=3, batch_size=64))
+CONTINUED = Experiment("iteration_00/continued", dataclasses.replace(RUN.recipe, epochs=1), start=RUN)
 DIVERGING = Experiment(
-    "iteration_99", dataclasses.replace(RUN.config, network="skeleton_bn", batch_size=16, learning_rate=100.0)
+    "iteration_99", dataclasses.replace(RUN.recipe, network="skeleton_bn", batch_size=16, learning_rate=100.0)
 )
-LIBRARY = ("--preload", "mnist_lib.cluster")
+LIBRARY = ("--preload", "mnist_lib.pipeline.cluster")
 
 
 @pytest.fixture(autouse=True)
 def published(tmp_path, tmp_store, monkeypatch) -> Path:
     """The folder of published records, empty; nothing is written where the report's or the user's runs are."""
     folder = tmp_path / "published"
-    monkeypatch.setattr(experiment, "published_records", lambda: folder)
+    monkeypatch.setattr(experiments, "published_records", lambda: folder)
     return folder
 
 
@@ -144,10 +145,10 @@ def test_workers_that_die_or_join_late_leave_the_records_of_a_local_sweep(start,
     here = records.record_path(RUN.store, 7)
     assert here.exists(), "what another run starts from is trained, too, and is not published"
     shutil.rmtree(RUN.store)
-    for study, seed in jobs[:-1]:
-        path = records.record_path(study.published, seed)
+    for experiment, seed in jobs[:-1]:
+        path = records.record_path(experiment.published, seed)
         distant, weights = without_place(path), records.weights_path(path).read_bytes()
-        experiment.train(study, seed, CPU, local := published.parent / "local" / study.name)
+        experiments.train(experiment, seed, CPU, local := published.parent / "local" / experiment.name)
         path = records.record_path(local, seed)
         assert distant == without_place(path)
         assert weights == records.weights_path(path).read_bytes()
@@ -163,13 +164,13 @@ def test_a_lost_scheduler_ends_the_sweep_and_the_same_command_continues(start, p
     outcome = sweep.end()
     assert isinstance(outcome, cluster.ClusterError)
     assert f"the scheduler at {address} was lost; finished runs are kept" in str(outcome)
-    finished = [(study, seed) for study, seed in jobs if experiment.find(study, seed)]
+    finished = [(experiment, seed) for experiment, seed in jobs if experiments.find(experiment, seed)]
     assert 0 < len(finished) < len(jobs)
 
     _, address = start_scheduler(start, port=int(address.rpartition(":")[2]))
     start_worker(start, address)
     assert cluster.train([job for job in jobs if job not in finished], "cpu", address) == 0
-    assert all(experiment.find(study, seed) for study, seed in jobs)
+    assert all(experiments.find(experiment, seed) for experiment, seed in jobs)
 
 
 def test_workers_that_would_train_something_else_are_refused(start, scheduler, published, tmp_path):
@@ -207,7 +208,7 @@ def test_runs_on_a_gpu_wait_for_a_worker_that_offers_one(start, scheduler):
 
 def test_an_address_where_no_scheduler_is_names_itself():
     with (
-        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        dask.recipe.set({"distributed.comm.timeouts.connect": "1s"}),
         pytest.raises(cluster.ClusterError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"),
     ):
         cluster.train([(RUN, 0)], "cpu", "tcp://127.0.0.1:9")

@@ -11,10 +11,11 @@ import tomllib
 import nbformat
 import pytest
 
-from mnist_lib import experiment, notebooks
+from mnist_lib import experiments
 from mnist_lib.parameters import notebook_parameters
+from mnist_lib.pipeline import catalogue, execution
 
-ROOT = experiment.root()
+ROOT = experiments.root()
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Repository"]
 TORCH = {"torch": "2.13.0", "torchvision": "0.28.0"}  # not the versions of the lock file
 
@@ -62,11 +63,11 @@ def address(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", notebooks.find(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", catalogue.find(), ids=lambda path: path.stem)
 def test_a_notebook_runs_in_colab(path, colab, address, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     accepted = notebook_parameters(path)
-    given = {name: value for name, value in notebooks.QUICK.items() if name in accepted}
+    given = {name: value for name, value in execution.QUICK.items() if name in accepted}
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", ()):  # as a reader edits the cell
             cell.source += "".join(f"\n{name}: {type(value).__name__} = {value!r}" for name, value in given.items())

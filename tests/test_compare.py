@@ -13,10 +13,10 @@ import pytest
 from test_book import PAGES, ROOT, WIDTHS, book  # noqa: F401 (a fixture)
 from test_claims import run
 
-from mnist_lib import gallery
-from mnist_lib.comparison import accuracy_difference, in_words, label
-from mnist_lib.statistics import mean_interval
-from mnist_lib.target import final_accuracy, reached
+from mnist_lib.results.comparison import accuracy_difference, in_words, label
+from mnist_lib.results.statistics import mean_interval
+from mnist_lib.results.target import final_accuracy, reached
+from mnist_lib.site import compare_page
 
 PAGE = "book/compare"
 LARGEST = 300_000
@@ -27,8 +27,8 @@ LARGEST = 300_000
 
 
 def test_nothing_published_is_nothing_to_compare():
-    assert gallery.published([]) == {}
-    assert json.loads(assigned(gallery.script({})))["experiments"] == []
+    assert compare_page.published([]) == {}
+    assert json.loads(assigned(compare_page.script({})))["experiments"] == []
 
 
 def test_a_notebook_executed_with_other_parameters_publishes_nothing(tmp_path):
@@ -37,12 +37,12 @@ def test_a_notebook_executed_with_other_parameters_publishes_nothing(tmp_path):
     del notebook["metadata"]["mnist_lib"]
     rehearsed = tmp_path / source.name
     rehearsed.write_text(json.dumps(notebook), "utf-8")
-    assert list(gallery.published([source])) == [source.stem]
-    assert gallery.published([rehearsed]) == {}
+    assert list(compare_page.published([source])) == [source.stem]
+    assert compare_page.published([rehearsed]) == {}
 
 
 def test_single_runs_have_no_interval():
-    content = gallery.contents({"iteration_01_x": [run(98.0, 99.0)], "iteration_02_y": [run(98.0, 99.5)]})
+    content = compare_page.contents({"iteration_01_x": [run(98.0, 99.0)], "iteration_02_y": [run(98.0, 99.5)]})
     one, other = content["experiments"]
     assert one["interval"] == [99.0, None, None] and one["accuracy"] == "99.00 (one seed, no interval)"
     assert (one["reached"], other["reached"]) == (0, 1)
@@ -55,14 +55,14 @@ def test_single_runs_have_no_interval():
 def test_answers_are_a_character_a_run():
     mistakes = [[[3, 5, 7], [9, 1, 2]], [[9, 1, 4]], []]
     runs = [dataclasses.replace(run(99.0, seed=k), misclassified=each) for k, each in enumerate(mistakes)]
-    content = gallery.contents({"iteration_01_x": runs})
+    content = compare_page.contents({"iteration_01_x": runs})
     assert content["experiments"][0]["mistakes"] == {3: "7..", 9: "24."}
     assert content["labels"] == {3: 5, 9: 1}
 
 
 def test_a_mark_that_two_experiments_would_share_gets_a_prime():
     names = ("iteration_10_one_cycle", "reported_e_one_cycle", "reported_e_early")
-    content = gallery.contents({name: [run(99.0)] for name in names})
+    content = compare_page.contents({name: [run(99.0)] for name in names})
     assert [each["mark"] for each in content["experiments"]] == ["10", "E", "E′"]
 
 
@@ -77,7 +77,7 @@ def assigned(script: str) -> str:
 @pytest.fixture(scope="module")
 def groups():
     """The published runs of the notebooks in the book."""
-    return gallery.published(ROOT / f"{name}.ipynb" for name in PAGES if name.startswith("notebooks/"))
+    return compare_page.published(ROOT / f"{name}.ipynb" for name in PAGES if name.startswith("notebooks/"))
 
 
 @pytest.fixture(params=[("desk", "light"), ("phone", "dark")], ids="-".join)
@@ -110,7 +110,7 @@ def numbers(text: str) -> list[int]:
 def test_the_data_are_light_and_those_of_the_records(book, groups):  # noqa: F811
     file = book / "_static" / "compare_data.js"
     assert file.stat().st_size < LARGEST
-    assert file.read_text("utf-8") == gallery.script(groups)
+    assert file.read_text("utf-8") == compare_page.script(groups)
 
 
 def test_the_table_shows_every_experiment(page, groups):
@@ -124,7 +124,7 @@ def test_the_table_shows_every_experiment(page, groups):
             f"{reached(accuracies)} of {len(runs)}",
             str(runs[0].parameters["epochs"]),
         ]
-    assert page.locator("#compare-chance").inner_text() == gallery.contents(groups)["chance"]
+    assert page.locator("#compare-chance").inner_text() == compare_page.contents(groups)["chance"]
 
 
 def test_the_table_is_sorted_by_its_heads(page, groups):
@@ -332,7 +332,7 @@ def test_without_script_the_page_names_another(book, browser):  # noqa: F811
 def test_without_records_the_page_says_so(book, browser):  # noqa: F811
     opened, problems = browser.new_page(), []
     opened.on("pageerror", lambda error: problems.append(str(error)))
-    empty = {"body": gallery.script({}), "content_type": "text/javascript"}
+    empty = {"body": compare_page.script({}), "content_type": "text/javascript"}
     opened.route("**/compare_data.js*", lambda route: route.fulfill(**empty))
     opened.goto((book / f"{PAGE}.html").as_uri())
     assert opened.get_by_text("compiled without published records").is_visible()

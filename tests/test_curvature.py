@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_lib import backprop, curvature, experiment
+from mnist_lib import experiments
+from mnist_lib.backprop import curvature, network
 from mnist_lib.parameters import SweepParameters, notebook_parameters, validate
 
 INPUTS = (0.05, 0.10)
@@ -16,8 +17,8 @@ TARGETS = (0.01, 0.99)
 HALF = (0.5, 0.5)
 
 
-def train(rates, steps: int, targets=HALF, weights=WEIGHTS) -> backprop.Training:
-    return backprop.training_curve(rates, steps, weights=weights, inputs=INPUTS, targets=targets)
+def train(rates, steps: int, targets=HALF, weights=WEIGHTS) -> network.Training:
+    return network.training_curve(rates, steps, weights=weights, inputs=INPUTS, targets=targets)
 
 
 # -- the Hessian
@@ -60,7 +61,7 @@ def test_sympy_agrees_to_twelve_digits(targets):
     h = [Sigmoid(w[0] * i[0] + w[1] * i[1]), Sigmoid(w[2] * i[0] + w[3] * i[1])]
     o = [Sigmoid(w[4] * h[0] + w[5] * h[1]), Sigmoid(w[6] * h[0] + w[7] * h[1])]
     loss = ((t[0] - o[0]) ** 2 + (t[1] - o[1]) ** 2) / 2
-    symbolic = sympy.lambdify((w, i, t), sympy.hessian(loss, w), [{"Sigmoid": backprop.sigmoid}, "numpy"])
+    symbolic = sympy.lambdify((w, i, t), sympy.hessian(loss, w), [{"Sigmoid": network.sigmoid}, "numpy"])
     ours = curvature.hessian(WEIGHTS, INPUTS, targets)
     np.testing.assert_allclose(ours, symbolic(WEIGHTS, INPUTS, targets), rtol=1e-12, atol=1e-17)
 
@@ -68,11 +69,11 @@ def test_sympy_agrees_to_twelve_digits(targets):
 @pytest.mark.parametrize("targets", [TARGETS, HALF])
 def test_it_is_the_derivative_of_the_gradient(targets):
     moved = np.array(WEIGHTS) + 1e-5 * np.array([np.eye(8), -np.eye(8)])
-    up, down = backprop.gradient(moved, INPUTS, targets)
+    up, down = network.gradient(moved, INPUTS, targets)
     ours = curvature.hessian(WEIGHTS, INPUTS, targets)
     np.testing.assert_allclose((up - down) / 2e-5, ours, rtol=0, atol=1e-11)
     # The test can fail: the part that comes from the curvature of the sums is not small.
-    output = backprop.forward(WEIGHTS, INPUTS).output
+    output = network.forward(WEIGHTS, INPUTS).output
     assert abs(ours[0, 4]) > 1e-4 and (np.abs(output - targets) > 0.1).all()
 
 
@@ -125,7 +126,7 @@ def test_the_highest_rate_of_what_always_or_never_holds():
 @pytest.mark.parametrize("targets", [TARGETS, HALF])
 def test_around_a_minimum_the_bound_is_exact(targets):
     minimum = train([30.0], 20_000, targets).weights[0, -1]
-    assert backprop.loss(minimum, INPUTS, targets) < 1e-18
+    assert network.loss(minimum, INPUTS, targets) < 1e-18
     values, directions = np.linalg.eigh(curvature.hessian(minimum, INPUTS, targets))
     assert (values > 1e-9).sum() == 2  # one for each output
     assert (np.abs(values[:6]) < 1e-9).all()
@@ -147,7 +148,7 @@ def test_beyond_the_bound_the_run_ends_where_the_valley_is_flat_enough():
 
 
 def test_the_parameters_are_those_of_the_exercise():
-    path = experiment.root() / "notebooks" / "learning_rate_sweep.ipynb"
+    path = experiments.root() / "notebooks" / "learning_rate_sweep.ipynb"
     published = validate(SweepParameters, notebook_parameters(path))
     assert published == SweepParameters(
         experiment="iteration_10_one_cycle", cnn_learning_rates=published.cnn_learning_rates

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mnist_lib import comparison, drawing, figures, report, show
-from mnist_lib.experiment import Experiment
-from mnist_lib.parameters import TrainingConfig
+from mnist_lib.experiments import Experiment
+from mnist_lib.parameters import Recipe
 from mnist_lib.records import Record
-from mnist_lib.show import Table
-from mnist_lib.target import TASK_ACCURACY, Target
+from mnist_lib.results import comparison, drawing, figures, show, tables
+from mnist_lib.results.show import Table
+from mnist_lib.results.target import TASK_ACCURACY, Target
 from mnist_lib.training import Epoch
 
 
@@ -78,13 +78,13 @@ def test_tables_escape_what_they_show():
 
 
 def test_the_training_log_counts_seeds_at_the_task():
-    log = report.training_log(MIXED).frame
+    log = tables.training_log(MIXED).frame
     assert list(log[f"seeds at {TASK_ACCURACY:.2f} %"]) == ["2 of 3", "2 of 3"]
     assert list(log["lowest and highest seed"]) == ["99.00 to 99.41", "99.30 to 99.50"]
 
 
 def test_the_seeds_table_tells_final_from_best():
-    row = report.seeds_table(MIXED).frame.iloc[1]
+    row = tables.seeds_table(MIXED).frame.iloc[1]
     assert (row["final epoch %"], row["best epoch %"]) == ("99.30", "99.40")
     assert (row["first epoch at 99.40 %"], row["stays there from epoch"]) == (1, "never")
 
@@ -163,7 +163,7 @@ def test_misclassified_images_are_drawn_when_they_are_there():
 
 def test_records_are_not_changed_by_showing_them():
     before = [dataclasses.asdict(r) for r in MIXED]
-    report.provenance(MIXED)
+    tables.provenance(MIXED)
     figures.curves(MIXED)
     assert before == [dataclasses.asdict(r) for r in MIXED]
 
@@ -174,11 +174,11 @@ def test_progress_is_a_bar_for_a_person_and_lines_for_a_log(person, where, monke
         class kernel:  # noqa: N801
             get_parent = staticmethod(lambda _: {"content": {"allow_stdin": person}})
 
-    monkeypatch.setattr("mnist_lib.show.get_ipython", Shell)
-    study = Experiment("iteration_03_example", TrainingConfig(network="deep", epochs=2))
+    monkeypatch.setattr("mnist_lib.results.show.get_ipython", Shell)
+    experiment = Experiment("iteration_03_example", Recipe(network="deep", epochs=2))
     report_epoch = show.progress()
     for number in (1, 2):
-        report_epoch(study, 0, Epoch(0.01, 0.5, 100, 0.4, 9_876), number, 1.5)
+        report_epoch(experiment, 0, Epoch(0.01, 0.5, 100, 0.4, 9_876), number, 1.5)
     captured = capsys.readouterr()
     said = getattr(captured, where)
     assert "iteration_03_example seed 0: train loss 0.5000, 9876 correct" in said

@@ -13,8 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_lib import architecture, browser, data, experiment, models, records, training
+from mnist_lib import data, experiments, models, records, training
 from mnist_lib.parameters import notebook_parameters
+from mnist_lib.results import architecture
+from mnist_lib.site import draw_page
 
 ROOT = Path(__file__).parents[1]
 NAMES = notebook_parameters(ROOT / "notebooks" / "iterations_compared.ipynb")["experiments"]
@@ -34,7 +36,7 @@ def write_page(folder: Path, published: Path) -> Path:
     for name in SCRIPTS:
         (folder / "_static").mkdir(exist_ok=True)
         shutil.copy(ROOT / "book" / "static_files" / name, folder / "_static")
-    browser.export(NAMES, published, folder / "_static" / "networks")
+    draw_page.export(NAMES, published, folder / "_static" / "networks")
     source = (ROOT / "book" / "draw_a_digit.md").read_text("utf-8")
     (content,) = re.findall(r"```\{raw\} html\n(.*?)```", source, flags=re.DOTALL)
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -46,7 +48,7 @@ def write_page(folder: Path, published: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
-    return write_page(tmp_path_factory.mktemp("draw"), experiment.published_records())
+    return write_page(tmp_path_factory.mktemp("draw"), experiments.published_records())
 
 
 def test_the_scripts_hold_the_published_weights(written):
@@ -57,7 +59,7 @@ def test_the_scripts_hold_the_published_weights(written):
         script = (written.parents[1] / "_static" / "networks" / f"{network['name']}.js").read_text("utf-8")
         assert len(script) == network["bytes"]
         numbers = np.frombuffer(base64.b64decode(script.split('"')[-2]), "<f4")
-        path = records.record_path(experiment.published_records() / network["name"], browser.SEED)
+        path = records.record_path(experiments.published_records() / network["name"], draw_page.SEED)
         weights = {key: value for key, value in records.read_weights(path).items() if value.is_floating_point()}
         assert len(numbers) == sum(value.numel() for value in weights.values())
         for number, layer in enumerate(network["layers"]):
@@ -77,7 +79,7 @@ def test_before_something_is_drawn_little_is_loaded(written):
 def test_nothing_outside_of_its_receptive_field_changes_a_unit(name):
     torch.manual_seed(0)
     network = models.NETWORKS[name]().eval()
-    layers, _ = browser.describe(network)
+    layers, _ = draw_page.describe(network)
     image = torch.rand(1, 1, 28, 28)
 
     def outputs(signal: torch.Tensor) -> list[torch.Tensor]:
@@ -105,12 +107,12 @@ def test_nothing_outside_of_its_receptive_field_changes_a_unit(name):
 @pytest.mark.needs_mnist
 def test_pixels_are_normalised_as_in_training():
     train, _ = data.load("mnist")
-    assert training.mean_and_std(train.images) == (browser.MNIST_MEAN, browser.MNIST_STD)
+    assert training.mean_and_std(train.images) == (draw_page.MNIST_MEAN, draw_page.MNIST_STD)
 
 
 def test_other_data_are_normalised_by_their_own_numbers():
-    config = SimpleNamespace(dataset="digits", evaluate_on="test")
-    assert browser.pixel_mean_and_std(config) == training.mean_and_std(data.load("digits")[0].images)
+    recipe = SimpleNamespace(dataset="digits", evaluate_on="test")
+    assert draw_page.pixel_mean_and_std(recipe) == training.mean_and_std(data.load("digits")[0].images)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_other_data_are_normalised_by_their_own_numbers():
 )
 def test_what_the_page_cannot_compute_is_refused(network, words):
     with pytest.raises(ValueError, match=words):
-        browser.describe(network)
+        draw_page.describe(network)
 
 
 def test_the_book_writes_the_scripts_where_the_page_looks_for_them(tmp_path):
@@ -150,7 +152,7 @@ def page(browser, written):
 
 def opened(browser, file: Path):
     """The page on a phone that has a mouse and a keyboard, too; nothing may be fetched but the book's own files."""
-    context = browser.new_context(has_touch=True, viewport={"width": 390, "height": 844})
+    context = draw_page.new_context(has_touch=True, viewport={"width": 390, "height": 844})
     page, problems = context.new_page(), []
     folder = file.parents[1].as_uri()
     page.on("console", lambda message: problems.append(message.text))
@@ -302,10 +304,10 @@ def test_mnist_was_prepared_like_this():
 
 def predicted_by_torch(name: str, images: torch.Tensor) -> np.ndarray:
     """Probabilities of shape ``(n, 10)``."""
-    path = records.record_path(experiment.published_records() / name, browser.SEED)
-    network = experiment.NETWORKS[records.read(path).parameters["network"]]()
+    path = records.record_path(experiments.published_records() / name, draw_page.SEED)
+    network = experiments.NETWORKS[records.read(path).parameters["network"]]()
     network.load_state_dict(records.read_weights(path))
-    pixels = (images.unsqueeze(1).float() / 255 - browser.MNIST_MEAN) / browser.MNIST_STD
+    pixels = (images.unsqueeze(1).float() / 255 - draw_page.MNIST_MEAN) / draw_page.MNIST_STD
     with torch.no_grad():
         return network.eval()(pixels).softmax(1).numpy()
 
@@ -375,7 +377,7 @@ def test_a_unit_shows_what_it_sees(page):
 
 def test_weights_that_could_not_be_loaded_are_asked_for_again(browser, written):
     """A file that is missing for a moment, as on a bad connection; the console names it."""
-    page = browser.new_page()
+    page = draw_page.new_page()
     page.route("**/networks/iteration_*.js", lambda route: route.abort())
     page.goto(written.as_uri())
     page.get_by_role("button", name="Example: a neat 3").click()

@@ -10,8 +10,8 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from torch import nn
 
-from mnist_lib import architecture, drawing, network_drawing
-from mnist_lib.experiment import NETWORKS
+from mnist_lib.experiments import NETWORKS
+from mnist_lib.results import architecture, drawing, network_drawing
 
 PHONE = 390 - 2 * 16  # CSS pixels between the margins
 WHITE, BLACK = np.ones(3), np.zeros(3)

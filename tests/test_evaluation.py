@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 from test_claims import run
 
-from mnist_lib import evaluation
-from mnist_lib.statistics import correlated_binomials, power
+from mnist_lib.results import test_images
+from mnist_lib.results.statistics import correlated_binomials, power
 
 
 def counted(rows: np.ndarray) -> list:
@@ -44,20 +44,20 @@ def test_a_correlation_outside_its_range_is_refused():
 @pytest.mark.parametrize("correlation", [0.5, 0.8, 0.95])
 def test_the_correlation_of_epochs_is_found_again(correlation):
     counts = correlated_binomials(10_000, [*np.linspace(0.02, 0.0062, 10), *[0.006] * 10], correlation, runs=400)
-    assert evaluation.epoch_correlation(counted(counts)) == pytest.approx(correlation, abs=0.05)
+    assert test_images.epoch_correlation(counted(counts)) == pytest.approx(correlation, abs=0.05)
 
 
 def test_what_picking_adds_is_found_again():
     rates = np.linspace(0.008, 0.006, 15)
     counts = counted(correlated_binomials(10_000, rates, 0.8, runs=400, seed=1))
-    measured, simulated = evaluation.best_over_final(counts), evaluation.simulated_best_over_final(counts)
+    measured, simulated = test_images.best_over_final(counts), test_images.simulated_best_over_final(counts)
     assert measured > 0.02
     assert simulated == pytest.approx(measured, abs=0.006)
 
 
 def test_one_run_has_no_correlation_and_no_simulation():
-    assert math.isnan(evaluation.epoch_correlation([run(99.0, 99.1, 99.2, 99.1)]))
-    assert math.isnan(evaluation.simulated_best_over_final([run(99.0, 99.1, 99.2, 99.1)]))
+    assert math.isnan(test_images.epoch_correlation([run(99.0, 99.1, 99.2, 99.1)]))
+    assert math.isnan(test_images.simulated_best_over_final([run(99.0, 99.1, 99.2, 99.1)]))
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_power_against_simulated_t_tests():
 
 
 def test_seeds_needed():
-    assert evaluation.seeds_needed(0.5, 1.0) == 64  # as in the tables
-    assert evaluation.seeds_needed(3.0, 0.1) == 2
-    assert evaluation.seeds_needed(0.5, math.nan) is None, "one run each says nothing of its spread"
-    enough = evaluation.seeds_needed(0.013, 0.05)
+    assert test_images.seeds_needed(0.5, 1.0) == 64  # as in the tables
+    assert test_images.seeds_needed(3.0, 0.1) == 2
+    assert test_images.seeds_needed(0.5, math.nan) is None, "one run each says nothing of its spread"
+    enough = test_images.seeds_needed(0.013, 0.05)
     assert power(0.013, 0.05, enough) >= 0.8 > power(0.013, 0.05, enough - 1)
 
 
@@ -89,16 +89,16 @@ def test_images_by_how_many_runs_get_them_wrong():
     runs = [run(99.0), run(99.0), run(99.0)]
     for each, wrong in zip(runs, ([7, 3], [7, 5], [7, 5]), strict=True):
         each.misclassified.extend([index, 4, 9] for index in wrong)
-    assert evaluation.wrong_in(runs, 1.0) == [7]
-    assert evaluation.wrong_in(runs, 0.5) == [7, 5]
-    assert evaluation.wrong_table(runs).frame["test images"].tolist() == [1, 1, 2, 3]
+    assert test_images.wrong_in(runs, 1.0) == [7]
+    assert test_images.wrong_in(runs, 0.5) == [7, 5]
+    assert test_images.wrong_table(runs).frame["test images"].tolist() == [1, 1, 2, 3]
 
 
 def test_the_pooled_spread():
     groups = {"a": [run(99.0), run(99.2)], "b": [run(98.0), run(98.2), run(98.4)], "c": [run(97.0)]}
-    assert evaluation.spread(groups) == pytest.approx(math.sqrt((0.02 + 0.08) / 3))
+    assert test_images.spread(groups) == pytest.approx(math.sqrt((0.02 + 0.08) / 3))
 
 
 def test_the_power_picture_starts_at_two_runs():
-    alt = evaluation.power_picture([0.1], 0.05, most=10).alt
+    alt = test_images.power_picture([0.1], 0.05, most=10).alt
     assert "at runs of each network 2 to" in alt and alt.endswith("at runs of each network 10.")

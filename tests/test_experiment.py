@@ -14,16 +14,16 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from mnist_lib import data, environment, experiment, records
+from mnist_lib import data, experiments, machine, records
 from mnist_lib.data import Images
-from mnist_lib.environment import resolve_device
-from mnist_lib.experiment import NETWORKS, Experiment, find, runs, train
-from mnist_lib.parameters import ParameterError, TrainingConfig
+from mnist_lib.experiments import NETWORKS, Experiment, find, runs, train
+from mnist_lib.machine import resolve_device
+from mnist_lib.parameters import ParameterError, Recipe
 from mnist_lib.records import RecordError, record_path, weights_path
 from mnist_lib.training import DivergenceError, Trainer
 
 CPU = torch.device("cpu")
-RECIPE = TrainingConfig(network="skeleton_dropout", dataset="digits", epochs=3, batch_size=16, rotation=10.0)
+RECIPE = Recipe(network="skeleton_dropout", dataset="digits", epochs=3, batch_size=16, rotation=10.0)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def few_images(monkeypatch):
 @pytest.fixture(autouse=True)
 def places(tmp_store, tmp_path, monkeypatch):
     """No published records, and a store that is empty."""
-    monkeypatch.setattr(experiment, "root", lambda: tmp_path / "report")
+    monkeypatch.setattr(experiments, "root", lambda: tmp_path / "report")
 
 
 class Log(list):
@@ -108,7 +108,7 @@ def test_record_holds_what_was_run_and_what_came_out(few_images):
     (record,) = runs(run, [7], "cpu")
     train_images, test_images = few_images("digits")
     assert (record.experiment, record.seed) == ("iteration_00", 7)
-    assert record.parameters == dataclasses.asdict(run.config)
+    assert record.parameters == dataclasses.asdict(run.recipe)
     assert record.digests == run.digests
     assert record.parameter_count == 10_970
     assert (record.train_size, record.test_size) == (64, 40)
@@ -124,7 +124,7 @@ def test_record_holds_what_was_run_and_what_came_out(few_images):
 
     # The weights beside it give the same predictions.
     weights = safetensors.torch.load(weights_path(record_path(run.store, 7)).read_bytes())
-    trained = Trainer(NETWORKS["skeleton_dropout"], run.config, 0, train_images, test_images, CPU)
+    trained = Trainer(NETWORKS["skeleton_dropout"], run.recipe, 0, train_images, test_images, CPU)
     trained.model.load_state_dict(weights)
     test_loss, predictions = trained.evaluate()
     assert test_loss == record.history["test_loss"][-1]
@@ -207,9 +207,9 @@ def test_parameter_that_is_newer_than_a_record_counts_as_its_default():
 
 
 def test_code_digest_is_that_of_the_loop_and_the_network():
-    digests = {name: Experiment("x", TrainingConfig(network=name)).digests["code"] for name in NETWORKS}
+    digests = {name: Experiment("x", Recipe(network=name)).digests["code"] for name in NETWORKS}
     assert len(set(digests.values())) == len(NETWORKS)
-    mnist, digits = (Experiment("x", TrainingConfig(network="deep", dataset=d)).digests for d in ("mnist", "digits"))
+    mnist, digits = (Experiment("x", Recipe(network="deep", dataset=d)).digests for d in ("mnist", "digits"))
     assert mnist["code"] == digits["code"]
     assert mnist["data"] != digits["data"] == "embedded"
 
@@ -219,11 +219,11 @@ def test_code_digest_is_that_of_the_loop_and_the_network():
 
 def test_a_continued_run_starts_with_the_weights_of_the_same_seed():
     first = recipe(epochs=1, rotation=0.0)
-    again = Experiment("iteration_00/continued", first.config, start=first)
+    again = Experiment("iteration_00/continued", first.recipe, start=first)
     record = train(again, 3, CPU, again.published)
     assert find(first, 3) is not None, "what it starts from is trained if it is missing"
-    weights = records.read_weights(experiment.find_path(first, 3))
-    fresh = Trainer(NETWORKS[first.config.network], first.config, 3, *data.load("digits"), CPU)
+    weights = records.read_weights(experiments.find_path(first, 3))
+    fresh = Trainer(NETWORKS[first.recipe.network], first.recipe, 3, *data.load("digits"), CPU)
     fresh.model.load_state_dict(weights)
     assert record.first_losses == fresh.replay(len(record.first_losses))
     assert record.first_losses != find(first, 3).first_losses
@@ -232,11 +232,11 @@ def test_a_continued_run_starts_with_the_weights_of_the_same_seed():
 
 def test_a_continued_run_is_stale_when_what_it_starts_from_changes():
     first = recipe(epochs=1)
-    record = train(Experiment("a", first.config, start=first), 0, CPU, first.published)
-    other = Experiment("a", first.config, start=recipe(epochs=2))
-    assert Experiment("a", first.config, start=first).differences(record) == []
+    record = train(Experiment("a", first.recipe, start=first), 0, CPU, first.published)
+    other = Experiment("a", first.recipe, start=recipe(epochs=2))
+    assert Experiment("a", first.recipe, start=first).differences(record) == []
     assert other.differences(record) == ["what trains the weights at the start changed"]
-    assert Experiment("a", first.config).differences(record) == ["what trains the weights at the start changed"]
+    assert Experiment("a", first.recipe).differences(record) == ["what trains the weights at the start changed"]
 
 
 def test_damaged_weights_are_refused_by_name():
@@ -385,10 +385,10 @@ def test_store_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_runs_are_kept_where_the_environment_says(tmp_store, monkeypatch):
-    assert experiment.runs_directory() == tmp_store
+    assert experiments.runs_directory() == tmp_store
     assert recipe().store.parent == tmp_store
     monkeypatch.delenv("MNIST_LIB_RUNS")
-    assert experiment.runs_directory().parts[-2:] == ("mnist_lib", "runs")
+    assert experiments.runs_directory().parts[-2:] == ("mnist_lib", "runs")
 
 
 # -- runs that fail
@@ -504,5 +504,5 @@ def test_the_commit_is_that_of_the_library_not_of_where_it_is_installed(tmp_path
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True)
     (tmp_path / place).mkdir(parents=True)
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / place / "environment.py"))
-    assert environment.commit() == (head.stdout.strip() if own else None)
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / place / "environment.py"))
+    assert machine.commit() == (head.stdout.strip() if own else None)

@@ -10,16 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mnist_lib import data, experiment, fast
+from mnist_lib import data, experiments, fast
 from mnist_lib.digests import files_digest
-from mnist_lib.experiment import NETWORKS, Experiment
+from mnist_lib.experiments import NETWORKS, Experiment
 from mnist_lib.fast import Fast
-from mnist_lib.parameters import TrainingConfig
+from mnist_lib.parameters import Recipe
 
 CPU = torch.device("cpu")
-CONFIG = TrainingConfig(
-    network="deep", dataset="digits", epochs=3, batch_size=32, learning_rate=0.2, schedule="one_cycle"
-)
+CONFIG = Recipe(network="deep", dataset="digits", epochs=3, batch_size=32, learning_rate=0.2, schedule="one_cycle")
 FAST = dataclasses.replace(CONFIG, precision="bfloat16")
 blocked = pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU cannot do bfloat16")
 
@@ -120,7 +118,7 @@ def test_compiled_for_a_gpu_it_computes_the_same(batch):
 
 @blocked
 def test_same_seed_same_result():
-    runs = [experiment.make_trainer(Experiment("fast", dataclasses.replace(FAST, epochs=1)), 0, CPU) for _ in range(2)]
+    runs = [experiments.make_trainer(Experiment("fast", dataclasses.replace(FAST, epochs=1)), 0, CPU) for _ in range(2)]
     first, second = ([run.train_epoch()] for run in runs)
     assert first == second
     assert safetensors.torch.save(runs[0].state()) == safetensors.torch.save(runs[1].state())
@@ -129,7 +127,7 @@ def test_same_seed_same_result():
 @blocked
 def test_it_learns_the_digits_as_float32_does():
     """Seeds 0 to 4 in float32 gave 95.8 to 97.2 %."""
-    run = experiment.make_trainer(Experiment("fast", FAST), 0, CPU)
+    run = experiments.make_trainer(Experiment("fast", FAST), 0, CPU)
     assert isinstance(run.model, Fast)
     epochs = [run.train_epoch() for _ in range(3)]
     assert epochs[-1].test_correct / len(run.test_labels) > 0.93
@@ -149,5 +147,5 @@ def test_only_fast_runs_depend_on_the_fast_code(monkeypatch, tmp_path):
 
 def test_the_number_of_threads_is_the_recipe_s():
     for threads in (2, 1):
-        experiment.make_trainer(Experiment("threads", dataclasses.replace(CONFIG, threads=threads)), 0, CPU)
+        experiments.make_trainer(Experiment("threads", dataclasses.replace(CONFIG, threads=threads)), 0, CPU)
         assert torch.get_num_threads() == threads

@@ -30,25 +30,27 @@ from nbclient.exceptions import DeadKernelError
 from test_staleness import edit
 from torchvision.datasets import MNIST
 
-from mnist_lib import cli, data, experiment, notebooks, records, report, training
+from mnist_lib import cli, data, experiments, records, training
 from mnist_lib.data import DataError, Images
 from mnist_lib.digests import bytes_digest
-from mnist_lib.experiment import NETWORKS, Experiment
-from mnist_lib.parameters import ParameterError, TrainingConfig, validate
+from mnist_lib.experiments import NETWORKS, Experiment
+from mnist_lib.parameters import ParameterError, Recipe, validate
+from mnist_lib.pipeline import catalogue, execution
 from mnist_lib.records import RecordError, record_path, weights_path
+from mnist_lib.results import tables
 from mnist_lib.training import DivergenceError
 
-ROOT = experiment.root()
+ROOT = experiments.root()
 CPU = torch.device("cpu")
-RUN = Experiment("iteration_00", TrainingConfig(network="deep", dataset="digits", epochs=3, batch_size=16))
+RUN = Experiment("iteration_00", Recipe(network="deep", dataset="digits", epochs=3, batch_size=16))
 SEEDS = (0, 1)
 
 # Children are forked from a process that has imported what is slow to import, and has done nothing else.
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(
     [
-        "mnist_lib.notebooks",
-        "mnist_lib.report",
+        "mnist_lib.pipeline.execution",
+        "mnist_lib.results.tables",
         "sklearn.datasets",
         "torchvision.datasets",
         "hypothesis",
@@ -75,11 +77,11 @@ def few_images(monkeypatch):
 
 
 def train(folder: Path, seeds=SEEDS, run=RUN, log=None) -> list[records.Record]:
-    def count(study, seed, epoch, number, seconds):
+    def count(experiment, seed, epoch, number, seconds):
         if log is not None:
             log.append((seed, number))
 
-    return [experiment.train(run, seed, CPU, folder, count) for seed in seeds]
+    return [experiments.train(run, seed, CPU, folder, count) for seed in seeds]
 
 
 def content(folder: Path) -> dict[str, object]:
@@ -197,7 +199,7 @@ MOMENTS = [
 
 @pytest.mark.parametrize(("kind", "number"), MOMENTS)
 def test_killed_at_a_random_moment(tmp_path, few_images, whole, kind, number):
-    earlier = Experiment("earlier", dataclasses.replace(RUN.config, epochs=1))
+    earlier = Experiment("earlier", dataclasses.replace(RUN.recipe, epochs=1))
     train(tmp_path, [9], earlier)
     before = content(tmp_path)
     assert in_a_process(train_until, kind, number, tmp_path) == -signal.SIGKILL
@@ -215,7 +217,7 @@ def test_the_events_are_all_there_are(tmp_path):
 
 def test_killed_between_the_weights_and_the_record_that_replace_older_ones(tmp_path, few_images, whole):
     """The one moment at which a pair cannot match. It is noticed, and the next sweep makes the pair anew."""
-    train(tmp_path, run=Experiment("older", dataclasses.replace(RUN.config, momentum=0.5)))
+    train(tmp_path, run=Experiment("older", dataclasses.replace(RUN.recipe, momentum=0.5)))
     assert in_a_process(train_until, "record", 4, tmp_path) == -signal.SIGKILL
     with pytest.raises(RecordError, match=r"seed_0\.safetensors: damaged: these are not the weights"):
         records.read_weights(record_path(tmp_path, 0))
@@ -255,9 +257,9 @@ def command(report: Path, *arguments: str) -> subprocess.Popen:
 
 
 def start_workers_and_die(folder: Path) -> None:
-    from mnist_lib import sweep
+    from mnist_lib.pipeline import workers
 
-    sweep._in_processes({("a",): (_wait_for_ever, folder), ("b",): (_die_with_parent, folder)}, 2, "process")
+    workers._in_processes({("a",): (_wait_for_ever, folder), ("b",): (_die_with_parent, folder)}, 2, "process")
 
 
 def _wait_for_ever(folder: Path) -> None:
@@ -352,8 +354,8 @@ def fill(folder: Path, left: int) -> None:
 
 def test_full_disk_leaves_what_was_there(small_disk, few_images, whole):
     """From no free page on, one more each time, until the record fits: it replaces an older one, or changes nothing."""
-    older = Experiment("older", dataclasses.replace(RUN.config, epochs=1, momentum=0.5))
-    newer = Experiment("newer", dataclasses.replace(RUN.config, epochs=1))
+    older = Experiment("older", dataclasses.replace(RUN.recipe, epochs=1, momentum=0.5))
+    newer = Experiment("newer", dataclasses.replace(RUN.recipe, epochs=1))
     folder = small_disk / "records"
     train(folder, [0, 1], older)
     before = content(folder)
@@ -374,13 +376,13 @@ def test_full_disk_leaves_what_was_there(small_disk, few_images, whole):
 
 
 def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_checkpoint_before_it(small_disk, few_images, whole):
-    def fill_after_the_first(study, seed, epoch, number, seconds):
+    def fill_after_the_first(experiment, seed, epoch, number, seconds):
         if number == 1:
             fill(small_disk, 3)
 
     folder = small_disk / "records"
     with pytest.raises(RecordError, match=r"seed_0\.partial\.safetensors could not be written.*No space left"):
-        experiment.train(RUN, 0, CPU, folder, fill_after_the_first)
+        experiments.train(RUN, 0, CPU, folder, fill_after_the_first)
     assert [path.name for path in folder.iterdir()] == ["seed_0.partial.safetensors"]
     (small_disk / "ballast").unlink()
     log = []
@@ -399,29 +401,29 @@ def test_read_only_disk_is_an_error_before_training_and_can_be_read(small_disk, 
     assert log == []
     assert content(small_disk) == before
     monkeypatch.setattr(Experiment, "published", small_disk)
-    assert experiment.find(RUN, 0).seed == 0
+    assert experiments.find(RUN, 0).seed == 0
 
 
 @pytest.mark.parametrize("after_epoch", [1, 2, 3])
 def test_folder_that_vanishes_is_made_anew(tmp_path, few_images, whole, after_epoch):
-    def vanish(study, seed, epoch, number, seconds):
+    def vanish(experiment, seed, epoch, number, seconds):
         if number == after_epoch:
             shutil.rmtree(tmp_path / "below")
 
-    experiment.train(RUN, 0, CPU, tmp_path / "below" / "records", vanish)
+    experiments.train(RUN, 0, CPU, tmp_path / "below" / "records", vanish)
     expected = {name: whole[name] for name in ("seed_0.json", "seed_0.safetensors")}
     assert content(tmp_path / "below" / "records") == expected
 
 
 def test_folder_that_vanishes_and_cannot_be_made_anew(tmp_path, few_images):
-    def vanish(study, seed, epoch, number, seconds):
+    def vanish(experiment, seed, epoch, number, seconds):
         (tmp_path / "disk").rename(tmp_path / "elsewhere")
         (tmp_path / "disk").write_text("not a folder")
 
     train(tmp_path / "disk" / "records", [0])
     before = content(tmp_path / "disk" / "records")
     with pytest.raises(RecordError, match=f"{tmp_path}/disk/records/seed_1.* could not be written: .*Not a directory"):
-        experiment.train(RUN, 1, CPU, tmp_path / "disk" / "records", vanish)
+        experiments.train(RUN, 1, CPU, tmp_path / "disk" / "records", vanish)
     after = content(tmp_path / "elsewhere" / "records")
     assert {name: after[name] for name in before} == before
 
@@ -438,10 +440,10 @@ def test_a_swapped_file_is_refused_by_name_before_training(root, small_files, mo
     if name == instead:
         return  # that is no fault
     folder = test_data.put(root, small_files | {name: small_files.get(instead, HTML)})
-    monkeypatch.setattr(experiment.training, "Trainer", lambda *_: pytest.fail("training began"))
-    run = Experiment("iteration_00", TrainingConfig(network="deep", epochs=1))
+    monkeypatch.setattr(experiments.training, "Trainer", lambda *_: pytest.fail("training began"))
+    run = Experiment("iteration_00", Recipe(network="deep", epochs=1))
     with pytest.raises(DataError, match=f"^{folder / name} is damaged: its MD5 is "):
-        experiment.train(run, 0, CPU, tmp_path / "records")
+        experiments.train(run, 0, CPU, tmp_path / "records")
     assert not list((tmp_path / "records").iterdir())
 
 
@@ -532,7 +534,7 @@ def good(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("good")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load", few_digits)
-        train(folder, [0], Experiment("good", dataclasses.replace(RUN.config, epochs=2)))
+        train(folder, [0], Experiment("good", dataclasses.replace(RUN.recipe, epochs=2)))
     return json.loads(record_path(folder, 0).read_text())
 
 
@@ -553,9 +555,9 @@ def check_usable(record: records.Record) -> None:
     assert record.test_accuracy.shape == record.train_accuracy.shape == (len(record.history["test_loss"]),)
     assert record.seconds == record.seconds
     assert isinstance(RUN.differences(record), list)
-    assert "<script" not in report.provenance([record])._repr_html_()
-    path = experiment.published_records() / record.experiment / f"seed_{record.seed}.json"
-    assert path.resolve().is_relative_to(experiment.published_records().resolve())
+    assert "<script" not in tables.provenance([record])._repr_html_()
+    path = experiments.published_records() / record.experiment / f"seed_{record.seed}.json"
+    assert path.resolve().is_relative_to(experiments.published_records().resolve())
     json.loads(records.to_json(record), parse_constant=pytest.fail)
 
 
@@ -640,7 +642,7 @@ def test_text_in_a_record_is_escaped_on_the_page(good, read_as_record):
     script = "<script>alert('x')</script><img src=x onerror=alert(1)>"
     environment = good["environment"] | {"commit": script, "device_name": script, "torch": script}
     record = read_as_record(good | {"environment": environment, "digests": {"code": script, "data": script}})
-    html = report.provenance([record])._repr_html_()
+    html = tables.provenance([record])._repr_html_()
     assert "<script" not in html and "<img" not in html
     assert "&lt;script&gt;" in html
 
@@ -712,12 +714,12 @@ def test_500_parameter_sets_are_refused_by_name_or_train_a_step():
     def refused_or_trained(values, strange):
         values = values | dict([strange] if strange else [])
         try:
-            study = Experiment("iteration_00", validate(TrainingConfig, values))
+            experiment = Experiment("iteration_00", validate(Recipe, values))
         except ParameterError as error:
             outcomes["refused"] += 1
             assert any(name in str(error) for name in values)
             return
-        trainer = experiment.make_trainer(study, 0, CPU, (train_images, test_images))
+        trainer = experiments.make_trainer(experiment, 0, CPU, (train_images, test_images))
         try:
             (loss,) = trainer.replay(1)
         except DivergenceError as error:
@@ -751,7 +753,7 @@ def test_a_kernel_that_dies_leaves_the_published_notebook(tmp_path):
     dying_notebook(source)
     target.write_text("as it was")
     with pytest.raises(DeadKernelError, match=r"^dying\.ipynb: the kernel died in code cell 3, 'import os, signal'$"):
-        notebooks.execute(source, target)
+        execution.execute(source, target)
     assert target.read_text() == "as it was"
     assert {path.name for path in tmp_path.iterdir()} == {"dying.ipynb", "published.ipynb"}
 
@@ -776,18 +778,19 @@ def test_many_failures_are_not_taken_for_success(monkeypatch):
 
 PEAK = """
 import sys, torch
-from mnist_lib import experiment, notebooks
-((study, _),) = [run for run in notebooks.published_runs(notebooks.find(sys.argv[1])[0]) if run[0].name == sys.argv[1]]
-trainer = experiment.make_trainer(study, 0, torch.device("cpu"))
+from mnist_lib import experiments
+from mnist_lib.pipeline import catalogue, execution
+((experiment, _),) = [run for run in catalogue.published_runs(catalogue.find(sys.argv[1])[0]) if run[0].name == sys.argv[1]]
+trainer = experiments.make_trainer(experiment, 0, torch.device("cpu"))
 trainer.replay(20)
-experiment.misclassified(trainer)
+experiments.misclassified(trainer)
 trainer.state()
 # Not getrusage: its maximum counts the process that this one was forked from.
 (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
 print(int(line.split()[1]) * 1024 / 1e6)  # MB
 """
 LARGEST = ["iteration_01_setup"]
-OTHERS = sorted({path.stem for path in notebooks.find("iteration_??_*")} - {*LARGEST})
+OTHERS = sorted({path.stem for path in catalogue.find("iteration_??_*")} - {*LARGEST})
 
 
 @pytest.mark.needs_mnist

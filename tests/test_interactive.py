@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from mnist_lib import backprop, interactive
+from mnist_lib.backprop import network, slider
 from mnist_lib.parameters import SweepParameters
 
 EXERCISE = SweepParameters(experiment="iteration_10_one_cycle")
 NUMBERS = {"inputs": EXERCISE.inputs, "weights": EXERCISE.weights}
-FIGURE = interactive.training(targets=EXERCISE.targets, learning_rates=EXERCISE.learning_rates, **NUMBERS)
+FIGURE = slider.training(targets=EXERCISE.targets, learning_rates=EXERCISE.learning_rates, **NUMBERS)
 
 
 # -- what a notebook stores
@@ -30,14 +30,14 @@ def test_the_page_is_small_and_needs_nothing_else():
 
 
 def test_the_slider_offers_the_rates_of_the_exercise():
-    assert set(EXERCISE.learning_rates) <= set(interactive.SLIDER)
-    assert list(interactive.SLIDER) == sorted(set(interactive.SLIDER))
-    assert (interactive.SLIDER[0], interactive.SLIDER[-1]) == (0.01, 1000)
+    assert set(EXERCISE.learning_rates) <= set(slider.SLIDER)
+    assert list(slider.SLIDER) == sorted(set(slider.SLIDER))
+    assert (slider.SLIDER[0], slider.SLIDER[-1]) == (0.01, 1000)
 
 
 def test_it_needs_a_rate():
     with pytest.raises(ValueError, match="at least one learning rate"):
-        interactive.training(targets=EXERCISE.targets, learning_rates=(), **NUMBERS)
+        slider.training(targets=EXERCISE.targets, learning_rates=(), **NUMBERS)
 
 
 # -- what a browser does with it
@@ -70,7 +70,7 @@ def check(page, targets=EXERCISE.targets, steps: int = 100) -> float:
     said = "start => document.querySelector('[role=status]').textContent.startsWith(start)"
     page.wait_for_function(said, arg=f"η = {rate:g}: in {steps:,} steps")
     assert page.locator(".value").inner_text() == f"{rate:g}"
-    curve = backprop.training_curve([rate], steps, targets=targets, **NUMBERS)
+    curve = network.training_curve([rate], steps, targets=targets, **NUMBERS)
     arrived = "loss => Math.abs(document.querySelector('[role=status] data').value - loss) <= 1e-9 * loss + 1e-15"
     page.wait_for_function(arrived, arg=float(curve.losses[0, -1]))  # the same words may stand there from before
     for place, exact in (("[role=status]", curve.losses[:, -1]), (".numbers", curve.weights[0, -1])):
@@ -133,13 +133,13 @@ def test_other_targets_other_steps_and_a_logarithmic_axis(page):
     page.get_by_label("Loss axis").select_option("logarithmic")
     assert "10⁻⁵" not in before
     assert page.locator("svg.losses text", has_text="10⁻").count() >= 3
-    slider(page).fill(str(interactive.SLIDER.index(100)))
+    slider(page).fill(str(slider.SLIDER.index(100)))
     page.get_by_label("Steps").select_option("100")
     assert check(page, targets=(0.5, 0.5)) == 100
     assert "It rises 3 times." in page.get_by_role("status").inner_text()
 
 
-LONG = interactive.training(targets=EXERCISE.targets, learning_rates=[0.5], steps=40_000, **NUMBERS)
+LONG = slider.training(targets=EXERCISE.targets, learning_rates=[0.5], steps=40_000, **NUMBERS)
 
 
 @pytest.mark.parametrize("page", [LONG.html], indirect=True)
@@ -148,7 +148,7 @@ def test_many_steps(page):
     _, figure = page.locator(".training-figure").all()
     figure.get_by_label("Steps").select_option("40,000")
     rate = float(figure.get_by_role("slider").get_attribute("aria-valuetext").removeprefix("η = "))
-    curve = backprop.training_curve([rate], 40_000, targets=EXERCISE.targets, **NUMBERS)
+    curve = network.training_curve([rate], 40_000, targets=EXERCISE.targets, **NUMBERS)
     figure.locator("[role=status]", has_text="in 40,000 steps").wait_for()
     loss = float(figure.locator("[role=status] data").get_attribute("value"))
     assert loss == pytest.approx(curve.losses[0, -1], rel=1e-6, abs=1e-15)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-from mnist_lib import experiment, verification
+from mnist_lib import experiments
+from mnist_lib.pipeline import verification
 
-ROOT = experiment.root()
+ROOT = experiments.root()
 FILES = sorted((ROOT / "book" / "measurements").glob("*.json"))
 EXAMPLE = {
     "what": "How long it takes",

@@ -15,10 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist_lib import data, experiment, notebooks, records
+from mnist_lib import data, experiments, records
 from mnist_lib.parameters import notebook_parameters
+from mnist_lib.pipeline import catalogue, execution, staleness
 
-FOLDER = experiment.root() / "notebooks"
+FOLDER = experiments.root() / "notebooks"
 ITERATIONS = sorted(FOLDER.glob("iteration_??_*.ipynb"))
 ALL = sorted(FOLDER.glob("*.ipynb"))
 PAPERMILL = [sys.executable, "-m", "papermill", "--no-progress-bar"]
@@ -90,8 +91,8 @@ def test_code_comes_in_small_pieces_after_prose(path):
 
 @by_name
 def test_published_outputs_are_current(path):
-    problems = [f"{study.name} seed {seed}: {why}" for study, seed, why in notebooks.missing_runs(path)]
-    problems += notebooks.stale(path)
+    problems = [f"{experiment.name} seed {seed}: {why}" for experiment, seed, why in catalogue.missing_runs(path)]
+    problems += staleness.stale(path)
     assert not problems, f"{path.name}: {'; '.join(problems)}"
 
 
@@ -100,8 +101,8 @@ def test_a_notebook_holds_no_trace_of_its_execution(path):
     text = path.read_text("utf-8")
     notebook = nbformat.reads(text, as_version=4)
     cleaned = nbformat.reads(text, as_version=4)
-    notebooks.clean(cleaned)
-    assert notebooks.to_text(cleaned) == text
+    execution.clean(cleaned)
+    assert execution.to_text(cleaned) == text
     assert not any(output.output_type == "error" for cell in code_cells(path) for output in cell.outputs)
     assert all(cell.execution_count for cell in code_cells(path))
     assert "injected-parameters" not in text
@@ -114,9 +115,9 @@ def test_a_fresh_execution_gives_the_published_file(path, tmp_path):
 
     On another kind of CPU than the records were made on, a line in a figure may be a shade lighter.
     """
-    assert notebooks.missing_runs(path) == [], "an execution would train what is missing"
+    assert catalogue.missing_runs(path) == [], "an execution would train what is missing"
     target = tmp_path / path.name
-    notebooks.execute(path, target)
+    execution.execute(path, target)
     published, fresh = (nbformat.read(file, as_version=4).cells for file in (path, target))
     assert len(fresh) == len(published)
     for number, (before, after) in enumerate(zip(published, fresh, strict=True)):
@@ -129,7 +130,7 @@ def test_a_fresh_execution_gives_the_published_file(path, tmp_path):
 
 
 def on_another_kind_of_cpu() -> bool:
-    record = records.read(records.record_path(experiment.published_records() / ITERATIONS[0].stem, 0))
+    record = records.read(records.record_path(experiments.published_records() / ITERATIONS[0].stem, 0))
     return torch.backends.cpu.get_cpu_capability() != record.environment["cpu_capability"]
 
 
@@ -201,11 +202,11 @@ def test_a_run_that_diverges_stops_and_leaves_no_record(tmp_path):
 
 
 def test_new_parameters_train_and_leave_the_published_records_alone(tmp_path):
-    before = {file: file.stat().st_mtime_ns for file in experiment.published_records().rglob("*")}
+    before = {file: file.stat().st_mtime_ns for file in experiments.published_records().rglob("*")}
     options = "-p dataset digits -p epochs 2 -p seeds 1 -p learning_rate 0.05".split()
     done = papermill("iteration_07_small_batch", *options, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert before == {file: file.stat().st_mtime_ns for file in experiment.published_records().rglob("*")}
+    assert before == {file: file.stat().st_mtime_ns for file in experiments.published_records().rglob("*")}
     assert len(list((tmp_path / "runs").rglob("seed_0.json"))) == 2  # this one and its baseline
     text = (tmp_path / "out.ipynb").read_text()
     assert "Made with the embedded digits" in text
@@ -215,7 +216,7 @@ def test_new_parameters_train_and_leave_the_published_records_alone(tmp_path):
 def test_a_rehearsal_says_so_below_its_title(tmp_path, monkeypatch):
     monkeypatch.setenv("MNIST_LIB_RUNS", str(tmp_path / "runs"))
     target = tmp_path / "iteration_02_light_skeleton.ipynb"
-    notebooks.quick(FOLDER / target.name, target)
+    execution.quick(FOLDER / target.name, target)
     title, _, note, first, *_ = nbformat.read(target, as_version=4).cells[0].source.splitlines()
     assert title.startswith("# Iteration 2")
     assert (note, first.startswith("Made with the embedded digits")) == ("```{warning}", True)
@@ -228,7 +229,7 @@ def test_a_failing_execution_leaves_the_target_as_it_was(tmp_path):
     nbformat.write(nbformat.v4.new_notebook(cells=cells), source)
     target.write_text("as it was")
     with pytest.raises(Exception, match="ZeroDivisionError"):
-        notebooks.execute(source, target)
+        execution.execute(source, target)
     assert target.read_text() == "as it was"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.ipynb", "published.ipynb"]
 

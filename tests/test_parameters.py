@@ -20,7 +20,7 @@ from mnist_lib.parameters import (
     NotebookParameters,
     ParameterError,
     SweepParameters,
-    TrainingConfig,
+    Recipe,
     assigned_names,
     bounded,
     from_notebook,
@@ -85,21 +85,21 @@ def test_value_is_accepted_unchanged(name, value):
 
 
 def test_whole_number_is_accepted_for_a_float_and_becomes_one():
-    config = validate(TrainingConfig, {"network": "deep", "learning_rate": 1})
-    assert type(config.learning_rate) is float
-    assert config == TrainingConfig(network="deep", learning_rate=1.0)
+    recipe = validate(Recipe, {"network": "deep", "learning_rate": 1})
+    assert type(recipe.learning_rate) is float
+    assert recipe == Recipe(network="deep", learning_rate=1.0)
 
 
 def test_list_becomes_a_tuple_of_checked_numbers():
-    config = validate(NotebookParameters, REQUIRED | {"learning_rates": [1, 0.5]})
-    assert config.learning_rates == (1.0, 0.5)
-    assert [type(rate) for rate in config.learning_rates] == [float, float]
+    recipe = validate(NotebookParameters, REQUIRED | {"learning_rates": [1, 0.5]})
+    assert recipe.learning_rates == (1.0, 0.5)
+    assert [type(rate) for rate in recipe.learning_rates] == [float, float]
     assert validate(NotebookParameters, REQUIRED | {"learning_rates": []}).learning_rates == ()
 
 
 def test_recipe_is_the_part_that_decides_the_result():
-    config = validate(NotebookParameters, REQUIRED | {"epochs": 3, "seeds": 2, "device": "cpu"})
-    assert config.recipe == TrainingConfig(network="deep", epochs=3)
+    recipe = validate(NotebookParameters, REQUIRED | {"epochs": 3, "seeds": 2, "device": "cpu"})
+    assert recipe.recipe == Recipe(network="deep", epochs=3)
 
 
 # -- types
@@ -158,7 +158,7 @@ def test_string_that_looks_like_a_number_is_refused_with_a_hint(name, value, hin
     assert f"{name} = {value!r}: expected" in message
     assert message.endswith(f"(a string that looks like a number: {hint})")
     # What the hint tells to write is accepted.
-    validate(TrainingConfig, {"network": "deep", name: eval(hint.removeprefix("write ").partition(",")[0])})
+    validate(Recipe, {"network": "deep", name: eval(hint.removeprefix("write ").partition(",")[0])})
 
 
 @pytest.mark.parametrize(("name", "value"), [("epochs", "2.5"), ("epochs", "nan"), ("learning_rate", "inf")])
@@ -285,7 +285,7 @@ def test_unknown_name_is_refused_before_wrong_values_are_looked_at():
 
 def test_missing_required_parameter_is_refused():
     with pytest.raises(ParameterError, match=r"^parameter 'network' is missing$"):
-        validate(TrainingConfig, {"epochs": 3})
+        validate(Recipe, {"epochs": 3})
 
 
 # -- the same over any values
@@ -302,7 +302,7 @@ SAMPLE = settings(max_examples=60, deadline=None)  # no deadline: the machine ma
 def test_number_is_accepted_exactly_within_its_range(value):
     expected = 0 < value <= 100  # false for NaN
     try:
-        assert validate(TrainingConfig, {"network": "deep", "learning_rate": value}).learning_rate == value
+        assert validate(Recipe, {"network": "deep", "learning_rate": value}).learning_rate == value
         accepted = True
     except ParameterError:
         accepted = False
@@ -313,12 +313,12 @@ def test_number_is_accepted_exactly_within_its_range(value):
 @given(st.sampled_from(sorted(KNOWN)), ANYTHING)
 def test_any_value_is_accepted_or_refused_by_name(name, value):
     try:
-        config = validate(NotebookParameters, REQUIRED | {name: value})
+        recipe = validate(NotebookParameters, REQUIRED | {name: value})
     except ParameterError as error:
         assert str(error).startswith(name)
     else:
         # What was accepted is accepted again: a recipe read back from a record gives the same recipe.
-        assert validate(NotebookParameters, dataclasses.asdict(config)) == config
+        assert validate(NotebookParameters, dataclasses.asdict(recipe)) == recipe
 
 
 @SAMPLE
@@ -426,10 +426,10 @@ def test_file_without_a_proper_parameters_cell_is_refused(tmp_path, cells, messa
 # -- in a real kernel
 
 CHECK = """\
-from mnist_lib.parameters import TrainingConfig, from_notebook
+from mnist_lib.parameters import Recipe, from_notebook
 try:
-    config = from_notebook(TrainingConfig)
-    print(config.network, config.epochs, config.learning_rate)
+    recipe = from_notebook(Recipe)
+    print(recipe.network, recipe.epochs, recipe.learning_rate)
 except ValueError as error:
     print(type(error).__name__, error)
 """

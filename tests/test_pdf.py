@@ -7,7 +7,7 @@ import pytest
 from pypdf import PdfReader
 from test_book import PAGES, ROOT, parsed
 
-from mnist_lib import book, pdf
+from mnist_lib.site import book, pdf
 
 PAPER = {"width": 680, "height": 986}  # pixels of an A4 page within its margins
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mnist_lib import experiment, models, records, reported
-from mnist_lib.claims import REPORTS
-from mnist_lib.target import TASK_ACCURACY
+from mnist_lib import experiments, models, records, reported
+from mnist_lib.results.claims import REPORTS
+from mnist_lib.results.target import TASK_ACCURACY
 
 GLUED = re.compile(r"\{glue:\w+\}`([^`:]+)")
 NOT_PROSE = re.compile(r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|\{[\w:]+\}`[^`]*`|`[^`]*`|\]\([^)]*\)", re.DOTALL)
@@ -28,7 +28,7 @@ TYPED = {
 """Decimal numbers that a page may hold although its code does not: mathematics, and quotations from other works."""
 
 by_name = pytest.mark.parametrize(
-    "path", sorted((experiment.root() / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
+    "path", sorted((experiments.root() / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
 )
 
 
@@ -76,11 +76,11 @@ def test_no_result_is_typed(path):
 
 
 def test_two_runs_of_iteration_10_differ_on_about_as_many_images_as_the_method_says():
-    folder = experiment.published_records() / "iteration_10_one_cycle"
+    folder = experiments.published_records() / "iteration_10_one_cycle"
     runs = [records.read(records.record_path(folder, seed)) for seed in records.published_seeds(folder)]
     wrong = [{index for index, _, _ in run.misclassified} for run in runs]
     differing = statistics.fmean(len(one ^ other) for one, other in combinations(wrong, 2))
-    text = (experiment.root() / "book" / "method.md").read_text("utf-8")
+    text = (experiments.root() / "book" / "method.md").read_text("utf-8")
     assert "differ in this way on about fifty images, which makes 0.07 points" in text
     assert 45 < differing < 60
     assert f"{100 * math.sqrt(differing) / 10_000:.2f}" == "0.07"

@@ -7,29 +7,31 @@ import pytest
 import safetensors.torch
 import torch
 
-from mnist_lib import book, data, experiment, notebooks, records, training
+from mnist_lib import data, experiments, records, training
 from mnist_lib.digests import bytes_digest
+from mnist_lib.pipeline import catalogue
+from mnist_lib.site import book
 
-FILES = sorted(experiment.published_records().rglob("seed_*.json"))
+FILES = sorted(experiments.published_records().rglob("seed_*.json"))
 PARAMETERS = [431_080, 10_790, 10_970, 10_970, 6_070, 7_884, 7_884, 7_884, 7_884, 7_884]
-ITERATIONS = notebooks.find("iteration_*")
+ITERATIONS = catalogue.find("iteration_*")
 
 
 def record_name(file: Path) -> str:
-    return file.relative_to(experiment.published_records()).with_suffix("").as_posix()
+    return file.relative_to(experiments.published_records()).with_suffix("").as_posix()
 
 
 def test_every_record_belongs_to_a_notebook():
-    studies = [study for path in notebooks.find() for study, _ in notebooks.published_runs(path)]
-    assert {file.parent for file in FILES} == {study.published for study in studies}
+    experiments_ = [experiment for path in catalogue.find() for experiment, _ in catalogue.published_runs(path)]
+    assert {file.parent for file in FILES} == {experiment.published for experiment in experiments_}
 
 
 @pytest.mark.parametrize("number", range(1, 11))
 def test_an_iteration_has_the_parameters_that_it_should(number):
-    (study, _) = notebooks.published_runs(ITERATIONS[number - 1])[-1]
-    record = records.read(records.record_path(study.published, 0))
+    (experiment, _) = catalogue.published_runs(ITERATIONS[number - 1])[-1]
+    record = records.read(records.record_path(experiment.published, 0))
     assert record.parameter_count == PARAMETERS[number - 1]
-    assert record.parameter_count == sum(p.numel() for p in study.network().parameters())
+    assert record.parameter_count == sum(p.numel() for p in experiment.network().parameters())
 
 
 @pytest.mark.parametrize("file", FILES, ids=record_name)
@@ -50,21 +52,21 @@ def test_a_record_is_consistent(file):
 
 @pytest.mark.parametrize("path", ITERATIONS, ids=lambda path: path.stem)
 def test_recorded_learning_rates_are_those_of_the_recipe(path):
-    study, seeds = notebooks.published_runs(path)[-1]
+    experiment, seeds = catalogue.published_runs(path)[-1]
     for seed in range(seeds):
-        record = records.read(records.record_path(study.published, seed))
-        steps = -(-record.train_size // study.config.batch_size)
-        rates = [rate for rate, _ in training.schedule(study.config, steps)]
+        record = records.read(records.record_path(experiment.published, seed))
+        steps = -(-record.train_size // experiment.recipe.batch_size)
+        rates = [rate for rate, _ in training.schedule(experiment.recipe, steps)]
         assert record.history["learning_rate"] == pytest.approx(rates[steps - 1 :: steps], rel=1e-12)
 
 
 @pytest.mark.needs_mnist
 @pytest.mark.parametrize("path", ITERATIONS, ids=lambda path: path.stem)
 def test_published_weights_make_the_recorded_mistakes(path):
-    study, _ = notebooks.published_runs(path)[-1]
-    file = records.record_path(study.published, 0)
+    experiment, _ = catalogue.published_runs(path)[-1]
+    file = records.record_path(experiment.published, 0)
     record = records.read(file)
-    network = study.network().eval()
+    network = experiment.network().eval()
     network.load_state_dict(safetensors.torch.load_file(records.weights_path(file)))
     train, test = data.load("mnist")
     mean, std = training.mean_and_std(train.images)
@@ -77,11 +79,11 @@ def test_published_weights_make_the_recorded_mistakes(path):
 
 @pytest.mark.needs_mnist
 def test_the_first_steps_of_a_published_run_can_be_replayed():
-    study, _ = notebooks.published_runs(ITERATIONS[9])[-1]
-    record = records.read(records.record_path(study.published, 0))
+    experiment, _ = catalogue.published_runs(ITERATIONS[9])[-1]
+    record = records.read(records.record_path(experiment.published, 0))
     train, test = data.load("mnist")
-    network = experiment.NETWORKS[study.config.network]
-    trainer = training.Trainer(network, study.config, 0, train, test, torch.device("cpu"))
+    network = experiments.NETWORKS[experiment.recipe.network]
+    trainer = training.Trainer(network, experiment.recipe, 0, train, test, torch.device("cpu"))
     losses = trainer.replay()
     assert losses[0] == pytest.approx(record.first_losses[0], rel=1e-4)
     # On another kind of CPU, sums are rounded in another order, and every step enlarges the difference.
@@ -89,7 +91,7 @@ def test_the_first_steps_of_a_published_run_can_be_replayed():
 
 
 def test_the_readmes_picture_is_the_introductions():
-    target = experiment.root() / "book" / "images" / "results.png"
+    target = experiments.root() / "book" / "images" / "results.png"
     before = target.read_bytes()
     book.save_picture()
     assert target.read_bytes() == before
@@ -98,10 +100,10 @@ def test_the_readmes_picture_is_the_introductions():
 def test_the_peak_was_chosen_on_the_validation_split():
     """Iteration 10 uses the candidate with the best mean validation accuracy."""
     path = ITERATIONS[9]
-    *trials, (study, _) = notebooks.published_runs(path)
+    *trials, (experiment, _) = catalogue.published_runs(path)
     means = {}
     for trial, seeds in trials:
         runs = [records.read(records.record_path(trial.published, seed)) for seed in range(seeds)]
         assert all(run.parameters["evaluate_on"] == "validation" for run in runs)
-        means[trial.config.learning_rate] = sum(run.test_accuracy[-1] for run in runs) / len(runs)
-    assert study.config.learning_rate == max(means, key=means.__getitem__)
+        means[trial.recipe.learning_rate] = sum(run.test_accuracy[-1] for run in runs) / len(runs)
+    assert experiment.recipe.learning_rate == max(means, key=means.__getitem__)

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from mnist_lib import experiment, notebooks
+from mnist_lib import experiments
+from mnist_lib.pipeline import catalogue
 
-ROOT = experiment.root()
+ROOT = experiments.root()
 ITERATIONS = sorted(path.stem for path in (ROOT / "notebooks").glob("iteration_??_*.ipynb"))
 ALL = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
 SUMMARIES = {"introduction", "iterations_compared", "public_reports"}
-TRAINING = {path.stem for path in notebooks.find() if notebooks.published_runs(path)}
+TRAINING = {path.stem for path in catalogue.find() if catalogue.published_runs(path)}
 
 
 @pytest.fixture

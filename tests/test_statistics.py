@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mnist_lib.statistics import (
+from mnist_lib.results.statistics import (
     Interval,
     binomial_standard_error,
     correlated_binomials,

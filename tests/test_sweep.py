@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_lib import sweep
+from mnist_lib.pipeline import workers
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def test_failures_and_deaths_stay_where_they_are(folders, tmp_store, capfd):
         ("fails", 2): (fail,),
         ("is well", 3): (attempt, never),
     }
-    assert sweep._in_processes(tasks, 2, "run") == 2
-    assert [len(list(folder.iterdir())) for folder in folders] == [2, sweep.ATTEMPTS, 1]
+    assert workers._in_processes(tasks, 2, "run") == 2
+    assert [len(list(folder.iterdir())) for folder in folders] == [2, workers.ATTEMPTS, 1]
     told = capfd.readouterr()
     assert "4/4" in told.err and "0 running, 0 waiting" in told.err
     assert "killed always 1 failed: its process died 2 times: it was killed, or memory ran out" in told.out
@@ -50,10 +50,10 @@ def test_failures_and_deaths_stay_where_they_are(folders, tmp_store, capfd):
 
 def test_a_log_that_cannot_be_written_is_shown(folders, tmp_store, capfd):
     tmp_store.write_text("a file where the folder should be")
-    assert sweep._in_processes({("fails",): (fail,)}, 1, "run") == 1
+    assert workers._in_processes({("fails",): (fail,)}, 1, "run") == 1
     assert "in fail\n" in capfd.readouterr().out
 
 
 def test_nothing_to_do(capsys):
-    assert sweep._in_processes({}, 2, "run") == 0
+    assert workers._in_processes({}, 2, "run") == 0
     assert capsys.readouterr().out == "no run to do\n"

@@ -12,9 +12,10 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 
-from mnist_lib import experiment, notebooks, records
+from mnist_lib import experiments, records
+from mnist_lib.pipeline import execution, staleness
 
-ROOT = experiment.root()
+ROOT = experiments.root()
 PAGES = sorted(path.stem for path in (ROOT / "notebooks").glob("iteration_??_*.ipynb"))[1:9]
 UNTOUCHED = PAGES[-1]
 RUNS = "reported_e_early"  # an experiment, and the page that shows it
@@ -148,9 +149,9 @@ def found(tmp_path_factory) -> dict[str, str]:
     for page in (*PAGES, RUNS):
         notebook = nbformat.read(copy / "notebooks" / f"{page}.ipynb", as_version=4)
         # As if just executed: whether the published pages are current is no matter here.
-        notebook.metadata["mnist_lib"] = notebooks.current_digests(ROOT / "notebooks" / f"{page}.ipynb")
+        notebook.metadata["mnist_lib"] = staleness.current_digests(ROOT / "notebooks" / f"{page}.ipynb")
         changes.get(page, lambda _: None)(notebook)
-        (copy / "notebooks" / f"{page}.ipynb").write_text(notebooks.to_text(notebook), "utf-8")
+        (copy / "notebooks" / f"{page}.ipynb").write_text(execution.to_text(notebook), "utf-8")
 
     results = copy / "results.xml"
     command = [sys.executable, "-m", "pytest", *CHECKS, "-k", " or ".join((*PAGES, RUNS)), f"--junitxml={results}"]

@@ -12,12 +12,13 @@ import nbformat
 import pytest
 import yaml
 
-from mnist_lib import experiment, notebooks, template
+from mnist_lib import experiments
 from mnist_lib.digests import bytes_digest
 from mnist_lib.parameters import NotebookParameters, ParameterError, notebook_parameters, validate
+from mnist_lib.pipeline import catalogue, new_iteration, staleness
 
-ROOT = experiment.root()
-ITERATIONS = [path.stem for path in notebooks.find("iteration_??_*")]
+ROOT = experiments.root()
+ITERATIONS = [path.stem for path in catalogue.find("iteration_??_*")]
 LAST = ITERATIONS[-1]
 NEXT = len(ITERATIONS) + 1
 NAME = f"iteration_{NEXT:02}_a_wider_one"
@@ -30,7 +31,7 @@ def copy(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     (tmp_path / "book").mkdir()
     shutil.copy(ROOT / "book" / "_toc.yml", tmp_path / "book")
-    monkeypatch.setattr(experiment, "root", lambda: tmp_path)
+    monkeypatch.setattr(experiments, "root", lambda: tmp_path)
     return tmp_path
 
 
@@ -53,7 +54,7 @@ def edit(path: Path, **replacements: tuple[str, str]) -> None:
 @pytest.mark.parametrize("source", [LAST, LAST[:12], ITERATIONS[0], ITERATIONS[4][:12]])
 def test_the_notebook_has_the_recipe_and_the_skeleton_of_its_source(copy, source):
     full = next(name for name in ITERATIONS if name.startswith(source))
-    template.new_iteration(NAME, source)
+    new_iteration.new_iteration(NAME, source)
     path = copy / "notebooks" / f"{NAME}.ipynb"
 
     new, old = (validate(NotebookParameters, notebook_parameters(p)) for p in (path, path.with_stem(full)))
@@ -70,13 +71,13 @@ def test_the_notebook_has_the_recipe_and_the_skeleton_of_its_source(copy, source
     text = path.read_text("utf-8")
     assert text.count(full) == 1, "the baseline"
     assert text.count(f"notebooks/{NAME}.ipynb") == 3, "badges"
-    assert text.count(template.FILL_IN) == 5
-    assert notebooks.stale(path) == ["it has not been executed"]
+    assert text.count(new_iteration.FILL_IN) == 5
+    assert staleness.stale(path) == ["it has not been executed"]
     assert "There is no baseline" not in text
 
 
 def test_the_same_command_gives_the_same_file_with_ids_of_its_own(copy):
-    files = template.new_iteration(NAME, LAST)
+    files = new_iteration.new_iteration(NAME, LAST)
     before = digests(copy)
     ids = {cell.id for cell in nbformat.read(files[0], as_version=4).cells}
     assert not ids & {cell.id for cell in nbformat.read(copy / "notebooks" / f"{LAST}.ipynb", as_version=4).cells}
@@ -84,13 +85,13 @@ def test_the_same_command_gives_the_same_file_with_ids_of_its_own(copy):
         file.unlink()
         if (original := ROOT / file.relative_to(copy)).exists():
             shutil.copy(original, file)
-    template.new_iteration(NAME, LAST)
+    new_iteration.new_iteration(NAME, LAST)
     assert digests(copy) == before
 
 
 def test_every_list_of_iterations_gets_it_after_the_last(copy):
     before = digests(copy)
-    written = template.new_iteration(NAME, ITERATIONS[2])
+    written = new_iteration.new_iteration(NAME, ITERATIONS[2])
     changed = {name for name, digest in digests(copy).items() if before.get(name) != digest}
     assert changed == {str(path.relative_to(copy)) for path in written}
     assert changed == {"book/_toc.yml", *(f"notebooks/{name}.ipynb" for name in (NAME, *SUMMARIES))}
@@ -126,7 +127,7 @@ REFUSED = {
 def test_what_is_refused_leaves_everything_as_it_was(copy, name, source):
     before = digests(copy)
     with pytest.raises(ParameterError, match=re.escape(REFUSED[name, source])):
-        template.new_iteration(name, source)
+        new_iteration.new_iteration(name, source)
     assert digests(copy) == before
 
 
@@ -134,13 +135,13 @@ def test_a_name_with_records_or_contents_without_the_last_iteration_are_refused(
     records = copy / "book" / "records" / NAME
     records.mkdir(parents=True)
     with pytest.raises(ParameterError, match="exists already"):
-        template.new_iteration(NAME, LAST)
+        new_iteration.new_iteration(NAME, LAST)
     records.rmdir()
     contents = copy / "book" / "_toc.yml"
     contents.write_text(contents.read_text("utf-8").replace(LAST, "something_else"), "utf-8")
     before = digests(copy)
     with pytest.raises(ParameterError, match=f"does not hold '- file: notebooks/{LAST}', after which {NAME} belongs"):
-        template.new_iteration(NAME, LAST)
+        new_iteration.new_iteration(NAME, LAST)
     assert digests(copy) == before
 
 
@@ -149,13 +150,13 @@ def test_a_list_that_is_written_otherwise_is_refused(copy):
     edit(path, line=(f'    \\"{LAST}\\",\\n', f'    \\"{LAST}\\",  # the last\\n'))
     before = digests(copy)
     with pytest.raises(ParameterError, match=re.escape(f"introduction.ipynb does not list {LAST} in")):
-        template.new_iteration(NAME, LAST)
+        new_iteration.new_iteration(NAME, LAST)
     assert digests(copy) == before
 
 
 def test_no_published_page_waits_to_be_filled_in():
-    for path in notebooks.find():
-        assert template.FILL_IN not in path.read_text("utf-8"), path.name
+    for path in catalogue.find():
+        assert new_iteration.FILL_IN not in path.read_text("utf-8"), path.name
 
 
 STEPS = (ROOT / "README.md").read_text("utf-8").partition("## Add an iteration\n")[2].partition("\n## ")[0]
@@ -217,7 +218,7 @@ NETWORKS"""
     edit(folder / "mnist_lib" / "models.py", function=("NETWORKS", network), name=("deep)", "deep, mine)"))
     edit(folder / "book" / "reproduce.md", table=("`deep`, `report_a`", "`deep`, `mine`, `report_a`"))
     notebook = folder / "notebooks" / f"{MINE}.ipynb"
-    edit(notebook, network=('\\"deep\\"', '\\"mine\\"'), prose=(template.FILL_IN, "Filled in:"))
+    edit(notebook, network=('\\"deep\\"', '\\"mine\\"'), prose=(new_iteration.FILL_IN, "Filled in:"))
 
 
 def take_little(folder: Path) -> None:

@@ -14,14 +14,14 @@ from torch.nn import functional
 
 from mnist_lib import data, models, training
 from mnist_lib.data import Images
-from mnist_lib.parameters import TrainingConfig
+from mnist_lib.parameters import Recipe
 from mnist_lib.training import DivergenceError, Trainer, mean_and_std, schedule
 
 CPU = torch.device("cpu")
 TRAIN, TEST = data.load("digits")
 
 # Everything that draws random numbers or carries a state from step to step.
-EVERYTHING = TrainingConfig(
+EVERYTHING = Recipe(
     network="deep_dropout",
     dataset="digits",
     epochs=4,
@@ -37,14 +37,14 @@ def some(images: Images, n: int) -> Images:
     return Images(images.images[:n], images.labels[:n])
 
 
-def trainer(config: TrainingConfig, seed: int = 0, n: int = 50, network=None) -> Trainer:
-    network = network or models.NETWORKS[config.network]
-    return Trainer(network, config, seed, some(TRAIN, n), some(TEST, 40), CPU)
+def trainer(recipe: Recipe, seed: int = 0, n: int = 50, network=None) -> Trainer:
+    network = network or models.NETWORKS[recipe.network]
+    return Trainer(network, recipe, seed, some(TRAIN, n), some(TEST, 40), CPU)
 
 
-def train(config: TrainingConfig, seed: int = 0, n: int = 50, network=None) -> tuple[Trainer, list[training.Epoch]]:
-    run = trainer(config, seed, n, network)
-    return run, [run.train_epoch() for _ in range(config.epochs)]
+def train(recipe: Recipe, seed: int = 0, n: int = 50, network=None) -> tuple[Trainer, list[training.Epoch]]:
+    run = trainer(recipe, seed, n, network)
+    return run, [run.train_epoch() for _ in range(recipe.epochs)]
 
 
 def frozen(run: Trainer) -> bytes:
@@ -55,28 +55,28 @@ def frozen(run: Trainer) -> bytes:
 # -- the rate of every step
 
 
-def stepped(config: TrainingConfig, steps_per_epoch: int) -> list[tuple[float, float]]:
+def stepped(recipe: Recipe, steps_per_epoch: int) -> list[tuple[float, float]]:
     """Rate and momentum as torch's scheduler gives them in the usual loop, around real steps."""
     weight = nn.Parameter(torch.ones(1))
-    optimizer = torch.optim.SGD([weight], lr=config.learning_rate, momentum=config.momentum)
+    optimizer = torch.optim.SGD([weight], lr=recipe.learning_rate, momentum=recipe.momentum)
     scheduler = {
         "constant": lambda: torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
-        "step": lambda: torch.optim.lr_scheduler.StepLR(optimizer, config.step_size, config.step_factor),
+        "step": lambda: torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_size, recipe.step_factor),
         "one_cycle": lambda: torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, config.learning_rate, epochs=config.epochs, steps_per_epoch=steps_per_epoch
+            optimizer, recipe.learning_rate, epochs=recipe.epochs, steps_per_epoch=steps_per_epoch
         ),
-    }[config.schedule]()
+    }[recipe.schedule]()
     rates = []
-    for _ in range(config.epochs):
+    for _ in range(recipe.epochs):
         for _ in range(steps_per_epoch):
             group = optimizer.param_groups[0]
             rates.append((group["lr"], group["momentum"]))
             optimizer.zero_grad()
             weight.sum().backward()
             optimizer.step()
-            if config.schedule == "one_cycle" and len(rates) < config.epochs * steps_per_epoch:
+            if recipe.schedule == "one_cycle" and len(rates) < recipe.epochs * steps_per_epoch:
                 scheduler.step()
-        if config.schedule != "one_cycle":
+        if recipe.schedule != "one_cycle":
             scheduler.step()
     return rates
 
@@ -84,28 +84,28 @@ def stepped(config: TrainingConfig, steps_per_epoch: int) -> list[tuple[float, f
 @pytest.mark.parametrize("name", ["constant", "step", "one_cycle"])
 @pytest.mark.parametrize(("epochs", "steps_per_epoch"), [(1, 1), (1, 2), (2, 1), (5, 3), (12, 4)])
 def test_schedule_is_the_one_of_torch(name, epochs, steps_per_epoch):
-    config = TrainingConfig(network="deep", epochs=epochs, learning_rate=0.3, schedule=name, step_size=2)
-    rates = schedule(config, steps_per_epoch)
+    recipe = Recipe(network="deep", epochs=epochs, learning_rate=0.3, schedule=name, step_size=2)
+    rates = schedule(recipe, steps_per_epoch)
     assert len(rates) == epochs * steps_per_epoch
-    assert rates == stepped(config, steps_per_epoch)
+    assert rates == stepped(recipe, steps_per_epoch)
 
 
 def test_constant_schedule():
-    config = TrainingConfig(network="deep", epochs=3, learning_rate=0.02, momentum=0.8)
-    assert schedule(config, 4) == [(0.02, 0.8)] * 12
+    recipe = Recipe(network="deep", epochs=3, learning_rate=0.02, momentum=0.8)
+    assert schedule(recipe, 4) == [(0.02, 0.8)] * 12
 
 
 def test_step_schedule_in_closed_form():
-    config = TrainingConfig(
+    recipe = Recipe(
         network="deep", epochs=7, learning_rate=0.5, momentum=0.8, schedule="step", step_size=3, step_factor=0.2
     )
     expected = [(0.5 * 0.2 ** (epoch // 3), 0.8) for epoch in range(7) for _ in range(4)]
-    assert np.allclose(schedule(config, 4), expected, rtol=1e-12, atol=0)
+    assert np.allclose(schedule(recipe, 4), expected, rtol=1e-12, atol=0)
 
 
 def test_one_cycle_in_closed_form():
-    config = TrainingConfig(network="deep", epochs=10, learning_rate=0.4, schedule="one_cycle")
-    rates = np.array(schedule(config, 20))
+    recipe = Recipe(network="deep", epochs=10, learning_rate=0.4, schedule="one_cycle")
+    rates = np.array(schedule(recipe, 20))
     peak, last = 0.3 * 200 - 1, 199
 
     def between(first, final, share):  # half a cosine
@@ -141,15 +141,15 @@ def linear() -> nn.Module:
 def test_steps_are_those_of_sgd_with_momentum_worked_by_hand(name):
     """Softmax regression on one batch of all images, its gradient and four steps in float64."""
     n = 20
-    config = TrainingConfig(network="deep", epochs=4, batch_size=n, learning_rate=0.05, schedule=name)
-    run = trainer(config, n=n, network=linear)
+    recipe = Recipe(network="deep", epochs=4, batch_size=n, learning_rate=0.05, schedule=name)
+    run = trainer(recipe, n=n, network=linear)
     weight, bias = (p.detach().numpy().astype(np.float64) for p in run.model.parameters())
 
     pixels = TRAIN.images[:n].numpy().reshape(n, 784) / 255
     x = (pixels - pixels.mean()) / pixels.std()
     labels = TRAIN.labels[:n].numpy()
     weight_velocity, bias_velocity = np.zeros_like(weight), np.zeros_like(bias)
-    for rate, momentum in schedule(config, 1):
+    for rate, momentum in schedule(recipe, 1):
         exponentials = np.exp(x @ weight.T + bias)
         softmax = exponentials / exponentials.sum(1, keepdims=True)
         loss = -np.log(softmax[np.arange(n), labels]).mean()
@@ -203,7 +203,7 @@ class Watched(nn.Module):
 
 
 def test_every_image_is_shown_once_an_epoch():
-    run, _ = train(TrainingConfig(network="deep", epochs=2, batch_size=16), network=Watched)
+    run, _ = train(Recipe(network="deep", epochs=2, batch_size=16), network=Watched)
     assert run.model.sizes == [16, 16, 16, 2] * 2
     order, _, _ = run._draw()
     assert sorted(order.tolist()) == list(range(50))
@@ -211,11 +211,11 @@ def test_every_image_is_shown_once_an_epoch():
 
 def test_last_batch_of_one_image_is_left_out():
     """Batch normalisation over one value has no variance: torch refuses it."""
-    config = TrainingConfig(network="deep", epochs=3, batch_size=4)
-    _, epochs = train(config, n=9)
+    recipe = Recipe(network="deep", epochs=3, batch_size=4)
+    _, epochs = train(recipe, n=9)
     assert len(epochs) == 3
     assert all(math.isfinite(epoch.train_loss) and epoch.train_correct <= 8 for epoch in epochs)
-    watched, _ = train(config, n=9, network=Watched)
+    watched, _ = train(recipe, n=9, network=Watched)
     assert watched.model.sizes == [4, 4] * 3
     left_out = set()
     for done in range(20):
@@ -241,8 +241,8 @@ def test_same_seed_same_result_other_seed_another():
 
 @pytest.mark.parametrize("change", [{"rotation": 0.0}, {"crop_probability": 0.0}, {"interpolation": "nearest"}])
 def test_augmentation_is_applied(change):
-    config = dataclasses.replace(EVERYTHING, epochs=1)
-    assert train(config)[1] != train(dataclasses.replace(config, **change))[1]
+    recipe = dataclasses.replace(EVERYTHING, epochs=1)
+    assert train(recipe)[1] != train(dataclasses.replace(recipe, **change))[1]
 
 
 def test_every_epoch_draws_other_random_numbers():
@@ -261,11 +261,11 @@ def test_every_epoch_draws_other_random_numbers():
 
 @pytest.mark.parametrize("n", [400, 50])
 def test_replay_gives_the_first_losses(n):
-    config = dataclasses.replace(EVERYTHING, epochs=1)
-    run, _ = train(config, n=n)
+    recipe = dataclasses.replace(EVERYTHING, epochs=1)
+    run, _ = train(recipe, n=n)
     assert len(run.first_losses) == min(training.FIRST_STEPS, run.steps_per_epoch)
-    assert trainer(config, n=n).replay() == run.first_losses
-    assert trainer(config, n=n).replay(3) == run.first_losses[:3]
+    assert trainer(recipe, n=n).replay() == run.first_losses
+    assert trainer(recipe, n=n).replay(3) == run.first_losses[:3]
 
 
 def test_first_losses_are_those_of_the_first_epoch():
@@ -298,8 +298,8 @@ def test_resumed_run_equals_an_uninterrupted_one(boundary):
 
 @pytest.mark.parametrize("fail_at", [1, 3, 4, 6])
 def test_divergence_names_the_step_and_stops_there(fail_at):
-    config = TrainingConfig(network="deep", epochs=2, batch_size=16, learning_rate=0.125)
-    run = trainer(config, network=lambda: Watched(fail_at))
+    recipe = Recipe(network="deep", epochs=2, batch_size=16, learning_rate=0.125)
+    run = trainer(recipe, network=lambda: Watched(fail_at))
     with pytest.raises(DivergenceError) as caught:
         for _ in range(2):
             run.train_epoch()
@@ -310,9 +310,9 @@ def test_divergence_names_the_step_and_stops_there(fail_at):
 
 
 def test_too_large_a_learning_rate_diverges():
-    config = TrainingConfig(network="skeleton_bn", epochs=5, batch_size=16, learning_rate=100.0)
+    recipe = Recipe(network="skeleton_bn", epochs=5, batch_size=16, learning_rate=100.0)
     with pytest.raises(DivergenceError, match=r"the loss became (nan|inf) at step \d+ ") as caught:
-        train(config)
+        train(recipe)
     assert 1 < int(re.search(r"step (\d+)", str(caught.value))[1]) <= 20
 
 
@@ -321,10 +321,8 @@ def test_too_large_a_learning_rate_diverges():
 
 def test_deep_learns_the_digits():
     """Seeds 0 to 4 gave 95.8 to 97.2 %; a network that has learnt nothing gives 10 %."""
-    config = TrainingConfig(
-        network="deep", dataset="digits", epochs=3, batch_size=32, learning_rate=0.2, schedule="one_cycle"
-    )
-    run = Trainer(models.deep, config, 0, TRAIN, TEST, CPU)
+    recipe = Recipe(network="deep", dataset="digits", epochs=3, batch_size=32, learning_rate=0.2, schedule="one_cycle")
+    run = Trainer(models.deep, recipe, 0, TRAIN, TEST, CPU)
     epochs = [run.train_epoch() for _ in range(3)]
     assert epochs[-1].test_correct / len(TEST) > 0.93
     assert epochs[-1].train_loss < epochs[0].train_loss

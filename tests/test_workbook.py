@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from openpyxl.workbook import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 
-from mnist_lib import backprop, columns, records, workbook
+from mnist_lib import records
+from mnist_lib.backprop import columns, network, workbook
 from mnist_lib.parameters import BackpropParameters, ParameterError, SweepParameters
 from mnist_lib.records import RecordError
 
@@ -53,14 +54,14 @@ def column(sheet: Worksheet, heading: str) -> np.ndarray:
 
 def check_steps(sheet: Worksheet, rate: float, weights, inputs, targets) -> None:
     """Every step of a sheet is the library's: the weights, the loss and the gradient."""
-    curve = backprop.training_curve([rate], 100, weights=weights, inputs=inputs, targets=targets)
+    curve = network.training_curve([rate], 100, weights=weights, inputs=inputs, targets=targets)
     found = np.stack([column(sheet, f"w{k}") for k in range(1, 9)], axis=1)
     assert found.shape == (101, 8)
     np.testing.assert_allclose(found, curve.weights[0], rtol=1e-12, atol=0)
     np.testing.assert_allclose(column(sheet, "E"), curve.losses[0], rtol=1e-12, atol=0)
     gradient = np.stack([column(sheet, f"∂E/∂w{k}") for k in range(1, 9)], axis=1)
     # Where terms of a δ cancel, only the absolute error is small.
-    np.testing.assert_allclose(gradient, backprop.gradient(curve.weights[0], inputs, targets), rtol=1e-12, atol=1e-16)
+    np.testing.assert_allclose(gradient, network.gradient(curve.weights[0], inputs, targets), rtol=1e-12, atol=1e-16)
     assert (column(sheet, "step") == np.arange(101)).all()
 
 
@@ -174,7 +175,7 @@ def test_the_playground_follows_everything_else(recalculated):
 def test_no_accepted_setting_gives_an_error(recalculated):
     """Sums of a million, in both directions."""
     sheet = recalculated["extreme"]["Playground"]
-    curve = backprop.training_curve([1000], 100, **EXTREME)
+    curve = network.training_curve([1000], 100, **EXTREME)
     found = np.stack([column(sheet, f"w{k}") for k in range(1, 9)], axis=1)
     np.testing.assert_allclose(found, curve.weights[0], rtol=1e-12)
     np.testing.assert_allclose(column(sheet, "E"), curve.losses[0], rtol=1e-12)
@@ -312,10 +313,10 @@ def test_columns_are_the_librarys_for_any_network(weights, inputs, targets):
     known |= {"i1": inputs[0], "i2": inputs[1], "t1": targets[0], "t2": targets[1]}
     found = columns.values(known)
     assert list(found) == list(columns.FORMULAS)
-    np.testing.assert_allclose(found["E"], backprop.loss(weights, inputs, targets), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(found["E"], network.loss(weights, inputs, targets), rtol=1e-12, atol=1e-15)
     gradient = np.concatenate([found[f"dE_dw{k}"] for k in range(1, 9)])
-    np.testing.assert_allclose(gradient, backprop.gradient(weights, inputs, targets), rtol=1e-12, atol=1e-14)
-    outputs = backprop.forward(weights, inputs)
+    np.testing.assert_allclose(gradient, network.gradient(weights, inputs, targets), rtol=1e-12, atol=1e-14)
+    outputs = network.forward(weights, inputs)
     np.testing.assert_allclose([found["a_h1"][0], found["a_h2"][0]], outputs.hidden, rtol=1e-12)
     np.testing.assert_allclose([found["a_o1"][0], found["a_o2"][0]], outputs.output, rtol=1e-12)
 
@@ -338,7 +339,7 @@ def test_other_parameters(tmp_path):
     book = openpyxl.load_workbook(tmp_path / "a.xlsx", data_only=True)
     assert book.sheetnames[3:] == ["η 1e-05", "η 30"]
     assert setting(book, "eta_1e_05").value == 1e-5
-    curve = backprop.training_curve([4.0, 30.0], 3, weights=parameters.weights, inputs=(1, 2), targets=(0.5, 0.5))
+    curve = network.training_curve([4.0, 30.0], 3, weights=parameters.weights, inputs=(1, 2), targets=(0.5, 0.5))
     np.testing.assert_allclose(column(book["Playground"], "E"), curve.losses[0], rtol=1e-12)
     np.testing.assert_allclose(column(book["η 30"], "E"), curve.losses[1], rtol=1e-12)
 

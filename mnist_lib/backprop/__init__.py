@@ -1,0 +1,1 @@
+"""The network of eight weights: computed, drawn, and as a workbook of live formulas."""

@@ -1,0 +1,107 @@
+"""The experiments that a notebook is about, from its parameters: its own, its baseline, its candidates."""
+
+import dataclasses
+import difflib
+
+from mnist_lib import experiments
+from mnist_lib.experiments import Experiment, Report
+from mnist_lib.parameters import (
+    ComparisonParameters,
+    NotebookParameters,
+    ParameterError,
+    SweepParameters,
+    notebook_parameters,
+    validate,
+)
+from mnist_lib.records import Record
+
+
+def of_notebook(name: str) -> NotebookParameters:
+    """The published parameters of the notebook ``notebooks/<name>.ipynb``.
+
+    Raises:
+        ParameterError: there is no such notebook, or its parameters are not accepted.
+    """
+    path = experiments.root() / "notebooks" / f"{name}.ipynb"
+    if not path.exists():
+        known = sorted(p.stem for p in path.parent.glob("*.ipynb"))
+        near = difflib.get_close_matches(name, known, n=1)
+        raise ParameterError(f"there is no notebook {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return validate(NotebookParameters, notebook_parameters(path))
+
+
+def experiment(parameters: NotebookParameters) -> Experiment:
+    """The experiment that a notebook is about.
+
+    Raises:
+        ParameterError: the network is unknown, or the device is not there.
+    """
+    experiments.resolve_device(parameters.device)
+    return Experiment(parameters.name, parameters.recipe)
+
+
+def at_equal_effort(name: str, parameters: NotebookParameters | ComparisonParameters) -> Experiment:
+    """The recipe of another notebook, on the same data and for as many epochs as `parameters` say (0: as it has)."""
+    recipe = of_notebook(name).recipe
+    effort = {key: getattr(parameters, key) for key in ("dataset", "epochs", "evaluate_on")}
+    return Experiment(name, dataclasses.replace(recipe, **effort | {"epochs": parameters.epochs or recipe.epochs}))
+
+
+def baseline(parameters: NotebookParameters) -> Experiment | None:
+    """The experiment that a notebook compares with, at equal effort."""
+    return None if parameters.baseline == "none" else at_equal_effort(parameters.baseline, parameters)
+
+
+def baseline_runs(parameters: NotebookParameters, report: Report | None = None) -> list[Record]:
+    """The runs to compare with: as many seeds as the notebook's own, but not more than the baseline has published."""
+    reference = baseline(parameters)
+    if reference is None:
+        return []
+    seeds = min(parameters.seeds, of_notebook(parameters.baseline).seeds)
+    return experiments.runs(reference, seeds, parameters.device, report)
+
+
+def candidates(parameters: NotebookParameters) -> dict[float, Experiment]:
+    """One experiment for each candidate learning rate, judged on the validation split."""
+    return {
+        rate: Experiment(
+            f"{parameters.name}/learning_rate_{rate:g}",
+            dataclasses.replace(parameters.recipe, learning_rate=rate, evaluate_on="validation"),
+        )
+        for rate in parameters.learning_rates
+    }
+
+
+def continued(parameters: NotebookParameters) -> Experiment:
+    """The experiment that repeats a notebook's recipe from the weights that the recipe led to."""
+    return Experiment(f"{parameters.name}/continued", parameters.recipe, start=experiment(parameters))
+
+
+def sweep(parameters: SweepParameters) -> dict[float, Experiment]:
+    """One experiment for each learning rate of a real network: a known recipe, briefly, at that constant rate.
+
+    They are judged on the validation split, because a sweep is there to choose from.
+
+    Raises:
+        ParameterError: there is no such notebook.
+    """
+    recipe = dataclasses.replace(
+        of_notebook(parameters.experiment).recipe,
+        dataset=parameters.dataset,
+        epochs=parameters.epochs,
+        evaluate_on="validation",
+        schedule="constant",
+    )
+    return {
+        rate: Experiment(f"learning_rate_sweep/learning_rate_{rate:g}", dataclasses.replace(recipe, learning_rate=rate))
+        for rate in parameters.cnn_learning_rates
+    }
+
+
+def compared(parameters: ComparisonParameters, report: Report | None = None) -> dict[str, list[Record]]:
+    """The runs of several notebooks at equal effort: of each, its published number of seeds, or fewer if asked for."""
+    asked = {name: at_equal_effort(name, parameters) for name in parameters.experiments}
+    seeds = {name: min(parameters.seeds, of_notebook(name).seeds) for name in asked}
+    return {
+        name: experiments.runs(experiment, seeds[name], parameters.device, report) for name, experiment in asked.items()
+    }

@@ -1,0 +1,1 @@
+"""What keeps records and pages current: staleness, execution, workers, verification."""

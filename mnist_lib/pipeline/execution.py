@@ -1,0 +1,116 @@
+"""Notebooks as published results: executed by papermill, cleaned, and stale when what they show has changed.
+
+A notebook's outputs carry digests of what produced them, in its metadata: its code cells, the modules of the library
+that it imports, and the records that it reads. They decide what is stale; modification times never do. The metadata
+also tell whether what was published has been edited since: the outputs, and the numbers in the prose.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from mnist_lib import files
+from mnist_lib.parameters import notebook_parameters
+from mnist_lib.pipeline import staleness
+
+QUICK = {
+    "dataset": "digits",
+    "epochs": 2,
+    "seeds": 2,
+    "candidate_seeds": 1,
+    "continued_seeds": 1,
+    "cnn_learning_rates": [0.01, 0.1, 1.0],
+}
+"""The parameters of the rehearsal on the embedded data."""
+
+
+KEPT_METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+
+
+def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = None) -> None:
+    """Execute a notebook through papermill; `target` is replaced only when every cell has succeeded.
+
+    Raises:
+        papermill.PapermillExecutionError: a cell failed; `target` is as it was.
+        RuntimeError: the kernel died, for want of memory, say; the same. The message names the cell.
+    """
+    import papermill  # takes a second to import
+    from nbclient.exceptions import DeadKernelError
+
+    digests = None if parameters else staleness.current_digests(source)  # of what is executed, not of a later edit
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="mnist-lib-") as scratch:
+        executed = Path(scratch) / source.name
+        options = {"kernel_name": "python3", "progress_bar": False, "cwd": scratch}
+        options |= {"start_timeout": 600, "iopub_timeout": 600}  # seconds: a busy machine is slow, not wrong
+        for attempt in (1, 2):
+            try:
+                papermill.execute_notebook(str(source), str(executed), dict(parameters or {}), **options)
+                break
+            except DeadKernelError as error:
+                raise DeadKernelError(f"{source.name}: the kernel died in {_last_begun(executed)}") from error
+            except RuntimeError as error:  # another kernel may have taken its ports while it started; nothing has run
+                if attempt == 2 or "before replying to kernel_info" not in str(error):
+                    raise
+        notebook = nbformat.read(executed, as_version=4)
+    clean(notebook)
+    if digests is not None:
+        notebook.metadata["mnist_lib"] = digests | {"outputs": staleness.outputs_digest(notebook)}
+    files.write_atomically(target, to_text(notebook).encode())
+
+
+def _last_begun(path: Path) -> str:
+    """The last code cell that papermill began to execute, in words; cells are counted as in ``In [3]``."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    begun = [cell for cell in cells if cell.metadata.papermill.start_time]
+    return f"code cell {len(begun)}, {begun[-1].source.strip().splitlines()[0]!r}" if begun else "no cell"
+
+
+def quick(source: Path, target: Path) -> None:
+    """Execute a notebook on the embedded data with few epochs, and say so on its first line.
+
+    A notebook that uses no images is executed as it is.
+    """
+    accepted = notebook_parameters(source)
+    execute(source, target, {name: value for name, value in QUICK.items() if name in accepted})
+    if "dataset" not in accepted:
+        return
+    notebook = nbformat.read(target, as_version=4)
+    note = "```{warning}\nMade with the embedded digits of scikit-learn, not with MNIST: a rehearsal.\n```\n"
+    title, _, rest = notebook.cells[0].source.partition("\n")
+    notebook.cells[0].source = f"{title}\n\n{note}{rest}"
+    files.write_atomically(target, to_text(notebook).encode())
+
+
+def clean(notebook: nbformat.NotebookNode) -> None:
+    """Strip, in place, all that differs between two executions with the same result.
+
+    Goes: execution times, papermill's metadata, widget state. Stays: outputs, execution counts, cell ids, tags.
+    """
+    digests = notebook.metadata.get("mnist_lib")
+    notebook.metadata = nbformat.from_dict(KEPT_METADATA | {"language_info": {"name": "python"}})
+    if digests is not None:
+        notebook.metadata["mnist_lib"] = digests
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict({"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {})
+        if cell.cell_type == "code":
+            cell.outputs = _joined_streams(cell.outputs)
+
+
+def to_text(notebook: nbformat.NotebookNode) -> str:
+    """The notebook as a file's text, keys sorted."""
+    return nbformat.writes(notebook, version=4) + "\n"
+
+
+def _joined_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Adjacent pieces of one stream as one output: where they were cut is chance."""
+    joined: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" == joined[-1].output_type and output.name == joined[-1].name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined

@@ -1,0 +1,1 @@
+"""What a page shows of runs: tables, figures, sentences, drawings of networks, statistics."""

@@ -1,0 +1,156 @@
+"""What five public reports claim, as data. Every figure is that of one public run, evaluated on the test images."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mnist_lib.records import Record
+from mnist_lib.results.show import Table
+from mnist_lib.results.statistics import Interval, first_epoch_at, steady_from_epoch
+from mnist_lib.results.target import TASK_ACCURACY
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One number of a report.
+
+    `statistic` is ``final``, ``best`` or ``epoch`` (the accuracy in percent after the last epoch, after the best one,
+    after epoch number `epoch`), ``first`` or ``steady`` (the epoch at which 99.40 % is first reached, or from which on
+    it is held). `run` tells public runs of the same code apart.
+    """
+
+    statistic: str
+    value: float
+    epoch: int = 0
+    run: str = ""
+
+    def __str__(self) -> str:
+        words = {
+            "final": "accuracy after the last epoch, %",
+            "best": "accuracy after the best epoch, %",
+            "epoch": f"accuracy after epoch {self.epoch}, %",
+            "first": f"first epoch at {TASK_ACCURACY:.2f} %",
+            "steady": f"at {TASK_ACCURACY:.2f} % from epoch",
+        }[self.statistic]
+        return f"{words} ({self.run})" if self.run else words
+
+    def measure(self, run: Record) -> float:
+        """The same statistic of one of our runs; NaN if the run never does it, or is too short."""
+        accuracies = run.test_accuracy
+        match self.statistic:
+            case "final":
+                return float(accuracies[-1])
+            case "best":
+                return float(accuracies.max())
+            case "epoch":
+                return float(accuracies[self.epoch - 1]) if self.epoch <= len(accuracies) else math.nan
+        find = first_epoch_at if self.statistic == "first" else steady_from_epoch
+        return float(find(accuracies, TASK_ACCURACY) or math.nan)
+
+    def format(self, value: float) -> str:
+        """A value of this statistic: an accuracy with two decimals, or an epoch."""
+        if math.isnan(value):
+            return "never"
+        return f"{value:.0f}" if self.statistic in ("first", "steady") else f"{value:.2f}"
+
+    def range(self, interval: Interval) -> str:
+        """An interval of this statistic: accuracies with three decimals, or the epochs that lie in it."""
+        if self.statistic in ("first", "steady"):
+            return f"{max(math.ceil(interval.low), 1)} to {math.floor(interval.high)}"
+        return f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A public report: where it is, which network it describes, and its numbers."""
+
+    key: str
+    source: str  # owner/repository, and the part
+    network: str  # a name of `mnist_lib.experiments.NETWORKS`
+    parameters: int
+    receptive_field: int | None
+    claims: tuple[Claim, ...]
+    notebook: str
+
+    @property
+    def address(self) -> str:
+        """Where the report is."""
+        return f"https://github.com/{self.source.partition(',')[0]}"
+
+    def table(self) -> Table:
+        """One row a claim, as published."""
+        field = self.receptive_field and f"{self.receptive_field} × {self.receptive_field} pixels"
+        rows = [("parameters", f"{self.parameters:,}"), ("receptive field", field or "not stated")]
+        rows += [(str(claim), claim.format(claim.value)) for claim in self.claims]
+        return Table({"statistic": name, "published": value} for name, value in rows)
+
+
+REPORTS = {
+    report.key: report
+    for report in (
+        Report(
+            key="A",
+            source="darshanvjani/ERA_vision_nlp_ai, Backpropagation & Architectural Basics",
+            network="report_a",
+            parameters=17_360,
+            receptive_field=28,
+            claims=(Claim("final", 99.44), Claim("best", 99.46)),
+            notebook="reported_a_light_dropout",
+        ),
+        Report(
+            key="B",
+            source="Sushmitha-Katti/ERA, Session 6",
+            network="report_b",
+            parameters=16_858,
+            receptive_field=28,
+            claims=(Claim("final", 99.43), Claim("best", 99.47)),
+            notebook="reported_b_heavy_dropout",
+        ),
+        Report(
+            key="C",
+            source="Madhur-1/ERA-v1, S6",
+            network="report_c",
+            parameters=19_698,
+            receptive_field=27,
+            claims=tuple(
+                Claim(statistic, value, run=f"run {number}")
+                for number, values in enumerate([(99.50, 99.51), (99.41, 99.47), (99.40, 99.44)], 1)
+                for statistic, value in zip(("final", "best"), values, strict=True)
+            ),
+            notebook="reported_c_strided",
+        ),
+        Report(
+            key="D",
+            source="nandeesh-n-aiml/TSAI, S6",
+            network="report_d",
+            parameters=18_482,
+            receptive_field=52,
+            claims=(Claim("epoch", 99.35, epoch=1), Claim("epoch", 99.46, epoch=6), Claim("final", 99.45)),
+            notebook="reported_d_padded_pairs",
+        ),
+        Report(
+            key="E",
+            source="Shivdutta/ERA2-Session6, Backpropagation Part 2",
+            network="deep",
+            parameters=7_884,
+            receptive_field=28,
+            claims=(Claim("final", 99.56), Claim("best", 99.56), Claim("first", 10), Claim("steady", 11)),
+            notebook="reported_e_one_cycle",
+        ),
+        Report(
+            key="E, earlier",
+            source="Shivdutta/ERA2-Session6, Backpropagation Part 2",
+            network="report_e_early",
+            parameters=12_178,
+            receptive_field=None,
+            claims=(Claim("final", 99.44),),
+            notebook="reported_e_early",
+        ),
+    )
+}
+"""The reports, by the letter that this book calls them by."""
+
+
+def of_reports(groups: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]]:
+    """Those of `groups` that are runs of a report's notebook, by the report's key."""
+    return {key: groups[report.notebook] for key, report in REPORTS.items() if report.notebook in groups}

@@ -1,0 +1,122 @@
+"""Several experiments beside each other: their sizes and accuracies, and what each change brought."""
+
+import statistics as averages
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from mnist_lib.records import Record
+from mnist_lib.results import figures
+from mnist_lib.results.show import Table, glue
+from mnist_lib.results.statistics import Interval, binomial_standard_error, difference_interval
+from mnist_lib.results.target import TASK_ACCURACY, TASK_PARAMETERS, Target, final_accuracy, reached
+
+
+def label(name: str) -> str:
+    """An experiment's name for a table or an axis: ``7 small batch`` for an iteration, ``C strided`` for a report."""
+    if name.startswith("reported_"):
+        key, _, rest = name.removeprefix("reported_").partition("_")
+        return f"{key.upper()} {rest.replace('_', ' ')}"
+    return name.removeprefix("iteration_").lstrip("0").replace("_", " ")
+
+
+def marks(labels: Sequence[str]) -> list[str]:
+    """Short names for points: a label's first word, with a prime for each earlier label that begins alike."""
+    firsts = [text.partition(" ")[0] for text in labels]
+    return [first + firsts[:number].count(first) * "′" for number, first in enumerate(firsts)]
+
+
+def accuracy_difference(baseline: Sequence[Record], runs: Sequence[Record]) -> Interval:
+    """What was gained in mean accuracy after the last epoch, in percentage points."""
+    return difference_interval([r.test_accuracy[-1] for r in runs], [r.test_accuracy[-1] for r in baseline])
+
+
+def in_words(difference: Interval) -> str:
+    """Whether a difference can be told from noise."""
+    if difference.low > 0:
+        return "a gain that the seeds' spread cannot explain"
+    if difference.high < 0:
+        return "a loss that the seeds' spread cannot explain"
+    return "not distinguishable from the seeds' spread"
+
+
+def overview(groups: Mapping[str, Sequence[Record]]) -> Table:
+    """One row an experiment: its size, its accuracy, and how many of its seeds do what the task asks."""
+    return Table(
+        {
+            "experiment": label(name),
+            "parameters": f"{runs[0].parameter_count:,}",
+            "mean test accuracy, %": str(final_accuracy(runs)),
+            f"seeds at {TASK_ACCURACY:.2f} %": f"{reached(run.test_accuracy[-1] for run in runs)} of {len(runs)}",
+        }
+        for name, runs in groups.items()
+    )
+
+
+def overview_picture(groups: Mapping[str, Sequence[Record]]) -> figures.Picture:
+    """Parameters against accuracy, a point an experiment."""
+    accuracies = [final_accuracy(runs) for runs in groups.values()]
+    sizes = [runs[0].parameter_count for runs in groups.values()]
+    labels = [label(name) for name in groups]
+    return figures.parameters_and_accuracy(labels, marks(labels), sizes, accuracies, TASK_ACCURACY, TASK_PARAMETERS)
+
+
+def changes(groups: Mapping[str, Sequence[Record]]) -> dict[str, Interval]:
+    """What each experiment changed in mean accuracy against the one before it, in percentage points."""
+    names = list(groups)
+    return {after: accuracy_difference(groups[before], groups[after]) for before, after in pairwise(names)}
+
+
+def changes_table(groups: Mapping[str, Sequence[Record]]) -> Table:
+    """One row a change: what it brought, whether that can be told from noise, and what it cost."""
+    rows = []
+    for (before, after), change in zip(pairwise(groups), changes(groups).values(), strict=True):
+        sizes = [groups[name][0].parameter_count for name in (before, after)]
+        rows.append(
+            {
+                "change": label(after),
+                "accuracy, points": f"{change:+.2f}",
+                "in words": in_words(change),
+                "parameters": f"{sizes[1] - sizes[0]:+,}",
+                "minutes a run": f"{_minutes(groups[after]):.1f}",
+            }
+        )
+    return Table(rows)
+
+
+def glue_comparison(groups: Mapping[str, Sequence[Record]]) -> None:
+    """Store the numbers that a comparison's analysis needs; the experiments come in the order of the report."""
+    steps, ends = changes(groups), [list(groups.values())[i] for i in (0, -1)]
+    gain, accuracy = accuracy_difference(*ends), final_accuracy(ends[1])
+    largest, smallest = (f(steps, key=lambda name: steps[name].center) for f in (max, min))
+    sizes, minutes = ([f(runs) for runs in ends] for f in (lambda r: r[0].parameter_count, _minutes))
+    target = Target(TASK_ACCURACY)
+    verdict = target.verdicts(ends[1])[-1] if len(ends[1]) >= target.seeds else "few"
+    words = {
+        "met": f"The whole interval is above {TASK_ACCURACY:.2f} %: the task is met.",
+        "missed": f"The whole interval is below {TASK_ACCURACY:.2f} %: the task is missed.",
+        "few": f"Fewer than {target.seeds} runs do not decide whether the task is met.",
+        "undecided": f"The interval contains {TASK_ACCURACY:.2f} %, so the task is neither clearly met nor missed.",
+    }
+    glue(
+        last_sentence=f"The last of the {len(groups)} networks has {sizes[1]:,} parameters and gets {accuracy} % of "
+        f"the test images right, on average over {len(ends[1])} runs. {words[verdict]}",
+        changes=len(steps),
+        gains=sum(change.low > 0 for change in steps.values()),
+        losses=sum(change.high < 0 for change in steps.values()),
+        largest_gain=label(largest),
+        largest_gain_points=steps[largest].center,
+        largest_loss=label(smallest),
+        largest_loss_points=steps[smallest].center,
+        last_parameters=f"{sizes[1]:,}",
+        times=sizes[0] / sizes[1],
+        gain=gain.center,
+        gain_low=gain.low,
+        gain_high=gain.high,
+        first_minutes=minutes[0],
+        last_minutes=minutes[1],
+        binomial=binomial_standard_error(TASK_ACCURACY, 10_000),
+    )
+
+
+def _minutes(runs: Sequence[Record]) -> float:
+    return averages.fmean(run.seconds for run in runs) / 60

@@ -1,0 +1,255 @@
+"""Figures of training runs. Each comes with a sentence, written from its data, for readers who cannot see it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from scipy.optimize import isotonic_regression
+
+from mnist_lib.records import Record
+from mnist_lib.results.drawing import BLUE, GREEN, GREY, ORANGE, Picture, subplots
+from mnist_lib.results.statistics import Interval
+
+PALE_BLUES = ListedColormap(colormaps["Blues"](np.linspace(0, 0.5, 256)))
+"""Pale enough for black words on any of them."""
+
+
+def curves(runs: Sequence[Record], target: float | None = None) -> Picture:
+    """Loss and accuracy over the epochs: the mean over seeds, and the range from the lowest to the highest seed."""
+    figure, ((left, right),) = subplots(1, 2)
+    losses = {name: np.array([run.history[f"{name}_loss"] for run in runs]) for name in ("train", "test")}
+    accuracies = {
+        "train": np.array([run.train_accuracy for run in runs]),
+        "test": np.array([run.test_accuracy for run in runs]),
+    }
+    for name, colour, line in (("train", BLUE, "--"), ("test", ORANGE, "-")):
+        _band(left, losses[name], colour, line, name)
+        _band(right, accuracies[name], colour, line, name)
+    left.set(xlabel="epoch", ylabel="mean cross-entropy per image", title="Loss", yscale="log")
+    low = min(np.sort(values.mean(0))[min(1, values.shape[1] - 1)] for values in accuracies.values())
+    right.set(xlabel="epoch", ylabel="correct, %", title="Accuracy", ylim=(min(low, 99) - 0.1, 100.05))
+    if target is not None:
+        right.axhline(target, color=GREY, linewidth=1, linestyle=":", label=f"{target:.2f} %")
+    right.legend(loc="lower right")
+    left.legend()
+    train, test = (accuracies[name].mean(0) for name in ("train", "test"))
+    alt = (
+        f"Loss and accuracy over {len(test)} epochs, mean and range of {len(runs)} seeds. The mean test accuracy goes "
+        f"from {test[0]:.2f} % after the first epoch to {test[-1]:.2f} % after the last; the training accuracy "
+        f"ends at {train[-1]:.2f} %."
+    )
+    return Picture(figure, alt)
+
+
+def _band(axes: Axes, values: np.ndarray, colour: str, line: str, name: str) -> None:
+    """Mean of `values`, shape (seeds, epochs), as a line, and their range as a band."""
+    epochs = np.arange(1, values.shape[1] + 1)
+    label = {"train": "training images", "test": "test images"}[name]
+    axes.plot(epochs, values.mean(0), line, color=colour, label=label, marker="." if len(epochs) < 4 else None)
+    axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def confusion_matrix(runs: Sequence[Record]) -> Picture:
+    """Which digit is taken for which, counted over all seeds; the diagonal, which would drown the rest, is left out."""
+    counts = np.zeros((10, 10), dtype=int)
+    for run in runs:
+        for _, label, prediction in run.misclassified:
+            counts[label, prediction] += 1
+    figure, ((axes,),) = subplots(size=(5.6, 4.8))
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    image = axes.imshow(counts, cmap=PALE_BLUES)
+    for label, prediction in zip(*counts.nonzero(), strict=True):
+        axes.text(prediction, label, counts[label, prediction], ha="center", va="center", fontsize=8)
+    axes.set(xticks=range(10), yticks=range(10), xlabel="predicted digit", ylabel="true digit")
+    axes.set_title(f"Mistakes of {len(runs)} {'run' if len(runs) == 1 else 'runs'}")
+    figure.colorbar(image, ax=axes, label="images")
+    label, prediction = np.unravel_index(counts.argmax(), counts.shape)
+    alt = (
+        f"Confusion matrix of the {counts.sum()} mistakes of {len(runs)} runs. The most frequent: "
+        f"{label} taken for {prediction}, {counts.max()} times."
+    )
+    return Picture(figure, alt)
+
+
+def misclassified(runs: Sequence[Record], images: np.ndarray | None, most: int = 24) -> Picture:
+    """The images that most runs get wrong.
+
+    Arguments:
+        runs: the records; their `misclassified` lists say what was predicted.
+        images: the evaluation images, shape ``(n, 28, 28)``; without them, empty frames are drawn.
+        most: how many images at most.
+    """
+    labels = {index: label for run in runs for index, label, _ in run.misclassified}
+    wrong = Counter(index for run in runs for index, _, _ in run.misclassified)
+    chosen = sorted(wrong, key=lambda index: (-wrong[index], index))[:most]
+    columns = 6
+    rows = max(1, -(-len(chosen) // columns))
+    figure, grid = subplots(rows, columns, size=(6.4, 1.5 * rows))
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for index, axes in zip(chosen, grid.flat, strict=False):
+        predictions = Counter(p for run in runs for i, _, p in run.misclassified if i == index)
+        axes.imshow(np.zeros((28, 28)) if images is None else images[index], cmap="gray_r", vmin=0, vmax=255)
+        taken = ", ".join(str(p) for p, _ in predictions.most_common(2))
+        axes.set_title(f"{labels[index]} → {taken}\n{wrong[index]} of {len(runs)}", fontsize=9)
+    every = sum(count == len(runs) for count in wrong.values())
+    alt = (
+        f"The {len(chosen)} images that most of the {len(runs)} runs get wrong, each with its label, what it was taken "
+        f"for and by how many runs. {every} images are wrong in every run, {len(wrong)} in at least one."
+    )
+    return Picture(figure, alt)
+
+
+def candidates(accuracies: Mapping[float, Sequence[float]], chosen: float) -> Picture:
+    """Validation accuracy of each candidate learning rate: every seed as a dot, their mean as a bar."""
+    figure, ((axes,),) = subplots(size=(6.4, 3.2))
+    means = {rate: float(np.mean(values)) for rate, values in accuracies.items()}
+    for rate, values in accuracies.items():
+        colour = ORANGE if rate == chosen else BLUE
+        axes.plot([rate] * len(values), values, "s" if rate == chosen else "o", color=colour, alpha=0.8)
+        axes.plot([rate], [means[rate]], "_", color=colour, markersize=28, markeredgewidth=2)
+    axes.set(xscale="log", xlabel="peak learning rate", ylabel="correct, % of validation images")
+    axes.set_xticks(list(means), [f"{rate:g}" for rate in means])
+    axes.minorticks_off()
+    words = ", ".join(f"{rate:g}: {mean:.2f} %" for rate, mean in means.items())
+    best = max(means, key=means.__getitem__)
+    return Picture(figure, f"Mean validation accuracy for each peak learning rate ({words}). The highest: {best:g}.")
+
+
+def learning_rates(accuracies: Mapping[float, Sequence[float]]) -> Picture:
+    """How many images are wrong after training at each learning rate: every run as a dot, a line through the means.
+
+    Both axes are logarithmic. `accuracies` are in percent, those of all runs by learning rate.
+    """
+    figure, ((axes,),) = subplots(size=(7.2, 3.6))
+    wrong = {rate: 100 - np.asarray(values, dtype=float) for rate, values in accuracies.items()}
+    means = {rate: float(values.mean()) for rate, values in wrong.items()}
+    for rate, values in wrong.items():
+        axes.plot([rate] * len(values), values, "o", color=BLUE, alpha=0.6)
+    axes.plot(list(means), list(means.values()), color=ORANGE)
+    axes.set(xscale="log", yscale="log", xlabel="learning rate, constant", ylabel="wrong, % of validation images")
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= tick <= high]
+    axes.set_xticks(list(means), [f"{rate:g}" for rate in means])
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    words = ", ".join(f"{rate:g}: {mean:.2f} %" for rate, mean in means.items())
+    best = min(means, key=means.__getitem__)
+    return Picture(figure, f"Mean share of wrong validation images by learning rate ({words}). The lowest: {best:g}.")
+
+
+def parameters_and_accuracy(
+    names: Sequence[str],
+    marks: Sequence[str],
+    parameters: Sequence[int],
+    accuracies: Sequence[Interval],
+    target: float,
+    bound: int,
+) -> Picture:
+    """Every network as a point: how many parameters it has, and its mean accuracy with the 95 % interval.
+
+    Its mark, a short name, stands above the point. Networks of nearly equal size are drawn side by side. The accuracy
+    `target` and the number of parameters `bound` are drawn as lines.
+    """
+    figure, ((axes,),) = subplots(size=(8.0, 4.2))
+    for mark, x, accuracy in zip(marks, _apart(parameters), accuracies, strict=True):
+        reaches = accuracy.low >= target
+        colour = GREEN if reaches else BLUE
+        if not np.isnan(accuracy.low):
+            axes.vlines(x, accuracy.low, accuracy.high, color=colour, linewidth=2)
+        axes.plot([x], [accuracy.center], "s" if reaches else "o", color=colour)
+        top = accuracy.center if np.isnan(accuracy.high) else accuracy.high
+        place = {"xytext": (0, 4), "ha": "center"} if len(mark) == 1 else {"xytext": (3, 4), "ha": "right"}
+        axes.annotate(mark, (x, top), textcoords="offset points", color=colour, fontsize=9, **place)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0), min(high, 100))
+    axes.axhline(target, color=GREY, linestyle=":", linewidth=1)
+    axes.axvline(bound, color=GREY, linestyle=":", linewidth=1)
+    axes.set(xscale="log", xlabel="parameters", ylabel="mean test accuracy after the last epoch, %")
+    ticks = [5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 400_000]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.annotate(
+        f"{bound:,} parameters", (bound, axes.get_ylim()[0]), xytext=(4, 4), textcoords="offset points", fontsize=8
+    )
+    axes.annotate(
+        f"{target:.2f} %", (axes.get_xlim()[1], target), xytext=(-44, 4), textcoords="offset points", fontsize=8
+    )
+    points = "; ".join(
+        f"{name}: {count:,} parameters, {accuracy.center:.2f} %"
+        for name, count, accuracy in zip(names, parameters, accuracies, strict=True)
+    )
+    return Picture(figure, f"Parameters against mean test accuracy. {points}.")
+
+
+def _apart(values: Sequence[int], factor: float = 1.06) -> np.ndarray:
+    """Positions on a logarithmic axis: in the order of the values, each at least `factor` times the one before.
+
+    Of all such positions, those that move the logarithms least (in squares). So intervals do not hide one another.
+    """
+    order, gaps = np.argsort(values, kind="stable"), np.arange(len(values)) * np.log(factor)
+    positions = np.empty(len(values))
+    positions[order] = np.exp(isotonic_regression(np.log(values)[order] - gaps).x + gaps)
+    return positions
+
+
+def claims(
+    names: Sequence[str],
+    values: Sequence[Sequence[float]],
+    expected: Sequence[Interval],
+    claimed: Sequence[float],
+    target: float,
+) -> Picture:
+    """Published accuracies beside runs of the same recipe: a row a claim, a dot a run, a diamond what was published.
+
+    The axis is logarithmic in the share of wrong images, so that one poor accuracy does not press all others together.
+
+    Arguments:
+        names: what the rows are called.
+        values: the accuracies of the runs, in percent.
+        expected: where one more run would be, drawn as a line.
+        claimed: what was published.
+        target: the accuracy to mark.
+    """
+    figure, ((axes,),) = subplots(size=(8.0, 0.36 * len(names) + 1.3))
+    axes.set_xscale("function", functions=(lambda x: -np.log10(np.maximum(100 - x, 0.01)), lambda x: 100 - 10**-x))
+    for row, (dots, interval, value) in enumerate(zip(values, expected, claimed, strict=True)):
+        if not np.isnan(interval.low):
+            axes.hlines(row, interval.low, interval.high, color=BLUE, linewidth=2, alpha=0.5)
+        axes.plot(dots, [row] * len(dots), "o", color=BLUE, alpha=0.6, label="our runs" if row == 0 else None)
+        axes.plot([value], [row], "D", color=ORANGE, label="published" if row == 0 else None)
+    axes.axvline(target, color=GREY, linestyle=":", linewidth=1, label=f"{target:.2f} %")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="correct, % of test images", ylim=(len(names) - 0.5, -0.5))
+    low, high = axes.get_xlim()
+    if high - low > 1:  # where the axis is visibly not linear
+        ticks = [tick for tick in (50, 80, 90, 95, 97, 98, 99, 99.2, 99.4, 99.6, 99.7, 99.8) if low <= tick <= high]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    figure.legend(loc="outside upper right", ncols=3)
+    words = "; ".join(
+        f"{name}: published {value:.2f}, our runs {min(dots):.2f} to {max(dots):.2f}"
+        for name, dots, value in zip(names, values, claimed, strict=True)
+    )
+    return Picture(figure, f"Published accuracies beside our runs, in percent. {words}.")
+
+
+def steps(names: Sequence[str], differences: Sequence[Interval]) -> Picture:
+    """What each change brought: the difference from the iteration before, with its 95 % interval."""
+    figure, ((axes,),) = subplots(size=(8.0, 0.36 * len(names) + 1.0))
+    for row, difference in enumerate(differences):
+        sure = difference.low > 0 or difference.high < 0
+        colour = (GREEN if difference.center > 0 else ORANGE) if sure else GREY
+        if not np.isnan(difference.low):
+            axes.hlines(row, difference.low, difference.high, color=colour, linewidth=2)
+        axes.plot([difference.center], [row], "s" if sure else "o", color=colour)
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel="change of the mean test accuracy, percentage points")
+    words = "; ".join(f"{name}: {d.center:+.2f}" for name, d in zip(names, differences, strict=True))
+    return Picture(figure, f"Change of the mean test accuracy by each iteration, in percentage points. {words}.")

@@ -1,0 +1,240 @@
+"""What an iteration's notebook shows: the change, the runs, the comparison with its baseline, the provenance."""
+
+import inspect
+import os
+import statistics as averages
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from mnist_lib import data, experiments
+from mnist_lib.experiments import Experiment
+from mnist_lib.parameters import ComparisonParameters, NotebookParameters
+from mnist_lib.records import Record
+from mnist_lib.results import architecture
+from mnist_lib.results.comparison import accuracy_difference, in_words, label
+from mnist_lib.results.show import Table, glue
+from mnist_lib.results.statistics import first_epoch_at, steady_from_epoch
+from mnist_lib.results.target import TASK_ACCURACY, Target, final_accuracy, reached
+
+SIDE_BY_SIDE_FROM = 16
+"""Above so many rows, a list of removed and added layers tells less than the two networks side by side."""
+
+
+def opening(parameters: NotebookParameters | ComparisonParameters) -> Markdown:
+    """The first thing a page says: what it was made with."""
+    if parameters.dataset == "digits":
+        return Markdown(
+            "**Made with the embedded digits of scikit-learn, not with MNIST: a rehearsal of the real page.**"
+        )
+    seeds = f"{parameters.seeds} {'seed' if parameters.seeds == 1 else 'seeds'}"
+    if isinstance(parameters, ComparisonParameters):
+        seeds = f"at most {seeds} of each experiment"
+    epochs = f"{parameters.epochs} epochs" if parameters.epochs else "as many epochs as each experiment's own page says"
+    return Markdown(f"MNIST, {epochs}, {seeds}; evaluated on the {parameters.evaluate_on} images.")
+
+
+def recipe_difference(before: Experiment | None, after: Experiment) -> Table | Markdown:
+    """The parameters that differ between two recipes; the network's name is not one of them."""
+    if before is None:
+        return Table({"parameter": n, "value": str(v)} for n, v in asdict(after.recipe).items())
+    old, new = asdict(before.recipe), asdict(after.recipe)
+    rows = [
+        {"parameter": name, "before": str(old[name]), "now": str(new[name])}
+        for name in new
+        if old[name] != new[name] and name != "network"
+    ]
+    return Table(rows) if rows else Markdown("The recipe is the same: only the network changed.")
+
+
+def network_difference(before: Experiment | None, after: Experiment) -> Table | Markdown:
+    """The layers removed and added; where a network is a new one, both side by side; else all its layers."""
+    network = after.network()
+    count = architecture.parameter_count(network)
+    if before is None:
+        return Table(
+            {"layer": layer.name, "parameters": f"{layer.parameters:,}"} for layer in architecture.layers(network)
+        )
+    changes = architecture.difference(before.network(), network)
+    if changes.empty:
+        return Markdown(f"The network is the same, {count:,} parameters: only the recipe changed.")
+    total = f"from {architecture.parameter_count(before.network()):,} to {count:,} parameters"
+    if len(changes) > SIDE_BY_SIDE_FROM:
+        tables = [architecture.receptive_field_table(each.network())["layer"] for each in (before, after)]
+        sides = pd.concat(tables, axis=1, keys=["before", "now"]).fillna("")
+        sides.loc[len(sides)] = [
+            f"= {architecture.parameter_count(each.network()):,} parameters" for each in (before, after)
+        ]
+        return Table(sides)
+    last = pd.DataFrame([{"change": "=", "layer": total}])
+    changes["parameters"] = changes["parameters"].map("{:,}".format)
+    return Table(pd.concat([changes, last]).fillna(""))
+
+
+def source(experiment: Experiment) -> Markdown:
+    """The code of a network and of the blocks that it is built from, as they stand in the library."""
+    network = experiments.NETWORKS[experiment.recipe.network]
+    own = inspect.getmodule(network)
+    blocks = [each for name in network.__code__.co_names if inspect.isfunction(each := getattr(own, name, None))]
+    return Markdown("```python\n" + "\n\n".join(map(inspect.getsource, [*blocks, network])) + "```")
+
+
+def training_log(runs: Sequence[Record]) -> Table:
+    """One row an epoch: means over the seeds, the range of the test accuracy, and how many seeds reach the task's."""
+    rows = []
+    for epoch in range(len(runs[0].test_accuracy)):
+        accuracies = [run.test_accuracy[epoch] for run in runs]
+        rows.append(
+            {
+                "epoch": epoch + 1,
+                "test %": f"{averages.fmean(accuracies):.2f}",
+                "lowest and highest seed": f"{min(accuracies):.2f} to {max(accuracies):.2f}",
+                f"seeds at {TASK_ACCURACY:.2f} %": f"{reached(accuracies)} of {len(runs)}",
+                "train %": f"{averages.fmean(run.train_accuracy[epoch] for run in runs):.2f}",
+                "test loss": f"{averages.fmean(run.history['test_loss'][epoch] for run in runs):.4f}",
+                "train loss": f"{averages.fmean(run.history['train_loss'][epoch] for run in runs):.4f}",
+                "last learning rate": f"{runs[0].history['learning_rate'][epoch]:.2g}",
+            }
+        )
+    return Table(rows)
+
+
+def seeds_table(runs: Sequence[Record]) -> Table:
+    """One row a seed: the final epoch, the best one, and when the task's accuracy was first and finally reached."""
+    return Table(
+        {
+            "seed": run.seed,
+            "final epoch %": f"{run.test_accuracy[-1]:.2f}",
+            "best epoch %": f"{run.test_accuracy.max():.2f}",
+            f"first epoch at {TASK_ACCURACY:.2f} %": first_epoch_at(run.test_accuracy, TASK_ACCURACY) or "never",
+            "stays there from epoch": steady_from_epoch(run.test_accuracy, TASK_ACCURACY) or "never",
+            "final train %": f"{run.train_accuracy[-1]:.2f}",
+        }
+        for run in runs
+    )
+
+
+def comparison(baseline: Sequence[Record], runs: Sequence[Record]) -> Table | Markdown:
+    """Two experiments side by side, and their difference with its interval and what it means."""
+    if not baseline:
+        return Markdown("There is no earlier iteration to compare with.")
+    rows = [
+        {
+            "experiment": label(each[0].experiment),
+            "seeds": len(each),
+            "mean test accuracy, %": str(final_accuracy(each)),
+        }
+        for each in (baseline, runs)
+    ]
+    change = f"{accuracy_difference(baseline, runs):+.2f}"
+    return Table([*rows, {"experiment": "difference, points", "seeds": "", "mean test accuracy, %": change}])
+
+
+def final_accuracies(trials: Mapping[float, Sequence[Record]]) -> dict[float, list[float]]:
+    """The accuracy after the last epoch of every run, by candidate."""
+    return {rate: [float(run.test_accuracy[-1]) for run in runs] for rate, runs in trials.items()}
+
+
+def candidates_table(trials: Mapping[float, Sequence[Record]], chosen: float) -> Table:
+    """One row a candidate: its accuracy on the validation images, and which one was chosen."""
+    means = {rate: averages.fmean(values) for rate, values in final_accuracies(trials).items()}
+    best = max(means, key=means.__getitem__, default=None)
+    return Table(
+        {
+            "learning rate": f"{rate:g}",
+            "seeds": len(runs),
+            "mean validation accuracy, %": f"{means[rate]:.3f}",
+            "lowest and highest seed": " to ".join(f"{f(r.test_accuracy[-1] for r in runs):.2f}" for f in (min, max)),
+            "": " and ".join(["best"] * (rate == best) + ["used"] * (rate == chosen)),
+        }
+        for rate, runs in trials.items()
+    )
+
+
+def glue_results(target: Target, baseline: Sequence[Record], runs: Sequence[Record]) -> None:
+    """Store the numbers that every iteration's analysis needs."""
+    accuracy, finals = final_accuracy(runs), [run.test_accuracy[-1] for run in runs]
+    train = averages.fmean(run.train_accuracy[-1] for run in runs)
+    glue(
+        accuracy=accuracy.center,
+        low=accuracy.low,
+        high=accuracy.high,
+        lowest=float(min(finals)),
+        highest=float(max(finals)),
+        train=train,
+        gap=train - accuracy.center,
+        best=averages.fmean(run.test_accuracy.max() for run in runs),
+        errors=averages.fmean(len(run.misclassified) for run in runs),
+        parameters=f"{runs[0].parameter_count:,}",
+        seeds=len(runs),
+        verdict=target.verdicts(runs)[-1],
+        reached=reached(finals),
+    )
+    if baseline:
+        change = accuracy_difference(baseline, runs)
+        before = averages.fmean(run.train_accuracy[-1] for run in baseline)
+        glue(
+            before=final_accuracy(baseline).center,
+            change=change.center,
+            change_low=change.low,
+            change_high=change.high,
+            change_in_words=in_words(change),
+            train_before=before,
+            gap_before=before - final_accuracy(baseline).center,
+        )
+
+
+def provenance(*groups: Sequence[Record]) -> Table:
+    """Which records results come from, one row an experiment: where they lie, what made them, what checks them."""
+    rows = []
+    for runs in filter(None, groups):
+        places, name = [run.environment for run in runs], runs[0].experiment
+        rows.append(
+            {
+                "records": f"{name}, {'seeds' if len(runs) > 1 else 'seed'} {_ranges(run.seed for run in runs)}",
+                "checked by": f"mnist-lib verify {name.partition('/')[0]}",
+                "minutes": f"{sum(run.seconds for run in runs) / 60:.1f}",
+                "date": _distinct(place["date"] for place in places),
+                "commit": _distinct((place["commit"] or "–")[:8] for place in places),
+                "code": _distinct(run.digests["code"][:8] for run in runs),
+                "data": _distinct(run.digests["data"][:8] for run in runs),
+                "torch": _distinct(place["torch"] for place in places),
+                "device": _distinct(f"{place['device_name']}, threads: {place['threads']}" for place in places),
+            }
+        )
+    return Table(rows, one_line=True)
+
+
+def _ranges(seeds: Iterable[int]) -> str:
+    """``0–4, 7`` for 0, 1, 2, 3, 4 and 7."""
+    runs = [list(each) for _, each in groupby(enumerate(sorted(seeds)), lambda pair: pair[1] - pair[0])]
+    return ", ".join(str(run[0][1]) if len(run) == 1 else f"{run[0][1]}–{run[-1][1]}" for run in runs)
+
+
+def _distinct(words: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(words))
+
+
+def papermill_line(parameters: NotebookParameters) -> Markdown:
+    """The command that runs this notebook again with other parameters."""
+    name = parameters.name
+    return Markdown(
+        f"```shell\npapermill notebooks/{name}.ipynb out.ipynb \\\n"
+        "    -p epochs 2 -p seeds 1 -p learning_rate 0.05\n```\n"
+        f"`mnist-lib verify {name} --full 0` trains the published run of seed 0 again and compares every epoch; "
+        f"`mnist-lib train {name} --seeds 0-{2 * parameters.seeds - 1}` adds records of more seeds."
+    )
+
+
+def evaluation_images(experiment: Experiment) -> np.ndarray | None:
+    """The images that the experiment is evaluated on, shape ``(n, 28, 28)``.
+
+    None where MNIST is missing and MNIST_LIB_BLANK_IMAGES allows to do without (tests set it).
+    """
+    if experiment.recipe.dataset == "mnist" and os.environ.get("MNIST_LIB_BLANK_IMAGES") and not data.have_mnist():
+        return None
+    return data.load(experiment.recipe.dataset, experiment.recipe.evaluate_on)[1].images.numpy()

@@ -1,0 +1,82 @@
+"""Targets: what an experiment sets out to reach, and whether it did."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mnist_lib.records import Record
+from mnist_lib.results.show import Table
+from mnist_lib.results.statistics import Interval, mean_interval
+
+TASK_ACCURACY = 99.40
+"""Percent of test images that the task asks for."""
+
+TASK_PARAMETERS = 20_000
+"""The task asks for fewer."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an iteration sets out to reach, decided before it is run; a bound that is None is not asked for.
+
+    The accuracy is that of the test set after the last epoch, in percent. It counts as met when the whole 95 %
+    interval of the mean over seeds lies at or above it, as missed when the whole interval lies below, and as
+    undecided otherwise, or when there are fewer than `seeds` runs.
+    """
+
+    accuracy: float
+    parameters: int | None = None  # fewer than
+    epochs: int | None = None  # fewer than
+    seeds: int = 5  # at least, to judge the accuracy
+
+    def rows(self) -> list[dict[str, str]]:
+        """One row a criterion: what is measured and what is asked for."""
+        asked = [
+            ("parameters", self.parameters and f"fewer than {self.parameters:,}"),
+            ("epochs", self.epochs and f"fewer than {self.epochs}"),
+            ("mean accuracy after the last epoch", f"at least {self.accuracy:.2f} %"),
+        ]
+        return [{"criterion": name, "target": bound} for name, bound in asked if bound]
+
+    def _repr_html_(self) -> str:
+        return Table(self.rows())._repr_html_()
+
+    def __repr__(self) -> str:
+        return repr(Table(self.rows()))
+
+    def verdicts(self, runs: Sequence[Record]) -> list[str]:
+        """``met``, ``missed`` or ``undecided`` for each of `rows`."""
+        accuracy = final_accuracy(runs)
+        verdicts = []
+        if self.parameters:
+            verdicts.append("met" if runs[0].parameter_count < self.parameters else "missed")
+        if self.epochs:
+            verdicts.append("met" if runs[0].parameters["epochs"] < self.epochs else "missed")
+        if len(runs) < self.seeds:
+            return [*verdicts, "undecided"]
+        if accuracy.low >= self.accuracy:
+            return [*verdicts, "met"]
+        return [*verdicts, "missed" if accuracy.high < self.accuracy else "undecided"]
+
+    def check(self, runs: Sequence[Record]) -> Table:
+        """The target beside the result; where rounding would hide the reason of the verdict, with a third decimal."""
+        accuracy = final_accuracy(runs)
+        hidden = any(end < self.accuracy == round(end, 2) for end in (accuracy.low, accuracy.high))
+        results = {
+            "parameters": f"{runs[0].parameter_count:,}",
+            "epochs": str(runs[0].parameters["epochs"]),
+            "mean accuracy after the last epoch": f"{accuracy:{'.3f' if hidden else '.2f'}} %",
+        }
+        return Table(
+            row | {"result": results[row["criterion"]], "verdict": verdict}
+            for row, verdict in zip(self.rows(), self.verdicts(runs), strict=True)
+        )
+
+
+def reached(accuracies: Iterable[float]) -> int:
+    """How many of the accuracies, in percent, are what the task asks for."""
+    return sum(bool(accuracy >= TASK_ACCURACY) for accuracy in accuracies)
+
+
+def final_accuracy(runs: Sequence[Record]) -> Interval:
+    """The mean accuracy after the last epoch, in percent."""
+    return mean_interval([run.test_accuracy[-1] for run in runs])

@@ -1,0 +1,1 @@
+"""What compiles the book, and the pages that only the book has."""

@@ -1,0 +1,158 @@
+"""Compiling the book: always from nothing, because incremental builds miss changes, and only if a source changed."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from urllib.parse import urlparse
+
+import yaml
+from filelock import FileLock
+
+from mnist_lib.digests import bytes_digest, text_digest
+from mnist_lib.parameters import ParameterError
+
+# `records` imports PyTorch, which takes seconds: only what writes imports it, and mostly there is nothing to do.
+
+ROOT = Path(__file__).parents[1]
+"""The checkout: an installed copy of the library has no book."""
+
+SOURCES = ("_config.yml", "requirements.lock", "README.md", "book", "deploy", "notebooks", "mnist_lib")
+PDF = ROOT / "_build" / "pdf" / "mnist-report.pdf"
+"""The book on paper; `mnist_lib.site.pdf` makes it."""
+
+REHEARSAL = "Made with the embedded digits of scikit-learn, not with MNIST: a rehearsal."
+
+
+def build(quick: bool = False) -> int:
+    """Compile the book into ``_build/html``, or the rehearsal into ``_build/quick/html``; returns the exit code.
+
+    Warnings are errors. The digest of the sources lies beside the result; if it is the same, nothing is done. Of two
+    processes the second waits, and then has nothing to do.
+    """
+    (ROOT / "_build").mkdir(exist_ok=True)
+    with FileLock(ROOT / "_build" / "book.lock"):
+        return _build(quick)
+
+
+def _build(quick: bool) -> int:
+    source = ROOT / "_build" / "quick" if quick else ROOT
+    target = ROOT / "_build" / ("quick/html" if quick else "html")
+    if quick and not (source / "notebooks").is_dir():
+        print(f"there is no rehearsal in {source}: make it by `mnist-lib quick`", file=sys.stderr)
+        return 1
+    stamp, digest = target / ".sources", sources_digest(source)
+    if pdf_is_current(digest):  # then the pages offer it
+        digest = text_digest(digest, bytes_digest(PDF.read_bytes()))
+    if stamp.exists() and stamp.read_text() == digest:
+        print(f"the book is current: {target / 'index.html'}")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="mnist-lib-book-") as scratch:
+        if code := run_sphinx(source, Path(scratch), "html"):
+            print("the book was not built; the last good one, if any, is untouched", file=sys.stderr)
+            return code
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(Path(scratch) / "_build" / "html", target)
+    stamp.write_text(digest)
+    print(f"built {target / 'index.html'}")
+    return 0
+
+
+def run_sphinx(source: Path, target: Path, builder: str) -> int:
+    """Compile the book at `source` into ``target/_build/<builder>``; returns the exit code. Warnings are errors."""
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
+    command += ["--path-output", str(target), "--builder", builder]
+    command += ["--config", str(source / "_config.yml"), "--toc", str(source / "book" / "_toc.yml")]
+    return subprocess.run([*command, "-W", "-n", "--keep-going"], cwd=source).returncode
+
+
+def pdf_is_current(digest: str) -> bool:
+    """Whether there is a PDF of the sources with this digest."""
+    stamp = PDF.with_name(".sources")
+    return PDF.exists() and stamp.exists() and stamp.read_text() == digest
+
+
+def prepare_quick() -> Path:
+    """Make ``_build/quick`` anew with the prose pages and a banner on every page; returns its path.
+
+    Finished runs of an earlier rehearsal stay: their folders say what they are runs of.
+    """
+    target = ROOT / "_build" / "quick"
+    for old in target.glob("*"):
+        if old.name != "runs":
+            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink()
+    shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("records"))
+    shutil.copy(ROOT / "README.md", target)  # a page includes a part of it
+    shutil.copytree(ROOT / "deploy", target / "deploy")  # a page shows these files
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
+    settings.setdefault("html", {})["announcement"] = REHEARSAL
+    (target / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
+    return target
+
+
+def save_picture() -> None:
+    """Keep the picture of the introduction, if there is one, as a file, for the README."""
+    from mnist_lib.files import write_atomically
+
+    source = ROOT / "notebooks" / "introduction.ipynb"
+    cells = json.loads(source.read_text("utf-8"))["cells"] if source.exists() else []
+    outputs = (output for cell in cells for output in cell.get("outputs", ()))
+    pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", ())]
+    path = ROOT / "book" / "images" / "results.png"
+    if pictures and (content := base64.b64decode("".join(pictures[0]))) != (path.exists() and path.read_bytes()):
+        write_atomically(path, content)
+
+
+def copy_address() -> list[Path]:
+    """Write the public address of pyproject.toml over the one in the files that spell it out; returns those changed.
+
+    Raises:
+        ParameterError: it is not the address of a repository on GitHub; nothing is changed.
+    """
+    from mnist_lib.files import write_atomically
+
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
+    old, new = urlparse(settings["repository"]["url"]).path.strip("/"), _repository()
+    pages = [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book").glob("*.md"))]
+    # The old address is read from _config.yml, so that is the last to change.
+    changed = []
+    for path in [ROOT / "CITATION.cff", ROOT / "README.md", *pages, ROOT / "_config.yml"]:
+        text = path.read_text("utf-8")
+        after = re.sub(rf"((?:github\.com|/github|/gh)/){re.escape(old)}(?![\w.-])", rf"\g<1>{new}", text)
+        if after != text:
+            write_atomically(path, after.encode())
+            changed.append(path)
+    return changed
+
+
+def site_address() -> str:
+    """Where GitHub Pages shows the book."""
+    owner, name = _repository().split("/")
+    return f"https://{owner}.github.io/{name}/"
+
+
+def _repository() -> str:
+    """The repository as ``owner/name``, from ``pyproject.toml``."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    address = project.get("urls", {}).get("Repository", "")
+    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", address)
+    if found is None:
+        raise ParameterError(f"pyproject.toml: Repository = {address!r}: expected https://github.com/<owner>/<name>")
+    return found[1]
+
+
+def sources_digest(source: Path) -> str:
+    """The digest of every file that the book is compiled from, records aside: pages read them through notebooks."""
+    roots = [source / name for name in SOURCES]
+    files = [
+        file for each in roots for file in ([each] if each.is_file() else sorted(each.rglob("*"))) if file.is_file()
+    ]
+    names = {file: file.relative_to(source) for file in files}
+    kept = [file for file, name in names.items() if not {"records", "__pycache__"} & set(name.parts)]
+    return text_digest(*(f"{names[file]} {bytes_digest(file.read_bytes())}" for file in kept))

@@ -1,0 +1,119 @@
+"""All published experiments for the book's page that compares any two: every number and sentence that it shows.
+
+A reader's browser only chooses, sorts, counts and draws. Means, intervals and verdicts are computed here, for every
+pair in both directions, by the functions that the notebooks use.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+
+from mnist_lib import records
+from mnist_lib.pipeline import catalogue
+from mnist_lib.records import Record
+from mnist_lib.results.comparison import accuracy_difference, in_words, label, marks
+from mnist_lib.results.statistics import CONFIDENCE, Interval
+from mnist_lib.results.target import TASK_ACCURACY, TASK_PARAMETERS, final_accuracy, reached
+
+RIGHT = "."
+"""Stands for a right answer among predictions."""
+
+
+def published(paths: Iterable[Path]) -> dict[str, list[Record]]:
+    """The current records that notebooks publish and that were judged on MNIST's test images, by experiment.
+
+    A notebook that was executed with other parameters, as in the rehearsal, publishes none.
+
+    Raises:
+        RecordError: a record is damaged.
+    """
+    executed = [path for path in paths if "mnist_lib" in json.loads(path.read_text("utf-8"))["metadata"]]
+    groups = {}
+    for experiment, seeds in (run for path in executed for run in catalogue.published_runs(path)):
+        if (experiment.recipe.dataset, experiment.recipe.evaluate_on) == ("mnist", "test"):
+            files = [records.record_path(experiment.published, seed) for seed in range(seeds)]
+            runs = [records.read(file) for file in files if file.exists()]
+            groups[experiment.name] = [run for run in runs if not experiment.differences(run)]
+    return {name: runs for name, runs in groups.items() if runs}
+
+
+def script(groups: Mapping[str, Sequence[Record]]) -> str:
+    """A script that sets the global `PUBLISHED` to `contents`: a page opened as a file can load nothing else."""
+    return f"globalThis.PUBLISHED = {json.dumps(contents(groups), separators=(',', ':'), allow_nan=False)};\n"
+
+
+def contents(groups: Mapping[str, Sequence[Record]]) -> dict[str, object]:
+    """What the page shows.
+
+    Keys: `task`, the accuracy that the task asks for, in percent; `experiments`, a list; `differences`, where
+    ``[i][j]`` is that of the experiments i and j, from i to j, as ``[interval, meaning]``; `labels`, the digit on every
+    image that a run misreads, by index; `chance`, what so many comparisons find by chance.
+    """
+    names = list(groups)
+    differences: dict[str, dict[str, list[str]]] = {name: {} for name in names}
+    found = 0
+    for before, after in permutations(names, 2):
+        difference = accuracy_difference(groups[before], groups[after])
+        differences[before][after] = [f"{difference:+.2f}", in_words(difference)]
+        found += difference.low > 0  # in one of the two directions
+    wrong = [mistake for runs in groups.values() for run in runs for mistake in run.misclassified]
+    labels = [label(name) for name in names]
+    named = zip(groups.items(), labels, marks(labels), strict=True)
+    return {
+        "task": TASK_ACCURACY,
+        "bound": TASK_PARAMETERS,
+        "experiments": [_experiment(name, runs, words, mark) for (name, runs), words, mark in named],
+        "differences": [[differences[before].get(after) for after in names] for before in names],
+        "labels": {index: digit for index, digit, _ in sorted(wrong)},
+        "chance": _chance(len(names), found),
+    }
+
+
+def _experiment(name: str, runs: Sequence[Record], words: str, mark: str) -> dict[str, object]:
+    accuracy = final_accuracy(runs)
+    curves = np.array([run.test_accuracy for run in runs])
+    means, lowest, highest = curves.mean(0), curves.min(0), curves.max(0)
+    return {
+        "name": name,
+        "page": f"../notebooks/{name.partition('/')[0]}.html",
+        "label": words,
+        "mark": mark,
+        "parameters": runs[0].parameter_count,
+        "epochs": len(means),
+        "runs": len(runs),
+        "reached": int(reached(run.test_accuracy[-1] for run in runs)),
+        "accuracy": str(accuracy),
+        "interval": _finite(accuracy),
+        "curve": [np.round(each, 3).tolist() for each in (means, lowest, highest)],
+        "course": f"mean test accuracy from {means[0]:.2f} % after the first epoch to {means[-1]:.2f} % after the last "
+        f"of {len(means)}, where the runs reach from {lowest[-1]:.2f} to {highest[-1]:.2f} %",
+        "mistakes": _mistakes(runs),
+    }
+
+
+def _finite(interval: Interval) -> list[float | None]:
+    """The three numbers; JSON has no NaN."""
+    numbers = (interval.center, interval.low, interval.high)
+    return [None if math.isnan(number) else round(number, 4) for number in numbers]
+
+
+def _mistakes(runs: Sequence[Record]) -> dict[int, str]:
+    """What each run takes a misread image for, a character a run: ``7.7.9`` for three mistakes of five runs."""
+    answers: dict[int, list[str]] = {}
+    for place, run in enumerate(runs):
+        for index, _, prediction in run.misclassified:
+            answers.setdefault(index, [RIGHT] * len(runs))[place] = str(prediction)
+    return {index: "".join(answers[index]) for index in sorted(answers)}
+
+
+def _chance(experiments: int, found: int) -> str:
+    pairs = math.comb(experiments, 2)
+    expected = (1 - CONFIDENCE) * pairs
+    return (
+        f"{experiments} experiments make {pairs} pairs. If all networks were equally good, about {expected:.0f} of "
+        f"these pairs would still have an interval without zero in it, by chance alone. In fact {found} have one."
+    )

@@ -1,0 +1,91 @@
+"""The book on any screen: figures for dark pages, and nothing in the build that no page loads."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from PIL import Image
+from sphinx.application import Sphinx
+
+from mnist_lib.results import drawing
+
+ICON = re.compile(r'("[^"]+"|\w+):\[\d+,\d+,\[([^\]]*)\],"[0-9a-f]+",(?:"[^"]*"|\[[^\]]*\])\],?')
+"""An icon in Font Awesome's script: its name, its width and height, its other names, its code, its outline."""
+
+ICON_RULE = re.compile(r"((?:\.fa-[\w-]+:{1,2}before,?)+)\{content:[^}]*\}")
+"""The same icon in the theme's style sheet, for a font: not needed, because the script draws it."""
+
+EMPTY_TERMS = re.compile(r"<dl>(?=\s*<dd>)")
+"""The beginning of a list that has descriptions and no terms."""
+
+REFERENCES = '<div role="list" class="citation-list">'
+"""The beginning of the references, whose entries have a role of their own, which a list must not hold."""
+
+SIGNATURE, NO_BREAK = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL), re.compile(r'<span class="pre">([^<]*)</span>')
+"""A signature, and the wrapper around each of its words: a fifth of the library's page."""
+
+
+def pair_figures(app: Sphinx, doctree: nodes.document) -> None:
+    """Put a copy for dark pages after every figure of a notebook; the theme shows the one that fits.
+
+    The other one is not displayed, so it is not read out; and both are loaded lazily. Their place is kept free, so that
+    the text does not jump then: whatever stands in an image's width is written into its style.
+    """
+    for output in doctree.findall(nodes.container):
+        if output.get("nb_element") != "cell_code_output":
+            continue
+        for image in list(output.findall(nodes.image)):
+            light = Path(app.env.relfn2path(image["uri"], app.env.docname)[1])
+            if light.suffix == ".png":
+                light.with_name(f"{light.stem}_dark.png").write_bytes(drawing.dark(light.read_bytes()))
+                across, down = Image.open(light).size
+                width = str(image.get("width", across))
+                unit = "px" if width.isdecimal() else ""
+                image["width"] = f"{width}{unit}; aspect-ratio: auto {across} / {down}"
+                twin = image.deepcopy()
+                twin["uri"] = image["uri"].removesuffix(".png") + "_dark.png"
+                for each, ground in ((image, "light"), (twin, "dark")):
+                    each["classes"].append(f"only-{ground}")
+                    each["loading"] = "lazy"
+                image.parent.insert(image.parent.index(image) + 1, twin)
+
+
+def tidy_lists(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Correct what Sphinx's HTML says to screen readers: long signatures are no lists, nor are the references."""
+    if "body" in context:
+        body = context["body"].replace(REFERENCES, '<div class="citation-list">')
+        body = EMPTY_TERMS.sub('<dl role="presentation">', body)
+        context["body"] = SIGNATURE.sub(lambda found: NO_BREAK.sub(r"\1", found[0]), body)
+
+
+def leave_out_what_no_page_loads(app: Sphinx, exception: Exception | None) -> None:
+    """Delete source maps, translations, and fonts in an outdated format; keep only the icons that pages show.
+
+    The theme's script with all 2,000 icons would be larger than any page.
+    """
+    if exception is not None or app.builder.name != "html":
+        return
+    static = Path(app.outdir) / "_static"
+    for file in (*static.rglob("*.map"), *static.rglob("*.ttf")):
+        file.unlink()
+    shutil.rmtree(static / "locales", ignore_errors=True)
+    script, styles = static / "scripts" / "fontawesome.js", static / "styles" / "pydata-sphinx-theme.css"
+    files = (file for kind in ("html", "js") for file in Path(app.outdir).rglob(f"*.{kind}") if file != script)
+    used = {name for file in files for name in re.findall(r"\bfa-([a-z0-9-]+)", file.read_text("utf-8"))}
+
+    def kept(icon: re.Match) -> str:
+        return icon[0] if used & {icon[1].strip('"'), *re.findall(r'"([\w-]+)"', icon[2])} else ""
+
+    script.write_text(ICON.sub(kept, script.read_text("utf-8")), "utf-8")
+    styles.write_text(ICON_RULE.sub("", styles.read_text("utf-8")), "utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.connect("doctree-read", pair_figures, priority=400)  # before Sphinx collects the images to copy
+    app.connect("html-page-context", tidy_lists)
+    app.add_js_file("scrolling.js")
+    app.connect("build-finished", leave_out_what_no_page_loads)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
