@@ -1,1 +1,27 @@
-"""A reproducible report of ten small networks on MNIST: the library that its notebooks share."""
+"""Ten small networks on MNIST: what a run is, found or trained, and recorded.
+
+What is needed to tinker is here: ``from mnist_lib import Experiment, Recipe, Target, runs``.
+"""
+
+import importlib
+from typing import Any
+
+_FACE = {
+    "Experiment": "mnist_lib.experiments",
+    "runs": "mnist_lib.experiments",
+    "Network": "mnist_lib.network",
+    "Recipe": "mnist_lib.parameters",
+    "Target": "mnist_lib.results.target",
+}
+__all__ = list(_FACE)
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, only then: torch takes a second."""
+    if name in _FACE:
+        return getattr(importlib.import_module(_FACE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

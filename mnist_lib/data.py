@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -17,21 +18,12 @@ import numpy as np
 import platformdirs
 import torch
 
-VALIDATION_SIZE = {"mnist": 10_000, "digits": 240}
-"""How many training images, the last ones, are held out when a recipe is chosen."""
-
 MNIST_FILES = {  # MD5 of the uncompressed file
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-DIGESTS = {
-    "mnist": hashlib.sha256("".join(MNIST_FILES.values()).encode()).hexdigest(),
-    "digits": "embedded",
-}
-"""What identifies each data set in a record."""
-
 DOWNLOAD_TIMEOUT = 30  # seconds without a byte
 
 
@@ -51,7 +43,7 @@ class Images:
 
 
 def load(dataset: str, evaluate_on: str = "test") -> tuple[Images, Images]:
-    """The images to train on and the images to evaluate on.
+    """Return the images to train on and the images to evaluate on.
 
     With ``evaluate_on="test"`` these are the whole training set and the test set. With ``"validation"`` the last
     images of the training set are held out (10,000 of MNIST) and the test set is not touched.
@@ -59,10 +51,10 @@ def load(dataset: str, evaluate_on: str = "test") -> tuple[Images, Images]:
     Raises:
         DataError: MNIST is neither in the data directory nor reachable, or a file has the wrong digest.
     """
-    train, test = _digits() if dataset == "digits" else _mnist(data_directory())
+    train, test = DATASETS[dataset].read()
     if evaluate_on == "test":
         return train, test
-    kept = len(train) - VALIDATION_SIZE[dataset]
+    kept = len(train) - DATASETS[dataset].held_out
     return (
         Images(train.images[:kept], train.labels[:kept]),
         Images(train.images[kept:], train.labels[kept:]),
@@ -79,22 +71,37 @@ def have_mnist() -> bool:
     return all((data_directory() / "MNIST" / "raw" / name).is_file() for name in MNIST_FILES)
 
 
-def _mnist(root: Path) -> tuple[Images, Images]:
+def mnist() -> tuple[Images, Images]:
+    """Return MNIST's training and test images, downloaded if they are not there.
+
+    Raises:
+        DataError: MNIST is neither in the data directory nor reachable, or a file has the wrong digest.
+    """
     from torchvision.datasets.mnist import read_image_file, read_label_file  # takes a second to import
 
-    if not have_mnist():
-        _download(root)
-    folder = root / "MNIST" / "raw"
-    _check_files(folder)
+    here = folder()
     # Not through torchvision's MNIST, which would prefer a `processed` folder of its old versions to these files.
     train, test = (
         Images(
-            read_image_file(str(folder / f"{part}-images-idx3-ubyte")),
-            read_label_file(str(folder / f"{part}-labels-idx1-ubyte")),
+            read_image_file(str(here / f"{part}-images-idx3-ubyte")),
+            read_label_file(str(here / f"{part}-labels-idx1-ubyte")),
         )
         for part in ("train", "t10k")
     )
     return train, test
+
+
+def folder() -> Path:
+    """Return the folder that holds MNIST's four files, whole.
+
+    Raises:
+        DataError: they are not there and cannot be had, or one has the wrong digest.
+    """
+    if not have_mnist():
+        _download(data_directory())
+    found = data_directory() / "MNIST" / "raw"
+    _check_files(found)
+    return found
 
 
 def _check_files(folder: Path) -> None:
@@ -135,16 +142,32 @@ def _download(root: Path) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _digits() -> tuple[Images, Images]:
-    """scikit-learn's 1,797 handwritten digits: every fifth is a test image.
+def digits() -> tuple[Images, Images]:
+    """Return scikit-learn's 1,797 handwritten digits: every fifth is a test image.
 
     The 8×8 images (values 0 to 16) grow to 28×28 by repeating each pixel 3×3 and adding a frame of two pixels.
     """
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    pixels = (digits.images * 255).astype(np.int64) // 16
+    loaded = load_digits()
+    pixels = (loaded.images * 255).astype(np.int64) // 16
     large = np.pad(pixels.repeat(3, axis=1).repeat(3, axis=2), ((0, 0), (2, 2), (2, 2)))
-    images, labels = torch.from_numpy(large).to(torch.uint8), torch.from_numpy(digits.target).long()
+    images, labels = torch.from_numpy(large).to(torch.uint8), torch.from_numpy(loaded.target).long()
     is_test = torch.arange(len(labels)) % 5 == 0
     return Images(images[~is_test], labels[~is_test]), Images(images[is_test], labels[is_test])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: what reads its training and test images, what identifies it in a record, and how it is split."""
+
+    read: Callable[[], tuple[Images, Images]]
+    digest: str
+    held_out: int  # training images, the last ones, on which a recipe is chosen
+
+
+DATASETS = {
+    "mnist": Dataset(mnist, hashlib.sha256("".join(MNIST_FILES.values()).encode()).hexdigest(), 10_000),
+    "digits": Dataset(digits, "embedded", 240),
+}
+"""The data sets, by the name that a recipe gives; a further one of the same shape is one more entry."""

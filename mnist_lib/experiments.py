@@ -5,12 +5,11 @@ Published records lie in ``book/records/<experiment>/``. Runs with other paramet
 """
 
 import dataclasses
-import difflib
 import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,19 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from mnist_lib import augmentation, data, fast, fields, files, machine, models, records, reported, training
-from mnist_lib.digests import bytes_digest, definition_digest, files_digest, text_digest
+from mnist_lib import augmentation, data, files, loaded, machine, progress, records, training
+from mnist_lib.digests import bytes_digest, text_digest
 from mnist_lib.machine import resolve_device
+from mnist_lib.network import Network
 from mnist_lib.parameters import ParameterError, Recipe
 from mnist_lib.records import Record, RecordError
-from mnist_lib.results import architecture
 
-NETWORKS = models.NETWORKS | reported.NETWORKS
+loaded.remember()
 
 CODE_CHANGED = "the training code changed"
+NETWORK_CHANGED = "the network is another"
 START_CHANGED = "what trains the weights at the start changed"
+TEACHER_CHANGED = "what trains the teachers changed"
 
 Report = Callable[["Experiment", int, training.Epoch, int, float], None]
 """Called after every epoch with the experiment, the seed, the epoch's result, its number and its seconds."""
@@ -38,45 +39,49 @@ Report = Callable[["Experiment", int, training.Epoch, int, float], None]
 
 @dataclass(frozen=True)
 class Experiment:
-    """A recipe with a name: the notebook's, with ``/`` and a variant where a notebook has several recipes.
+    """A recipe and a network with a name: the notebook's, with ``/`` and a variant where it has several recipes.
 
-    With `start`, a run begins with the trained weights of that experiment's run of the same seed.
+    Arguments:
+        name: a label; it names the folder of published records.
+        recipe: what is done.
+        network: the function that builds the network, or its `Network`.
+        start: a run begins with the trained weights of that experiment's run of the same seed.
+        teacher: runs learn from the first ``recipe.teachers`` runs of that experiment.
 
     Raises:
-        ParameterError: the name could not name a folder, or the network is unknown.
+        ParameterError: the name could not name a folder, or the network is no function whose text is found.
     """
 
     name: str
     recipe: Recipe
+    network: Network
     start: "Experiment | None" = None
+    teacher: "Experiment | None" = None
 
     def __post_init__(self) -> None:
-        if not fields.is_name(self.name):
+        if not records.is_name(self.name):
             raise ParameterError(f"name = {self.name!r:.80}: expected a name such as iteration_11_mine")
-        if self.recipe.network not in NETWORKS:
-            near = difflib.get_close_matches(self.recipe.network, NETWORKS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ParameterError(f"network = {self.recipe.network!r}: expected one of {', '.join(NETWORKS)}{hint}")
-
-    def network(self) -> nn.Module:
-        """The untrained network."""
-        return NETWORKS[self.recipe.network]()
+        if not isinstance(self.recipe, Recipe):
+            raise ParameterError(f"recipe = {self.recipe!r:.60}: expected a Recipe, such as Recipe(epochs=2)")
+        if bool(self.recipe.teachers) != (self.teacher is not None):
+            raise ParameterError(f"teachers = {self.recipe.teachers}: it goes with an experiment to learn from")
+        object.__setattr__(self, "network", Network.of(self.network))
 
     @property
     def digests(self) -> dict[str, str]:
-        """What a run's result depends on besides its parameters: the training code and the data."""
-        modules = [training, augmentation] + [fast] * (self.recipe.precision == "bfloat16")
-        loop = files_digest(Path(module.__file__) for module in modules)
+        """What a run's result depends on besides its recipe: the network, the training code and the data."""
         digests = {
-            "code": text_digest(loop, network_digest(self.recipe.network)),
-            "data": data.DIGESTS[self.recipe.dataset],
+            "code": code_digest(self.recipe),
+            "network": self.network.digest,
+            "data": data.DATASETS[self.recipe.dataset].digest,
         }
-        return digests if self.start is None else digests | {"start": self.start.digest}
+        others = {"start": self.start, "teacher": self.teacher}
+        return digests | {kind: other.digest for kind, other in others.items() if other is not None}
 
     @property
     def digest(self) -> str:
         """All that decides a run's result, the seed aside, as one digest."""
-        return text_digest(json.dumps(dataclasses.asdict(self.recipe), sort_keys=True), *self.digests.values())
+        return text_digest(json.dumps(self.recipe.identity, sort_keys=True), *self.digests.values())
 
     @property
     def published(self) -> Path:
@@ -85,27 +90,57 @@ class Experiment:
 
     @property
     def store(self) -> Path:
-        """The folder of runs that are not published; it depends on all that decides their result."""
-        return runs_directory() / self.digest[:20]
+        """The folder of runs that are not published; the end of its name depends on all that decides their result."""
+        code = self.digest[:16]
+        there = sorted(runs_directory().glob(f"*-{code}"))  # whoever named it
+        return there[0] if there else runs_directory() / f"{self.name.replace('/', '-')}-{code}"
 
     def differences(self, record: Record) -> list[str]:
-        """Why `record` is not a run of this experiment as it stands; empty if it is."""
-        reasons = []
-        defaults = {f.name: f.default for f in dataclasses.fields(Recipe)}
-        for name, value in dataclasses.asdict(self.recipe).items():
-            recorded = record.parameters.get(name, defaults[name])
-            if recorded != value:
-                reasons.append(f"{name} was {recorded!r}, is {value!r}")
-        words = {"code": CODE_CHANGED, "data": "the data changed", "start": START_CHANGED}
+        """Say why `record` is not a run of this experiment as it stands; empty if it is."""
+        defaults = Recipe()
+        known = {f.name for f in dataclasses.fields(Recipe)}
+        try:
+            was = dataclasses.replace(defaults, **{k: v for k, v in record.parameters.items() if k in known}).identity
+        except ParameterError as error:
+            return [str(error)]
+        now, reasons = self.recipe.identity, []
+        for name in known:
+            before, after = (each.get(name, getattr(defaults, name)) for each in (was, now))
+            if before != after:
+                reasons.append(f"{name} was {before!r}, is {after!r}")
+        words = {
+            "network": NETWORK_CHANGED,
+            "code": CODE_CHANGED,
+            "data": "the data changed",
+            "start": START_CHANGED,
+            "teacher": TEACHER_CHANGED,
+        }
         digests = self.digests
         changed = [kind for kind in words if record.digests.get(kind) != digests.get(kind)]
-        return reasons + [words[kind] for kind in changed]
+        return sorted(reasons) + [words[kind] for kind in changed]
 
 
-def network_digest(name: str) -> str:
-    """The digest of the code that a network is built by."""
-    network = NETWORKS[name]
-    return definition_digest(Path(network.__code__.co_filename).read_text("utf-8"), network.__name__)
+def code_digest(recipe: Recipe) -> str:
+    """Return the digest of the code that trains by `recipe`, as it is loaded: only what the recipe switches on counts.
+
+    Raises:
+        CodeError: the code was changed after it was loaded.
+    """
+    dataset = data.DATASETS[recipe.dataset]
+    optional = {
+        "averaging.moving_average": recipe.average_decay,
+        "averaging.fresh_statistics": recipe.statistics_images,
+        "augmentation.deskew": recipe.preparation == "deskew",
+        "distillation.loss": recipe.teachers,
+        "fast.in_bfloat16": recipe.precision == "bfloat16",
+    }
+    used = [f"augmentation.{change.__name__}" for change in augmentation.chosen(recipe)]
+    used += [f"optimizers.{recipe.optimizer}", f"schedules.{recipe.schedule}", f"data.{dataset.read.__name__}"]
+    used += [name for name, is_on in optional.items() if is_on]
+    choosing = ["augmentation.chosen", "optimizers.make", "schedules.rates", "data.DATASETS", "data.folder"]
+    left_out = [*choosing, *(name for name, is_on in optional.items() if not is_on)]
+    held_out = f"{dataset.held_out} held out" if recipe.evaluate_on == "validation" else ""
+    return text_digest(loaded.digest(["training.begin", "training.Trainer", *used], left_out), held_out)
 
 
 def root() -> Path:
@@ -126,28 +161,32 @@ def runs_directory() -> Path:
 
 
 def find(experiment: Experiment, seed: int) -> Record | None:
-    """The record of this run, published or not, if there is one that is still valid."""
+    """Return the record of this run, published or not, if there is one that is still valid; it has the asked name."""
     path = find_path(experiment, seed)
-    return None if path is None else records.read(path)
+    return None if path is None else dataclasses.replace(records.read(path), experiment=experiment.name)
 
 
 def find_path(experiment: Experiment, seed: int) -> Path | None:
-    """Where the record of this run lies, published or not, if there is one that is still valid."""
+    """Say where the record of this run lies, published or not, if there is one that is still valid."""
     paths = (records.record_path(folder, seed) for folder in (experiment.published, experiment.store))
     return next((path for path in paths if path.exists() and not experiment.differences(records.read(path))), None)
 
 
 def runs(
-    experiment: Experiment, seeds: int | list[int], device: str = "auto", report: Report | None = None
+    experiment: Experiment, seeds: int | list[int] = 5, device: str = "auto", report: Report | None = None
 ) -> list[Record]:
-    """The records of all seeds (a list, or how many), found or trained.
+    """Find the records of all seeds (a list, or how many), and train those that are missing.
+
+    `report` says how training goes; without it, progress is shown.
 
     Raises:
         ParameterError, DataError, DivergenceError, RecordError: as the parts say; finished runs are kept.
     """
     where = resolve_device(device)
     wanted = list(range(seeds)) if isinstance(seeds, int) else seeds
-    return [find(experiment, seed) or train(experiment, seed, where, experiment.store, report) for seed in wanted]
+    say = report or progress.shown()
+    found = [find(experiment, seed) or train(experiment, seed, where, experiment.store, say) for seed in wanted]
+    return [dataclasses.replace(record, experiment=experiment.name) for record in found]
 
 
 def train(
@@ -168,6 +207,7 @@ def train(
         if path.exists() and not experiment.differences(found := records.read(path)):
             record = found
         else:
+            experiment.network()  # what cannot be built is refused before the images are loaded
             record = _train(experiment, seed, device, checkpoint, report)
         checkpoint.unlink(missing_ok=True)
     return record
@@ -196,19 +236,21 @@ def _train(experiment: Experiment, seed: int, device: torch.device, checkpoint: 
         if report is not None:
             report(experiment, seed, epoch, len(epochs), seconds[-1])
 
-    state = {name: value.cpu().contiguous() for name, value in trainer.model.state_dict().items()}
+    state = {name: value.cpu().contiguous() for name, value in trainer.evaluated().state_dict().items()}
     weights = safetensors.torch.save(state)
     record = Record(
         experiment=experiment.name,
         seed=seed,
         parameters=dataclasses.asdict(recipe),
+        network=described(experiment.network),
         digests=experiment.digests,
-        parameter_count=architecture.parameter_count(trainer.model),
+        parameter_count=sum(parameter.numel() for parameter in trainer.model.parameters()),
         train_size=len(trainer.labels),
         class_counts=torch.bincount(trainer.test_labels, minlength=10).tolist(),
         history={f.name: [getattr(e, f.name) for e in epochs] for f in dataclasses.fields(training.Epoch)},
         first_losses=trainer.first_losses,
         misclassified=misclassified(trainer),
+        trained_correct=trainer.trained_correct(),
         weights_digest=bytes_digest(weights),
         environment=machine.describe(device) | {"epoch_seconds": seconds},
     )
@@ -219,17 +261,21 @@ def _train(experiment: Experiment, seed: int, device: torch.device, checkpoint: 
 def make_trainer(
     experiment: Experiment, seed: int, device: torch.device, images: tuple[data.Images, data.Images] | None = None
 ) -> training.Trainer:
-    """A run before its first step: images loaded, weights drawn, or taken from the run that it starts from.
+    """Prepare a run before its first step; what it starts or learns from is trained first where it is missing.
 
     With `images`, these are trained and evaluated on, in the place of the recipe's.
 
     Raises:
         DataError: the images are missing or damaged.
     """
-    train, test = images or data.load(experiment.recipe.dataset, experiment.recipe.evaluate_on)
-    make = _trained(experiment.start, seed, device) if experiment.start else experiment.network
-    network = make if experiment.recipe.precision == "float32" else lambda: fast.Fast(*make())
-    return training.Trainer(network, experiment.recipe, seed, train, test, device)
+    weights = None if experiment.start is None else _weights(experiment.start, seed, device)
+    teachers = list(_trained(experiment.teacher, experiment.recipe.teachers, device))
+    return training.begin(experiment.recipe, experiment.network, seed, device, weights, teachers, images)
+
+
+def described(network: Network) -> dict[str, Any]:
+    """What a record tells of its network."""
+    return {"source": network.source, "name": network.name, "arguments": dict(network.arguments)}
 
 
 def misclassified(trainer: training.Trainer) -> list[list[int]]:
@@ -239,30 +285,31 @@ def misclassified(trainer: training.Trainer) -> list[list[int]]:
     return torch.stack([wrong, labels[wrong], predictions[wrong]], 1).tolist()
 
 
-def _trained(start: Experiment, seed: int, device: torch.device) -> Callable[[], nn.Module]:
-    """Makes the network of `start` with the weights after its run of this seed, which is trained if it is missing."""
-    path = find_path(start, seed)
+def _weights(experiment: Experiment, seed: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """The weights after a run, which is trained if it is missing."""
+    path = find_path(experiment, seed)
     if path is None:
-        train(start, seed, device, start.store)
-        path = records.record_path(start.store, seed)
-    weights = records.read_weights(path)
+        train(experiment, seed, device, experiment.store)
+        path = records.record_path(experiment.store, seed)
+    return records.read_weights(path)
 
-    def network() -> nn.Module:
-        model = start.network()
-        model.load_state_dict(weights)
-        return model
 
-    return network
+def _trained(experiment: Experiment | None, runs: int, device: torch.device) -> Iterator[nn.Module]:
+    """The networks after the first `runs` runs of an experiment."""
+    for seed in range(runs if experiment is not None else 0):
+        network = experiment.network()
+        network.load_state_dict(_weights(experiment, seed, device))
+        yield network
 
 
 def _identity(experiment: Experiment) -> dict[str, Any]:
-    return {"parameters": dataclasses.asdict(experiment.recipe), "digests": experiment.digests}
+    return {"recipe": experiment.recipe.identity, "digests": experiment.digests}
 
 
 def _save(
     trainer: training.Trainer, path: Path, experiment: Experiment, epochs: list[training.Epoch], seconds: list[float]
 ) -> None:
-    progress = json.dumps(
+    done = json.dumps(
         _identity(experiment)
         | {
             "epochs": [dataclasses.asdict(e) for e in epochs],
@@ -271,13 +318,13 @@ def _save(
         }
     )
     state = trainer.state()
-    metadata = {"progress": progress, "digest": _checkpoint_digest(progress, state)}
+    metadata = {"progress": done, "digest": _checkpoint_digest(done, state)}
     files.write_atomically(path, safetensors.torch.save(state, metadata))
 
 
-def _checkpoint_digest(progress: str, state: dict[str, torch.Tensor]) -> str:
+def _checkpoint_digest(done: str, state: dict[str, torch.Tensor]) -> str:
     """Safetensors has no checksum: a damaged number would go unseen into the rest of the run."""
-    return text_digest(progress, bytes_digest(safetensors.torch.save(state)))
+    return text_digest(done, bytes_digest(safetensors.torch.save(state)))
 
 
 def _resume(trainer: training.Trainer, path: Path, experiment: Experiment) -> tuple[list[training.Epoch], list[float]]:
@@ -287,13 +334,16 @@ def _resume(trainer: training.Trainer, path: Path, experiment: Experiment) -> tu
     try:
         with safetensors.safe_open(str(path), "pt") as file:
             metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
-        progress = json.loads(metadata["progress"])
+        done = json.loads(metadata["progress"])
         if metadata["digest"] != _checkpoint_digest(metadata["progress"], tensors):
             raise ValueError("its content does not have its digest")
     except (safetensors.SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
         raise RecordError(f"{path}: damaged checkpoint ({error}); delete it to start the run anew") from error
-    if {key: progress[key] for key in ("parameters", "digests")} != json.loads(json.dumps(_identity(experiment))):
-        return [], []
-    epochs = [training.Epoch(**entry) for entry in progress["epochs"]]
-    trainer.restore(tensors, len(epochs), progress["first_losses"])
-    return epochs, progress["seconds"]
+    if {key: done[key] for key in ("recipe", "digests")} != json.loads(json.dumps(_identity(experiment))):
+        raise RecordError(
+            f"{path}: this run was begun with another recipe or under other code, and would not be one run if it went "
+            "on; go back to that code and restart, or delete the file to start the run anew"
+        )
+    epochs = [training.Epoch(**entry) for entry in done["epochs"]]
+    trainer.restore(tensors, len(epochs), done["first_losses"])
+    return epochs, done["seconds"]

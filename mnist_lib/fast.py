@@ -14,8 +14,50 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from mnist_lib.blocks import Residual
+
+LAYERS = (
+    nn.Conv2d,
+    nn.BatchNorm2d,
+    nn.ReLU,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.Flatten,
+    nn.Linear,
+)
+"""Layers that compute in blocks."""
+
 BLOCK = 16
 """Channels of a block, for processors with AVX-512."""
+
+
+def in_bfloat16(network: nn.Module) -> nn.Module:
+    """Return `network`, to be trained in bfloat16: a chain of layers in blocks, any other under torch's autocast.
+
+    Names and parameters stay what they are.
+    """
+    if type(network) is nn.Sequential and _is_chain(network):
+        return Fast(*network)
+    kind = type(network)
+    network.__class__ = type(kind.__name__, (_Autocast, kind), {})
+    return network
+
+
+def _is_chain(layers: nn.Sequential) -> bool:
+    return all(isinstance(layer, LAYERS) or (isinstance(layer, Residual) and _is_chain(layer)) for layer in layers)
+
+
+class _Autocast(nn.Module):
+    """Mixed into a network's class: its forward pass in training is cast, layer by layer, as torch sees fit."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(images)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return super().forward(images).float()
 
 
 class Fast(nn.Sequential):
@@ -46,21 +88,31 @@ class Fast(nn.Sequential):
         return self._step(images)
 
     def _blocked(self, images: torch.Tensor) -> torch.Tensor:
-        x, channels = images.bfloat16().contiguous().to_mkldnn(), images.shape[1]
-        for layer in self:
-            if not x.is_mkldnn:  # after a Flatten there are no channels any more
-                x = layer(x)
-            elif isinstance(layer, nn.Conv2d):
-                x, channels = _convolution(layer, x), layer.out_channels
-            elif isinstance(layer, nn.BatchNorm2d):
-                x = _batch_norm(layer, x)
-            elif isinstance(layer, nn.Flatten):
-                x = layer(_dense(x, channels))
-            elif isinstance(layer, nn.Dropout | nn.Dropout2d):
-                x = layer(x.to_dense()).to_mkldnn()
-            else:
-                x = layer(x)
+        x, channels = _through(self, images.bfloat16().contiguous().to_mkldnn(), images.shape[1])
         return x if not x.is_mkldnn else _dense(x, channels)
+
+
+def _through(layers: nn.Sequential, x: torch.Tensor, channels: int) -> tuple[torch.Tensor, int]:
+    """Apply layers to maps in blocks, of which the first `channels` are no filling; returns both as they are then."""
+    for layer in layers:
+        if not x.is_mkldnn:  # after a Flatten there are no channels any more
+            x = layer(x)
+        elif isinstance(layer, Residual):
+            change, channels = _through(layer, x, channels)
+            x = x + change
+        elif isinstance(layer, nn.Conv2d):
+            x, channels = _convolution(layer, x), layer.out_channels
+        elif isinstance(layer, nn.BatchNorm2d):
+            x = _batch_norm(layer, x)
+        elif isinstance(layer, nn.Flatten):
+            x = layer(_dense(x, channels))
+        elif isinstance(layer, nn.AdaptiveAvgPool2d):  # oneDNN has no fast code for its backward pass
+            x = layer(_dense(x, channels))
+        elif isinstance(layer, nn.Dropout | nn.Dropout2d):
+            x = layer(x.to_dense()).to_mkldnn()
+        else:
+            x = layer(x)
+    return x, channels
 
 
 def _convolution(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:

@@ -3,15 +3,13 @@
 import dataclasses
 import difflib
 
-from mnist_lib import experiments
+from mnist_lib import cells, experiments
 from mnist_lib.experiments import Experiment, Report
 from mnist_lib.parameters import (
     ComparisonParameters,
     NotebookParameters,
     ParameterError,
     SweepParameters,
-    notebook_parameters,
-    validate,
 )
 from mnist_lib.records import Record
 
@@ -27,24 +25,25 @@ def of_notebook(name: str) -> NotebookParameters:
         known = sorted(p.stem for p in path.parent.glob("*.ipynb"))
         near = difflib.get_close_matches(name, known, n=1)
         raise ParameterError(f"there is no notebook {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    return validate(NotebookParameters, notebook_parameters(path))
+    return cells.of_file(path)
 
 
 def experiment(parameters: NotebookParameters) -> Experiment:
     """The experiment that a notebook is about.
 
     Raises:
-        ParameterError: the network is unknown, or the device is not there.
+        ParameterError: the device is not there.
     """
     experiments.resolve_device(parameters.device)
-    return Experiment(parameters.name, parameters.recipe)
+    return Experiment(parameters.name, parameters.recipe, parameters.network)
 
 
 def at_equal_effort(name: str, parameters: NotebookParameters | ComparisonParameters) -> Experiment:
     """The recipe of another notebook, on the same data and for as many epochs as `parameters` say (0: as it has)."""
-    recipe = of_notebook(name).recipe
+    other = of_notebook(name)
     effort = {key: getattr(parameters, key) for key in ("dataset", "epochs", "evaluate_on")}
-    return Experiment(name, dataclasses.replace(recipe, **effort | {"epochs": parameters.epochs or recipe.epochs}))
+    effort["epochs"] = parameters.epochs or other.epochs
+    return Experiment(name, dataclasses.replace(other.recipe, **effort), other.network)
 
 
 def baseline(parameters: NotebookParameters) -> Experiment | None:
@@ -67,6 +66,7 @@ def candidates(parameters: NotebookParameters) -> dict[float, Experiment]:
         rate: Experiment(
             f"{parameters.name}/learning_rate_{rate:g}",
             dataclasses.replace(parameters.recipe, learning_rate=rate, evaluate_on="validation"),
+            parameters.network,
         )
         for rate in parameters.learning_rates
     }
@@ -74,7 +74,9 @@ def candidates(parameters: NotebookParameters) -> dict[float, Experiment]:
 
 def continued(parameters: NotebookParameters) -> Experiment:
     """The experiment that repeats a notebook's recipe from the weights that the recipe led to."""
-    return Experiment(f"{parameters.name}/continued", parameters.recipe, start=experiment(parameters))
+    return Experiment(
+        f"{parameters.name}/continued", parameters.recipe, parameters.network, start=experiment(parameters)
+    )
 
 
 def sweep(parameters: SweepParameters) -> dict[float, Experiment]:
@@ -85,15 +87,20 @@ def sweep(parameters: SweepParameters) -> dict[float, Experiment]:
     Raises:
         ParameterError: there is no such notebook.
     """
+    swept = of_notebook(parameters.experiment)
     recipe = dataclasses.replace(
-        of_notebook(parameters.experiment).recipe,
+        swept.recipe,
         dataset=parameters.dataset,
         epochs=parameters.epochs,
         evaluate_on="validation",
         schedule="constant",
     )
     return {
-        rate: Experiment(f"learning_rate_sweep/learning_rate_{rate:g}", dataclasses.replace(recipe, learning_rate=rate))
+        rate: Experiment(
+            f"learning_rate_sweep/learning_rate_{rate:g}",
+            dataclasses.replace(recipe, learning_rate=rate),
+            swept.network,
+        )
         for rate in parameters.cnn_learning_rates
     }
 

@@ -1,20 +1,19 @@
 """What an experiment can be asked to do, and the refusal of anything else.
 
-A recipe is a `Recipe`. It is written once, in the ``parameters`` cell of a notebook; papermill overrides it
-with ``-p``. papermill only warns about a name it does not know, so the notebooks check for themselves: `from_notebook`
-reads which names were assigned and refuses unknown names, wrong types and values out of range before anything trains.
+A recipe is written once, in the ``parameters`` cell of a notebook; papermill overrides it with ``-p``. papermill only
+warns about a name it does not know, so notebooks check for themselves (`mnist_lib.cells`): unknown names, wrong types
+and values out of range are refused before anything trains.
 """
 
-import ast
 import dataclasses
 import difflib
-import json
 import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
+
+from mnist_lib.data import DATASETS
 
 Schema = TypeVar("Schema")
 
@@ -24,42 +23,106 @@ class ParameterError(ValueError):
 
 
 def bounded(
-    default: Any = dataclasses.MISSING, *, low: float, high: float, above: bool = False, length: int | None = None
+    default: Any = dataclasses.MISSING,
+    *,
+    low: float,
+    high: float,
+    above: bool = False,
+    length: int | None = None,
+    **more: Any,
 ) -> Any:
-    """A number from `low` to `high`; with ``above=True``, `low` itself is excluded.
+    """Declare a number from `low` to `high`; with ``above=True``, `low` itself is excluded.
 
-    A list is checked item by item; with `length`, it must have so many.
+    A list is checked item by item; with `length`, it must have so many. `effect` tells of a recipe whether the value
+    has any.
     """
-    return field(default=default, metadata={"low": low, "high": high, "above": above, "length": length})
+    return field(default=default, metadata={"low": low, "high": high, "above": above, "length": length} | more)
 
 
-def choice(default: Any = dataclasses.MISSING, *, options: Sequence[str]) -> Any:
-    """One of a few words."""
-    return field(default=default, metadata={"options": tuple(options)})
+def choice(default: Any = dataclasses.MISSING, *, options: Sequence[str], **more: Any) -> Any:
+    """Declare one of a few words."""
+    return field(default=default, metadata={"options": tuple(options)} | more)
+
+
+def switch(default: bool = False, **more: Any) -> Any:
+    """Declare True or False."""
+    return field(default=default, metadata=more)
+
+
+class Checked:
+    """What is checked field by field when it is made, from a notebook or by hand."""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for f in dataclasses.fields(self):
+            if not f.metadata.get("internal"):
+                object.__setattr__(self, f.name, _check(f, getattr(self, f.name), hints[f.name]))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """The recipe of a training run: all that decides its result, apart from the seed.
+class Recipe(Checked):
+    """The recipe of a training run: all that decides its result, apart from the network and the seed.
 
     A field added later must default to what was done before it existed; records made earlier then stay valid.
+
+    Raises:
+        ParameterError: a value has the wrong type or is out of range.
     """
 
-    network: str
-    dataset: str = choice("mnist", options=("mnist", "digits"))
+    dataset: str = choice("mnist", options=tuple(DATASETS))
     evaluate_on: str = choice("test", options=("test", "validation"))
+    preparation: str = choice("none", options=("none", "deskew"))
     epochs: int = bounded(15, low=1, high=1000)
     batch_size: int = bounded(128, low=2, high=60_000)
+    optimizer: str = choice("sgd", options=("sgd", "adamw", "muon"))
     learning_rate: float = bounded(0.01, low=0, high=100, above=True)
-    momentum: float = bounded(0.9, low=0, high=0.9999)
-    schedule: str = choice("constant", options=("constant", "step", "one_cycle"))
-    step_size: int = bounded(10, low=1, high=1000)
-    step_factor: float = bounded(0.1, low=0, high=1, above=True)
+    other_learning_rate: float = bounded(0.01, low=0, high=100, above=True, effect=lambda r: r.optimizer == "muon")
+    momentum: float = bounded(
+        0.9, low=0, high=0.9999, effect=lambda r: r.optimizer != "adamw" and r.schedule != "one_cycle"
+    )
+    nesterov: bool = switch(effect=lambda r: r.optimizer == "sgd")
+    weight_decay: float = bounded(0.0, low=0, high=10)
+    schedule: str = choice("constant", options=("constant", "step", "one_cycle", "linear", "cosine"))
+    step_size: int = bounded(10, low=1, high=1000, effect=lambda r: r.schedule == "step")
+    step_factor: float = bounded(0.1, low=0, high=1, above=True, effect=lambda r: r.schedule == "step")
+    warm_up: float = bounded(0.2, low=0, high=0.9, effect=lambda r: r.schedule in ("linear", "cosine"))
+    label_smoothing: float = bounded(0.0, low=0, high=0.9)
+    average_decay: float = bounded(0.0, low=0, high=0.99999)
+    statistics_images: int = bounded(0, low=0, high=60_000)
+    teachers: int = bounded(0, low=0, high=100)
+    distillation: float = bounded(0.5, low=0, high=1, effect=lambda r: r.teachers > 0)
+    temperature: float = bounded(1.0, low=0.1, high=100, effect=lambda r: r.teachers > 0)
     rotation: float = bounded(0.0, low=0, high=180)
     crop_probability: float = bounded(0.0, low=0, high=1)
-    interpolation: str = choice("bilinear", options=("bilinear", "nearest"))
+    interpolation: str = choice("bilinear", options=("bilinear", "nearest"), effect=lambda r: bool(r.rotation))
+    shear: float = bounded(0.0, low=0, high=1)
+    scale: float = bounded(0.0, low=0, high=0.9)
+    translation: float = bounded(0.0, low=0, high=14)
+    elastic: float = bounded(0.0, low=0, high=14)
+    fade: float = bounded(0.0, low=0, high=1, effect=lambda r: r.is_augmented)
+    final_strength: float = bounded(0.0, low=0, high=1, effect=lambda r: r.is_augmented and r.fade > 0)
     precision: str = choice("float32", options=("float32", "bfloat16"))
     threads: int = bounded(1, low=1, high=256)
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether images are sheared, scaled or moved: rotation is then part of the same map."""
+        return bool(self.shear or self.scale or self.translation)
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether training images are changed at random."""
+        return bool(self.rotation or self.crop_probability or self.is_affine or self.elastic)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides a run's result: the values that are no defaults, where they have an effect."""
+        recipe = {f.name: (f, getattr(self, f.name)) for f in dataclasses.fields(Recipe)}
+        return {
+            name: value
+            for name, (f, value) in recipe.items()
+            if value != f.default and f.metadata.get("effect", lambda _: True)(self)
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +141,7 @@ class NotebookParameters(Recipe):
     learning_rates: list[float] = bounded((), low=0, high=100, above=True)
     candidate_seeds: int = bounded(3, low=1, high=1000)
     continued_seeds: int = bounded(0, low=0, high=1000)
+    network: Any = field(default=None, metadata={"internal": True})  # a Network, from the cell of that name
 
     @property
     def recipe(self) -> Recipe:
@@ -86,14 +150,14 @@ class NotebookParameters(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonParameters:
+class ComparisonParameters(Checked):
     """What a notebook that compares experiments accepts: which ones, on what data, and how much of each.
 
     With ``epochs = 0``, each experiment has as many epochs as its own notebook says.
     """
 
     experiments: list[str]
-    dataset: str = choice("mnist", options=("mnist", "digits"))
+    dataset: str = choice("mnist", options=tuple(DATASETS))
     evaluate_on: str = choice("test", options=("test", "validation"))
     epochs: int = bounded(15, low=0, high=1000)
     seeds: int = bounded(5, low=1, high=1000)
@@ -101,7 +165,7 @@ class ComparisonParameters:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExerciseParameters:
+class ExerciseParameters(Checked):
     """The network of two inputs, two hidden and two output units.
 
     `weights` are w1 to w8, numbered as in `mnist_lib.backprop.network`. The defaults are those of the public exercise.
@@ -132,7 +196,7 @@ class SweepParameters(ExerciseParameters):
     steps: int = bounded(1000, low=1, high=100_000)
     experiment: str
     cnn_learning_rates: list[float] = bounded((0.01, 0.1, 1.0), low=0, high=100, above=True)
-    dataset: str = choice("mnist", options=("mnist", "digits"))
+    dataset: str = choice("mnist", options=tuple(DATASETS))
     epochs: int = bounded(3, low=1, high=1000)
     seeds: int = bounded(3, low=1, high=1000)
     device: str = "auto"
@@ -145,27 +209,31 @@ def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
         ParameterError: a name is unknown (the nearest known one is suggested), a required one is missing, or a value
             has the wrong type or is out of range. The message names the parameter, the value and what is accepted.
     """
-    fields = {f.name: f for f in dataclasses.fields(schema)}
-    hints = typing.get_type_hints(schema)
+    fields = {f.name: f for f in dataclasses.fields(schema) if not f.metadata.get("internal")}
     for name in values:
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
+            if name == "network":
+                hint = "a network is changed in the notebook's network cell"
             raise ParameterError(f"unknown parameter {name!r}: {hint}")
-    checked = {name: _check(name, value, hints[name], fields[name].metadata) for name, value in values.items()}
-    for name, value in checked.items():
-        if isinstance(value, tuple) and fields[name].metadata.get("length") is None:
-            # An empty list is accepted where it is the default.
-            if len({*value}) < len(value) or not (value or fields[name].default == ()):
-                raise _refusal(name, list(value), "at least one, and none of them twice")
     for name, f in fields.items():
-        if name not in checked and f.default is dataclasses.MISSING:
+        if name not in values and f.default is dataclasses.MISSING:
             raise ParameterError(f"parameter {name!r} is missing")
-    return schema(**checked)
+    return schema(**values)
 
 
-def _check(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Any:
-    """`value` as `kind`, within `rules`."""
+def _check(f: dataclasses.Field, value: Any, kind: Any) -> Any:
+    """`value` as `kind`, within the rules of the field."""
+    checked = _checked(f.name, value, kind, f.metadata)
+    if isinstance(checked, tuple) and f.metadata.get("length") is None:
+        # An empty list is accepted where it is the default.
+        if len({*checked}) < len(checked) or not (checked or f.default == ()):
+            raise _refusal(f.name, list(checked), "at least one, and none of them twice")
+    return checked
+
+
+def _checked(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Any:
     if typing.get_origin(kind) is list:
         (item,) = typing.get_args(kind)
         length = rules.get("length")
@@ -174,10 +242,10 @@ def _check(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Any:
             accepted = f"a list of {length} numbers" if length else f"a list such as {example}"
             how = f"; to papermill give lists with -y '{name}: [...]'" if isinstance(value, str) else ""
             raise _refusal(name, value, accepted + how)
-        return tuple(_check(f"{name}[{i}]", v, item, rules) for i, v in enumerate(value))
+        return tuple(_checked(f"{name}[{i}]", v, item, rules) for i, v in enumerate(value))
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise _refusal(name, value, _accepted(kind, rules))
-    if kind in (int, float) and rules:
+    if kind in (int, float) and "low" in rules:
         high_enough = value > rules["low"] if rules["above"] else value >= rules["low"]
         if not (high_enough and value <= rules["high"]):  # NaN is neither
             raise _refusal(name, value, _accepted(kind, rules))
@@ -209,69 +277,3 @@ def _refusal(name: str, value: Any, accepted: str) -> ParameterError:
             number = int(number) if whole else number
             hint = f" (a string that looks like a number: write {number!r}, without quotes)"
     return ParameterError(f"{name} = {value!r}: expected {accepted}{hint}")
-
-
-def from_notebook(schema: type[Schema]) -> Schema:
-    """The parameters of the running notebook, checked.
-
-    Looks through the cells that the kernel has executed: the last one that assigns annotated parameters of `schema`,
-    and every later one that papermill injected (its first line is ``# Parameters``).
-
-    Raises:
-        ParameterError: as `validate`, or when no parameters cell has been executed.
-    """
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    if shell is None:
-        raise ParameterError("from_notebook works inside a notebook; elsewhere call validate(schema, values)")
-    names = [f.name for f in dataclasses.fields(schema)]
-    cells = shell.history_manager.input_hist_parsed  # not `In`, which a parameter of that name would replace
-    if any(cells):  # nbval keeps no history; it runs notebooks as they are, with nothing injected
-        names = assigned_names(cells, set(names))
-    return validate(schema, {name: shell.user_ns[name] for name in names if name in shell.user_ns})
-
-
-def notebook_parameters(path: Path) -> dict[str, Any]:
-    """The values that the ``parameters`` cell of the notebook at `path` assigns; the notebook is not executed.
-
-    Raises:
-        ParameterError: there is no such cell, or a value is not a literal.
-    """
-    try:
-        cells = json.loads(path.read_text("utf-8"))["cells"]
-        sources = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", ())]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ParameterError(f"{path}: not a notebook: {error!r}") from error
-    if len(sources) != 1:
-        raise ParameterError(f"{path.name}: one cell must have the tag `parameters`, {len(sources)} have it")
-    try:
-        nodes = [node for node in ast.parse(sources[0]).body if isinstance(node, ast.AnnAssign)]
-        return {ast.unparse(node.target): ast.literal_eval(node.value) for node in nodes}
-    except (SyntaxError, ValueError) as error:
-        raise ParameterError(f"{path.name}: the parameters cell must hold literals only: {error}") from error
-
-
-def assigned_names(cells: Sequence[str], known: set[str]) -> list[str]:
-    """The names assigned by the last parameters cell in `cells` and by the cells injected after it.
-
-    A parameters cell consists of annotated assignments (``epochs: int = 15``), at least one to a name in `known`.
-    """
-    trees = [_assignments(source) for source in cells]
-    starts = [i for i, (_, annotated) in enumerate(trees) if annotated & known]
-    if not starts:
-        raise ParameterError("no parameters cell has been executed: run the notebook from its top")
-    start = starts[-1]
-    injected = [i for i in range(start + 1, len(cells)) if cells[i].lstrip().split("\n")[0].rstrip() == "# Parameters"]
-    return list(dict.fromkeys(name for i in (start, *injected) for name in trees[i][0]))
-
-
-def _assignments(source: str) -> tuple[list[str], set[str]]:
-    """All names that a cell assigns at its top level, in order, and those of them that are annotated."""
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:  # a cell with IPython's own syntax holds no parameters
-        return [], set()
-    annotated = [n.target.id for n in body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
-    plain = [t.id for n in body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
-    return annotated + plain, set(annotated)

@@ -1,29 +1,44 @@
-"""What is said while runs train."""
+"""What is said while runs train: a bar for each run to a person, a line for each epoch to a log."""
 
-from IPython import get_ipython
-from tqdm import tqdm
+import sys
+from typing import Any
 
-from mnist_lib import experiments, training
-from mnist_lib.experiments import Experiment
+from tqdm.auto import tqdm
+
+Said = Any  # a function of an experiment, a seed, an epoch's result, its number and its seconds
 
 
-def progress() -> experiments.Report:
-    """What is said while runs train: a bar for each run to a person, a line an epoch to a log."""
-    shell = get_ipython()
-    kernel = getattr(shell, "kernel", None)  # IPython in a terminal has none
-    person = kernel is not None and kernel.get_parent("shell")["content"].get("allow_stdin", False)
+def shown() -> Said:
+    """Return what shows the progress of runs, epoch by epoch, to whoever is there."""
+    if not _is_person_there():
+        return _print_line
     bars: dict[int, tqdm] = {}
 
-    def report(experiment: Experiment, seed: int, epoch: training.Epoch, number: int, seconds: float) -> None:
-        line = f"{experiment.name} seed {seed}: train loss {epoch.train_loss:.4f}, {epoch.test_correct} correct"
-        if not person:
-            print(f"{line}, epoch {number} of {experiment.recipe.epochs}, {seconds:.1f} s", flush=True)
-            return
+    def show(experiment: Any, seed: int, epoch: Any, number: int, seconds: float) -> None:
         if seed not in bars:
             bars[seed] = tqdm(total=experiment.recipe.epochs, initial=number - 1, unit="epoch")
-        bars[seed].set_description(line)
+        bars[seed].set_description(_line(experiment, seed, epoch))
         bars[seed].update()
         if number == experiment.recipe.epochs:
             bars.pop(seed).close()
 
-    return report
+    return show
+
+
+def _print_line(experiment: Any, seed: int, epoch: Any, number: int, seconds: float) -> None:
+    line = f"{_line(experiment, seed, epoch)}, epoch {number} of {experiment.recipe.epochs}, {seconds:.1f} s"
+    print(line, flush=True)
+
+
+def _line(experiment: Any, seed: int, epoch: Any) -> str:
+    return f"{experiment.name} seed {seed}: train loss {epoch.train_loss:.4f}, {epoch.test_correct} correct"
+
+
+def _is_person_there() -> bool:
+    """Whether somebody looks on: in a terminal, or in a notebook that may ask for input, as only Jupyter's may."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None:
+        return sys.stderr.isatty()
+    return bool(kernel.get_parent("shell")["content"].get("allow_stdin", False))

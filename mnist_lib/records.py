@@ -13,9 +13,9 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ import safetensors.torch
 import torch
 from filelock import FileLock, Timeout
 
-from mnist_lib import fields, files
-from mnist_lib.digests import bytes_digest
+from mnist_lib import files
+from mnist_lib.digests import bytes_digest, text_digest
 
-FORMAT = 1
+FORMAT = 2
 
 
 class RecordError(files.FileError):
@@ -40,17 +40,30 @@ class Record:
 
     experiment: str
     seed: int
-    parameters: dict[str, Any]
-    digests: dict[str, str]  # of the training code, of the data, and of what made the weights at the start
+    parameters: dict[str, Any]  # the recipe
+    network: dict[str, Any]  # the source of the function that built it, its name and arguments
+    digests: dict[str, str]  # of the training code, the network, the data, and of what made the weights at the start
     parameter_count: int
     train_size: int
     class_counts: list[int]  # evaluation images of each digit
     history: dict[str, list[float]]  # learning_rate, train_loss, train_correct, test_loss, test_correct
     first_losses: list[float]
     misclassified: list[list[int]]  # [index, label, prediction] after the last epoch
+    trained_correct: int  # training images, unchanged, that the final weights get right in evaluation mode
     weights_digest: str
     environment: dict[str, Any]
     format: int = FORMAT
+    path: Path | None = field(default=None, compare=False)  # where it was read; no part of the file
+
+    @property
+    def digest(self) -> str:
+        """The digest of the record's content, which its file states."""
+        return text_digest(json.dumps(_content(self), sort_keys=True))
+
+    @property
+    def final_train_accuracy(self) -> float:
+        """Percent of training images, unchanged, that the final weights get right in evaluation mode."""
+        return 100 * self.trained_correct / self.train_size
 
     @property
     def test_size(self) -> int:
@@ -162,14 +175,17 @@ def read(path: Path) -> Record:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: cannot be read as a record: {error}") from error
-    names = {f.name for f in dataclasses.fields(Record)}
-    if not isinstance(content, dict) or content.get("format") != FORMAT or set(content) != names:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or content.keys() != _FIELDS.keys():
         raise RecordError(f"{path}: not a record of format {FORMAT}")
-    if problem := fields.problem(content):
+    if problem := _problem(content):
         raise RecordError(f"{path}: {problem}")
     if path != record_path(path.parent, content["seed"]):
         raise RecordError(f"{path}: this is the record of seed {content['seed']}")
-    return Record(**content)
+    stated = content.pop("digest")
+    record = Record(**content, path=path)
+    if record.digest != stated:
+        raise RecordError(f"{path}: altered: its content does not have the digest that it states")
+    return record
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -192,9 +208,15 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def to_json(record: Record) -> str:
-    """The record as text: a key a line, so that a diff shows what changed."""
-    entries = (f"{json.dumps(key)}: {_value_to_json(value)}" for key, value in dataclasses.asdict(record).items())
+    """Write the record as text, one line per key, so that a diff shows what changed."""
+    content = _content(record) | {"digest": record.digest}
+    entries = (f"{json.dumps(key)}: {_value_to_json(value)}" for key, value in content.items())
     return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def _content(record: Record) -> dict[str, Any]:
+    """What a record's file holds, but for its digest."""
+    return {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name != "path"}
 
 
 def _value_to_json(value: Any) -> str:
@@ -202,3 +224,107 @@ def _value_to_json(value: Any) -> str:
         return json.dumps(value, allow_nan=False)
     inner = (f"  {json.dumps(key)}: {json.dumps(item, allow_nan=False)}" for key, item in value.items())
     return "{\n" + ",\n".join(inner) + "\n}"
+
+
+_HISTORY = ("learning_rate", "train_loss", "train_correct", "test_loss", "test_correct")
+_Check = Callable[[Any], bool]  # of a value that came from JSON
+
+
+def _problem(content: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with the content of a record: the first bad field and what is expected; None if nothing is.
+
+    Arguments:
+        content: a value for every field of a record's file.
+    """
+    for name, (is_valid, expected) in _FIELDS.items():
+        if not is_valid(content[name]):
+            return f"{name} = {content[name]!r:.60}: expected {expected}"
+    size = sum(content["class_counts"])
+    if beyond := [mistake for mistake in content["misclassified"] if mistake[0] >= size]:
+        return f"misclassified = {beyond!r:.60}: expected indices below {size:,}, the number of images in class_counts"
+    return None
+
+
+def is_name(value: Any) -> bool:
+    """Whether `value` may name an experiment: a path below the folder of records, such as ``iteration_01/variant``."""
+    return isinstance(value, str) and len(value) < 200 and bool(re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 2**53
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= 1e308  # false for NaN; JSON may hold whole numbers of any size
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, str | bool) or _is_number(value)
+
+
+def _list_of(is_valid: _Check) -> _Check:
+    return lambda value: isinstance(value, list) and all(map(is_valid, value))
+
+
+def _dict_with(rest: _Check, **known: _Check) -> _Check:
+    """A dictionary that has the `known` keys with valid values; all other values are checked by `rest`."""
+    return lambda value: (
+        isinstance(value, dict)
+        and known.keys() <= value.keys()
+        and all(known.get(key, rest)(item) for key, item in value.items())
+    )
+
+
+def _is_history(value: Any) -> bool:
+    counts = dict.fromkeys(("train_correct", "test_correct"), _list_of(_is_count))
+    lists = _dict_with(lambda _: False, **dict.fromkeys(_HISTORY, _list_of(_is_number)) | counts)
+    return lists(value) and 0 < len(value["test_correct"]) and len({*map(len, value.values())}) == 1
+
+
+def _is_mistake(value: Any) -> bool:
+    return _list_of(_is_count)(value) and len(value) == 3 and max(value[1:]) <= 9
+
+
+_FIELDS: dict[str, tuple[_Check, str]] = {
+    "experiment": (is_name, "a name such as iteration_01_setup"),
+    "seed": (_is_count, "a whole number from 0"),
+    "parameters": (_dict_with(_is_scalar), "numbers and words by name"),
+    "network": (
+        _dict_with(lambda _: False, source=_is_text, name=_is_text, arguments=_dict_with(_is_scalar)),
+        "its source, its name and its arguments",
+    ),
+    "digests": (
+        _dict_with(_is_text, code=_is_text, network=_is_text, data=_is_text),
+        "words by name, code, network and data among them",
+    ),
+    "parameter_count": (_is_count, "a whole number from 0"),
+    "train_size": (lambda value: _is_count(value) and value > 0, "a whole number from 1"),
+    "class_counts": (
+        lambda value: _list_of(_is_count)(value) and len(value) == 10 and sum(value) > 0,
+        "ten whole numbers, not all 0",
+    ),
+    "history": (_is_history, f"{', '.join(_HISTORY)}: numbers, one for each epoch"),
+    "first_losses": (_list_of(_is_number), "a list of numbers"),
+    "misclassified": (_list_of(_is_mistake), "a list of [index, label, prediction]"),
+    "trained_correct": (_is_count, "a whole number from 0"),
+    "weights_digest": (lambda value: _is_text(value) and bool(re.fullmatch("[0-9a-f]{64}", value)), "a SHA-256"),
+    "environment": (
+        _dict_with(
+            lambda _: True,
+            date=_is_text,
+            device_name=_is_text,
+            torch=_is_text,
+            threads=_is_count,
+            commit=lambda value: value is None or _is_text(value),
+            epoch_seconds=_list_of(_is_number),
+        ),
+        "date, device_name and torch as words, threads, commit, and epoch_seconds as a list of numbers",
+    ),
+    "format": (_is_count, "a whole number"),
+    "digest": (_is_text, "a SHA-256"),
+}
+"""What each field of a record must be, as a check and in words."""

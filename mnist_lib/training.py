@@ -2,11 +2,11 @@
 
 A seed decides the initial weights, the order of the images, the augmentation and the dropout. Every epoch draws its
 random numbers from generators seeded by (seed, epoch) alone, so an interrupted run continues exactly where it was
-from its weights, its optimizer's momenta and the number of epochs done.
+from its weights, what its optimizer remembers and the number of epochs done.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +14,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mnist_lib import augmentation
+from mnist_lib import augmentation, averaging, data, distillation, fast, optimizers, schedules
 from mnist_lib.data import Images
 from mnist_lib.parameters import Recipe
 
 FIRST_STEPS = 10
 """How many losses from the start of a run are kept, so that it can be replayed and compared in seconds."""
+
+
+PART = 500
+"""How many images are evaluated at a time."""
 
 
 class DivergenceError(RuntimeError):
@@ -37,28 +41,31 @@ class Epoch:
     test_correct: int
 
 
-def schedule(recipe: Recipe, steps_per_epoch: int) -> list[tuple[float, float]]:
-    """The learning rate and momentum of every step, as torch's own schedulers give them.
+def begin(
+    recipe: Recipe,
+    network: Callable[[], nn.Module],
+    seed: int,
+    device: torch.device,
+    weights: dict[str, torch.Tensor] | None = None,
+    teachers: Sequence[nn.Module] = (),
+    images: tuple[Images, Images] | None = None,
+) -> "Trainer":
+    """Prepare a run before its first step: images loaded, weights drawn.
 
-    ``step`` multiplies the rate by ``step_factor`` every ``step_size`` epochs. ``one_cycle`` (Smith and Topin, 2019)
-    rises to ``learning_rate`` over the first 30 % of all steps, then falls to almost nothing, while the momentum
-    moves the other way between 0.95 and 0.85.
+    Arguments:
+        recipe: what is done.
+        network: makes the untrained network.
+        seed: what all random numbers derive from.
+        device: where to train.
+        weights: to begin with, in place of those drawn.
+        teachers: networks to learn from, where the recipe says so.
+        images: to train and to evaluate on, in place of the recipe's.
+
+    Raises:
+        DataError: the images are missing or damaged.
     """
-    total = recipe.epochs * steps_per_epoch
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=recipe.learning_rate, momentum=recipe.momentum)
-    if recipe.schedule == "one_cycle":
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=total)
-    else:
-        every = recipe.step_size * steps_per_epoch if recipe.schedule == "step" else total
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, every, recipe.step_factor)
-    rates = []
-    for _ in range(total):
-        group = optimizer.param_groups[0]
-        rates.append((group["lr"], group["momentum"]))
-        if len(rates) < total:
-            optimizer.step()
-            scheduler.step()
-    return rates
+    train, test = images or data.load(recipe.dataset, recipe.evaluate_on)
+    return Trainer(network, recipe, seed, train, test, device, weights, teachers)
 
 
 class Trainer:
@@ -70,6 +77,8 @@ class Trainer:
         seed: what all random numbers derive from.
         train, test: the images to train and to evaluate on; they are moved to the device whole.
         device: where to train. The number of threads is for a CPU: two give different last digits than one.
+        weights: to begin with, in place of those drawn.
+        teachers: networks to learn from.
     """
 
     def __init__(
@@ -80,21 +89,33 @@ class Trainer:
         train: Images,
         test: Images,
         device: torch.device,
+        weights: dict[str, torch.Tensor] | None = None,
+        teachers: Sequence[nn.Module] = (),
     ):
         if device.type == "cpu":
             torch.set_num_threads(recipe.threads)
         torch.manual_seed(seed)
-        self.model = network().to(device, memory_format=torch.channels_last)
+        model = network()
+        if weights is not None:
+            model.load_state_dict(weights)
+        if recipe.precision == "bfloat16":
+            model = fast.in_bfloat16(model)
+        self.model = model.to(device, memory_format=torch.channels_last)
         self.recipe, self.seed, self.device = recipe, seed, device
+        self.teachers = [teacher.to(device).eval() for teacher in teachers]
         self.images, self.labels = _on_device(train, device)
         self.test_images, self.test_labels = _on_device(test, device)
+        if recipe.preparation == "deskew":
+            self.images, self.test_images = augmentation.deskew(self.images), augmentation.deskew(self.test_images)
         self.mean, self.std = mean_and_std(train.images)
         self.test_images = self._normalise(self.test_images)
         # Batch normalisation needs two images: a last batch of one is left out, another image every epoch.
         self.shown = len(train) - (len(train) % recipe.batch_size == 1)
         self.steps_per_epoch = math.ceil(self.shown / recipe.batch_size)
-        self.rates = schedule(recipe, self.steps_per_epoch)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum)
+        self.rates = schedules.rates(recipe, self.steps_per_epoch)
+        self.optimizer = optimizers.make(recipe, self.model)
+        self.changes = [change(recipe) for change in augmentation.chosen(recipe)]
+        self.average = averaging.moving_average(self.model, recipe.average_decay) if recipe.average_decay else None
         self.epochs_done = 0
         self.first_losses: list[float] = []
 
@@ -117,7 +138,8 @@ class Trainer:
     def _train(self, steps: int | None = None) -> tuple[float, int]:
         """The optimisation steps of the next epoch, or the first `steps` of them."""
         model, optimizer, recipe = self.model.train(), self.optimizer, self.recipe
-        order, degrees, cropped = self._draw()
+        order, numbers = self._draw()
+        strength = self._strength()
         # Reading a loss makes a GPU wait, so there it is looked at less often; the step it names is exact either way.
         check_every = 1 if self.device.type == "cpu" else 100
         losses = torch.zeros(self.steps_per_epoch, device=self.device)
@@ -126,17 +148,22 @@ class Trainer:
         first = self.epochs_done * self.steps_per_epoch
         for step, batch in enumerate(order.split(recipe.batch_size)[:steps]):
             images, labels = self.images[batch], self.labels[batch]
-            if recipe.crop_probability:
-                images = augmentation.center_crop(images, cropped[batch])
-            if recipe.rotation:
-                images = augmentation.rotate(images, degrees[batch], recipe.interpolation)
+            for change in self.changes:
+                images = change(images, numbers[type(change).__name__][batch], strength)
+            images = self._normalise(images)
+            rate, momentum = self.rates[first + step]
             for group in optimizer.param_groups:
-                group["lr"], group["momentum"] = self.rates[first + step]
-            logits = model(self._normalise(images))
-            loss = functional.cross_entropy(logits, labels)
+                group["lr"], group["momentum"] = rate * group.get("scale", 1.0), momentum
+            logits = model(images)
+            loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            if self.teachers:
+                taught = distillation.loss(logits, images, self.teachers, recipe.temperature)
+                loss = torch.lerp(loss, taught, recipe.distillation)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(model)
             losses[step] = loss.detach()
             correct += (logits.detach().argmax(1) == labels).sum()
             if step % check_every == check_every - 1:
@@ -154,39 +181,82 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, torch.Tensor]:
-        """The mean loss on the evaluation images, and the predicted digit of each, shape ``(n,)``."""
-        self.model.eval()
-        logits = torch.cat([self.model(part) for part in self.test_images.split(500)])
+        """Return the mean loss on the evaluation images, and the predicted digit of each, shape ``(n,)``."""
+        model = self.evaluated()
+        logits = torch.cat([model(part) for part in self.test_images.split(PART)])
         return float(functional.cross_entropy(logits, self.test_labels)), logits.argmax(1)
 
+    @torch.no_grad()
+    def trained_correct(self) -> int:
+        """Count the training images, unchanged, that the network gets right when it is no longer trained."""
+        model = self.evaluated()
+        parts = zip(self.images.split(PART), self.labels.split(PART), strict=True)
+        return sum(int((model(self._normalise(images)).argmax(1) == labels).sum()) for images, labels in parts)
+
+    @torch.no_grad()
+    def evaluated(self) -> nn.Module:
+        """Return what is evaluated, in evaluation mode: the network, or what the recipe puts in its place."""
+        model = self.model if self.average is None else self.average.module
+        if self.recipe.statistics_images:
+            chosen = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed))
+            chosen = chosen[: self.recipe.statistics_images].to(self.device)
+            model = averaging.fresh_statistics(model, self._normalise(self.images[chosen]))
+        return model.eval()
+
     def state(self) -> dict[str, torch.Tensor]:
-        """All that the run needs to continue, by name: weights, statistics of batch normalisation, momenta."""
+        """Return all that the run needs to continue, by name: weights, averages, what the optimizer remembers."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for index, entry in self.optimizer.state_dict()["state"].items():
-            tensors[f"momentum.{index}"] = entry["momentum_buffer"]
+        if self.average is not None:
+            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        for index, parameter in enumerate(self.model.parameters()):
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                if value is not None:
+                    tensors[f"optimizer.{index}.{key}"] = value
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     def restore(self, tensors: dict[str, torch.Tensor], epochs_done: int, first_losses: list[float]) -> None:
         """Continue from a `state` that was taken after `epochs_done` epochs."""
-        weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-        self.model.load_state_dict(weights)
-        for index, parameter in enumerate(self.model.parameters()):
-            momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{index}"])
-            self.optimizer.state[parameter]["momentum_buffer"] = momentum
+        parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        self.model.load_state_dict(parts["model"])
+        if self.average is not None:
+            self.average.load_state_dict(parts["average"])
+        parameters = list(self.model.parameters())
+        for name, tensor in parts["optimizer"].items():
+            index, _, key = name.partition(".")
+            parameter = parameters[int(index)]
+            like = torch.empty_like(parameter) if tensor.shape == parameter.shape else torch.empty_like(tensor)
+            self.optimizer.state[parameter][key] = like.copy_(tensor)
         self.epochs_done, self.first_losses = epochs_done, list(first_losses)
 
-    def _draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _draw(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The random numbers of the next epoch, drawn on the CPU so that every device gets the same ones.
 
-        Returns the order of the images and, for each image, its rotation in degrees and whether it is cropped.
+        Returns the order of the images and, for each change of images, the numbers that it needs for each image.
         """
         plan, dropout = np.random.SeedSequence([self.seed, self.epochs_done]).generate_state(2)
         torch.manual_seed(int(dropout))
         generator, n = torch.Generator().manual_seed(int(plan)), len(self.labels)
         order = torch.randperm(n, generator=generator)[: self.shown]
-        degrees = (2 * torch.rand(n, generator=generator) - 1) * self.recipe.rotation
-        cropped = torch.rand(n, generator=generator) < self.recipe.crop_probability
-        return order.to(self.device), degrees.to(self.device), cropped.to(self.device)
+        # These two are drawn whether they are used or not; every other change has a generator of its own.
+        numbers = {name: torch.rand(n, generator=generator)[:, None] for name in ("Rotation", "Crop")}
+        for change in self.changes:
+            name = type(change).__name__
+            if name not in numbers:
+                (own,) = np.random.SeedSequence([self.seed, self.epochs_done, *name.encode()]).generate_state(1)
+                own_generator = torch.Generator().manual_seed(int(own))
+                numbers[name] = torch.rand(n, change.numbers, generator=own_generator)
+        return order.to(self.device), {name: value.to(self.device) for name, value in numbers.items()}
+
+    def _strength(self) -> float:
+        """How strongly images are changed in the next epoch: 1, falling to ``final_strength`` over the last epochs."""
+        recipe = self.recipe
+        if not recipe.fade or recipe.epochs == 1:
+            return 1.0
+        done = self.epochs_done / (recipe.epochs - 1)
+        return 1 - (1 - recipe.final_strength) * max(0.0, done - (1 - recipe.fade)) / recipe.fade
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
         return ((images - self.mean) / self.std).to(memory_format=torch.channels_last)

@@ -1,0 +1,145 @@
+"""What the cells of a notebook say: its parameters and its network, in the running kernel or in a file."""
+
+import ast
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mnist_lib.network import KINDS, Network, executed_text
+from mnist_lib.parameters import NotebookParameters, ParameterError, Schema, validate
+
+
+def from_notebook(schema: type[Schema], network: Callable | None = None) -> Schema:
+    """Return the parameters of the running notebook, checked.
+
+    Looks through the cells that the kernel has executed: the last one that assigns annotated parameters of `schema`,
+    and every later one that papermill injected (its first line is ``# Parameters``). The arguments of `network`, a
+    function defined in the notebook's network cell, are parameters like any other.
+
+    Raises:
+        ParameterError: as `validate`, or when no parameters cell has been executed, or the network cell needs names
+            that it does not define.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        raise ParameterError("from_notebook works inside a notebook; elsewhere call validate(schema, values)")
+    built = None if network is None else Network.of_cell(*executed_text(network))
+    names = [f.name for f in dataclasses.fields(schema) if not f.metadata.get("internal")]
+    names += [] if built is None else built.signature
+    cells = shell.history_manager.input_hist_parsed  # not `In`, which a parameter of that name would replace
+    kinds: dict[str, str] = {}
+    if any(cells):  # nbval keeps no history; it runs notebooks as they are, with nothing injected
+        kinds = {name: kind for cell in cells for name, kind in _annotations(cell).items()}
+        names = assigned_names(cells, set(names))
+    values = {name: shell.user_ns[name] for name in names if name in shell.user_ns}
+    return checked(schema, values, built, kinds)
+
+
+def of_file(path: Path, schema: type[Schema] = NotebookParameters) -> Schema:
+    """Return the parameters that the notebook at `path` has, checked; it is not executed.
+
+    Raises:
+        ParameterError: they are not accepted, or the network cell needs names that it does not define.
+    """
+    cell = _tagged(path, "network")
+    network = None if cell is None else Network.of_cell(cell)
+    kinds = _annotations(_tagged(path, "parameters") or "")
+    return checked(schema, notebook_parameters(path), network, kinds)
+
+
+def checked(
+    schema: type[Schema], values: Mapping[str, Any], network: Network | None, kinds: Mapping[str, str]
+) -> Schema:
+    """Build `schema` from `values`, which may give arguments to `network`.
+
+    Arguments:
+        schema: a class of parameters.
+        values: by name.
+        network: whose arguments are parameters, too.
+        kinds: the kinds of the arguments that the network's function does not annotate.
+
+    Raises:
+        ParameterError: as `validate`, or the network's function has an argument that is a parameter of the recipe.
+    """
+    if network is None:
+        return validate(schema, values)
+    fields = {f.name for f in dataclasses.fields(schema)}
+    if taken := sorted(fields & network.signature.keys()):
+        raise ParameterError(
+            f"{network.name}({taken[0]}): {taken[0]} is a parameter of the recipe: choose another name"
+        )
+    arguments = []
+    for name, (kind, default) in network.signature.items():
+        known = kind if kind is not object else KINDS.get(kinds.get(name, ""), type(values.get(name, "")))
+        given = dataclasses.MISSING if default is None else default
+        arguments.append((name, known, dataclasses.field(default=given)))
+    with_arguments = dataclasses.make_dataclass(schema.__name__, arguments, bases=(schema,), frozen=True, kw_only=True)
+    parameters = validate(with_arguments, values)
+    chosen = {name: getattr(parameters, name) for name in network.signature}
+    return dataclasses.replace(parameters, network=network.with_arguments(chosen))
+
+
+def notebook_parameters(path: Path) -> dict[str, Any]:
+    """Return the values that the ``parameters`` cell of the notebook at `path` assigns; the notebook is not executed.
+
+    Raises:
+        ParameterError: there is no such cell, or a value is not a literal.
+    """
+    source = _tagged(path, "parameters")
+    if source is None:
+        raise ParameterError(f"{path.name}: one cell must have the tag `parameters`, 0 have it")
+    try:
+        nodes = [node for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
+        return {ast.unparse(node.target): ast.literal_eval(node.value) for node in nodes}
+    except (SyntaxError, ValueError) as error:
+        raise ParameterError(f"{path.name}: the parameters cell must hold literals only: {error}") from error
+
+
+def _tagged(path: Path, tag: str) -> str | None:
+    """The source of the one cell with this tag; None if there is none."""
+    try:
+        cells = json.loads(path.read_text("utf-8-sig"))["cells"]
+        sources = ["".join(c["source"]) for c in cells if tag in c["metadata"].get("tags", ())]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ParameterError(f"{path}: not a notebook: {error!r}") from error
+    if len(sources) > 1:
+        raise ParameterError(f"{path.name}: one cell must have the tag `{tag}`, {len(sources)} have it")
+    return sources[0] if sources else None
+
+
+def _annotations(source: str) -> dict[str, str]:
+    """The kinds of the names that a cell assigns with an annotation, ``epochs: int = 15``, as they are written."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return {}
+    return {ast.unparse(node.target): ast.unparse(node.annotation) for node in body if isinstance(node, ast.AnnAssign)}
+
+
+def assigned_names(cells: Sequence[str], known: set[str]) -> list[str]:
+    """The names assigned by the last parameters cell in `cells` and by the cells injected after it.
+
+    A parameters cell consists of annotated assignments (``epochs: int = 15``), at least one to a name in `known`.
+    """
+    trees = [_assignments(source) for source in cells]
+    starts = [i for i, (_, annotated) in enumerate(trees) if annotated & known]
+    if not starts:
+        raise ParameterError("no parameters cell has been executed: run the notebook from its top")
+    start = starts[-1]
+    injected = [i for i in range(start + 1, len(cells)) if cells[i].lstrip().split("\n")[0].rstrip() == "# Parameters"]
+    return list(dict.fromkeys(name for i in (start, *injected) for name in trees[i][0]))
+
+
+def _assignments(source: str) -> tuple[list[str], set[str]]:
+    """All names that a cell assigns at its top level, in order, and those of them that are annotated."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # a cell with IPython's own syntax holds no parameters
+        return [], set()
+    annotated = [n.target.id for n in body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+    plain = [t.id for n in body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+    return annotated + plain, set(annotated)

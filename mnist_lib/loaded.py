@@ -1,0 +1,192 @@
+"""The library's code as this process has loaded it, which is what trains, whatever lies on the disk by now.
+
+A digest that is read from a file vouches for code that may not have run: the file can be edited while a notebook is
+open. So the text of each module is kept when it is imported. When a digest is asked for, the code in use is compared
+with that text, because IPython's autoreload puts new code into old functions and leaves no other trace.
+"""
+
+import ast
+import linecache
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from functools import cache
+
+from mnist_lib.digests import canonical, needed, text_digest, unannotated
+
+PACKAGE = __package__
+_SIMPLE = (int, float, str, bytes, bool, tuple, type(None))
+_kept: dict[str, tuple[str, dict[str, object]]] = {}  # of each module, its text and its simple constants
+
+
+class CodeError(RuntimeError):
+    """The code in use is not the code that was loaded."""
+
+
+def remember() -> None:
+    """Keep the text of every module of the library that is imported by now."""
+    for name, module in list(sys.modules.items()):
+        if name not in _kept and name.partition(".")[0] == PACKAGE and module.__spec__ is not None:
+            _kept[name] = (_read(module), _constants(module))
+
+
+def source(name: str) -> str:
+    """Return the text of the module `name`, as it was loaded.
+
+    Raises:
+        CodeError: the module's code has been changed since, by autoreload, say.
+    """
+    __import__(name)
+    remember()
+    text, constants = _kept[name]
+    module = sys.modules[name]
+    codes = _codes(text, name)
+    for function in _functions(module):
+        if function.__code__ not in codes:
+            raise CodeError(f"{name}.{function.__qualname__} was changed in this session: restart the kernel")
+    for key, value in _constants(module).items():
+        if key in constants and constants[key] != value:
+            raise CodeError(f"{name}.{key} was changed in this session: restart the kernel")
+    return text
+
+
+def digest(definitions: Iterable[str], left_out: Iterable[str] = ()) -> str:
+    """Return the digest of definitions of the library, such as ``training.Trainer``, and of all that they use of it.
+
+    What names in other modules stand for is followed, too. `left_out` are definitions that are not followed.
+
+    Raises:
+        CodeError: a module's code has been changed since it was loaded.
+        KeyError: there is no such definition.
+    """
+    found, modules = _closure(tuple(definitions), tuple(left_out))
+    for name in modules:
+        source(name)  # is it still what was loaded?
+    return found
+
+
+@cache
+def _closure(definitions: tuple[str, ...], left_out: tuple[str, ...]) -> tuple[str, frozenset[str]]:
+    parts: set[str] = set()
+    modules: set[str] = set()
+    waiting, done = list(definitions), set(left_out)
+    while waiting:
+        current = waiting.pop()
+        if current in done:
+            continue
+        done.add(current)
+        module, _, name = current.rpartition(".")
+        modules.add(f"{PACKAGE}.{module}")
+        statements, _ = needed(source(f"{PACKAGE}.{module}"), [name])
+        if not statements:
+            raise KeyError(f"{PACKAGE}.{module} does not define {name!r}")
+        parts |= {f"{module} {canonical(node)}" for node in statements if not _of_package(node, module)}
+        waiting += imported(statements, module)
+    return text_digest(*sorted(parts)), frozenset(modules)
+
+
+def imported(statements: Iterable[ast.stmt], module: str = "") -> list[str]:
+    """Name the definitions of the library that `statements` use: those imported by name, and attributes of modules.
+
+    Arguments:
+        statements: top-level statements of a module, or of a notebook's cell.
+        module: that module's name, without the package's; it is needed for relative imports only.
+    """
+    statements = [unannotated(node) for node in statements]
+    modules: dict[str, str] = {}
+    found: list[str] = []
+    for node in statements:
+        for each in ast.walk(node):
+            if isinstance(each, ast.ImportFrom) and (origin := _origin(each, module)) is not None:
+                for alias in each.names:
+                    full = f"{origin}.{alias.name}".lstrip(".")
+                    if _is_module(full):
+                        modules[alias.asname or alias.name] = full
+                    else:
+                        found.append(full)
+            elif isinstance(each, ast.Import):
+                modules |= {
+                    alias.asname or alias.name: alias.name.partition(".")[2]
+                    for alias in each.names
+                    if alias.name.startswith(f"{PACKAGE}.")
+                }
+    for node in statements:
+        for each in ast.walk(node):
+            if isinstance(each, ast.Attribute) and (full := modules.get(ast.unparse(each.value))) is not None:
+                found.append(f"{full}.{each.attr}")
+    return found
+
+
+def _of_package(node: ast.stmt, module: str) -> bool:
+    """Whether a statement imports from the library: what it gives is followed instead."""
+    if isinstance(node, ast.Import):
+        return node.names[0].name.partition(".")[0] == PACKAGE
+    return isinstance(node, ast.ImportFrom) and _origin(node, module) is not None
+
+
+def _origin(node: ast.ImportFrom, module: str) -> str | None:
+    """The module of the library, without the package's name, that an import reads; None if it reads another."""
+    if node.level:
+        parts = module.split(".")[: -node.level]
+        return ".".join([*parts, *filter(None, [node.module])])
+    package, _, rest = (node.module or "").partition(".")
+    return rest if package == PACKAGE else None
+
+
+@cache
+def _is_module(name: str) -> bool:
+    from importlib.util import find_spec
+
+    try:
+        return find_spec(f"{PACKAGE}.{name}") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _read(module: types.ModuleType) -> str:
+    loader = getattr(module.__spec__, "loader", None)
+    text = loader.get_source(module.__name__) if hasattr(loader, "get_source") else None
+    return text if text is not None else "".join(linecache.getlines(module.__file__ or ""))
+
+
+def _constants(module: types.ModuleType) -> dict[str, object]:
+    """The module's values that are simple, and those of its tables, as text."""
+    found: dict[str, object] = {}
+    for name, value in vars(module).items():
+        if not name.startswith("__"):
+            if isinstance(value, _SIMPLE):
+                found[name] = value
+            elif isinstance(value, dict | list | set) and all(isinstance(each, _SIMPLE) for each in value):
+                values = value.values() if isinstance(value, dict) else value
+                if all(isinstance(each, _SIMPLE) for each in values):
+                    found[name] = repr(value)
+    return found
+
+
+def _functions(module: types.ModuleType) -> Iterator[types.FunctionType]:
+    """The functions that a module defines, and the methods and properties of its classes."""
+    waiting = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, type):
+            waiting += [each for each in vars(value).values() if not isinstance(each, type)]
+        elif isinstance(value, property):
+            waiting += [value.fget, value.fset]
+        elif isinstance(value, staticmethod | classmethod) or hasattr(value, "__wrapped__"):
+            waiting.append(value.__wrapped__)
+        elif isinstance(value, types.FunctionType) and value.__module__ == module.__name__:
+            if value.__code__.co_filename != "<string>":  # what a dataclass makes
+                yield value
+
+
+@cache
+def _codes(text: str, name: str) -> frozenset[types.CodeType]:
+    return frozenset(all_codes(compile(text, name, "exec", dont_inherit=True)))
+
+
+def all_codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Go through a code object and all that are nested in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from all_codes(constant)

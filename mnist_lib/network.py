@@ -1,0 +1,260 @@
+"""A network as the text of the function that builds it, so that whoever has the text builds the same one.
+
+A notebook's kernel, the command line, a worker on another machine and the book all build from this text: what trains
+is, by construction, what the digest says. The text is what was *executed*, never what a file says by now.
+"""
+
+import __future__
+
+import ast
+import inspect
+import linecache
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from mnist_lib import loaded
+from mnist_lib.digests import code_digest, needed, text_digest
+from mnist_lib.parameters import ParameterError
+
+KINDS = {"int": int, "float": float, "str": str, "bool": bool}
+"""What an argument of a network may be."""
+
+_IPYTHON = re.compile(r"^( *)[%!].*", re.MULTILINE)
+_FUTURE = sum({getattr(__future__, name).compiler_flag for name in __future__.all_feature_names})
+_SIMPLE = (int, float, str, bool, tuple, type(None))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A function that builds a network: the text that defines it and all that it needs, and its arguments.
+
+    Calling it builds the network, with weights as torch draws them then.
+
+    Raises:
+        ParameterError: an argument is unknown, missing or of another kind than the function's.
+    """
+
+    source: str
+    name: str = "network"
+    arguments: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "arguments", tuple(sorted(self._checked(dict(self.arguments)).items())))
+
+    @classmethod
+    def of(cls, function: Callable[..., nn.Module]) -> "Network":
+        """Take the text of a function as it was executed: in a cell, a script or a terminal.
+
+        Names that other cells define are gathered: imports, functions, classes and simple values.
+
+        Raises:
+            ParameterError: the text is not found, or uses a name that cannot be gathered.
+        """
+        if isinstance(function, Network):
+            return function
+        text, name = executed_text(function)
+        source, missing = cut(text, name)
+        for each in sorted(missing):
+            source = f"{_gathered(each, inspect.unwrap(function).__globals__, name)}\n{source}"
+        network = cls(source, name)
+        network._check_same(inspect.unwrap(function))
+        return network
+
+    @classmethod
+    def of_cell(cls, cell: str, name: str = "network") -> "Network":
+        """Take the text of a notebook's cell, which must stand alone; it is not executed.
+
+        Raises:
+            ParameterError: the cell does not define the function, or uses a name that it does not define.
+        """
+        source, missing = cut(_IPYTHON.sub(r"\1pass", cell), name)
+        if missing:
+            raise ParameterError(
+                f"the network cell uses {', '.join(map(repr, sorted(missing)))}, which is defined elsewhere: "
+                f"define it in the same cell, or make it an argument of {name}"
+            )
+        return cls(source, name)
+
+    def with_arguments(self, values: Mapping[str, Any]) -> "Network":
+        """Return the network with other arguments; those not named stay."""
+        return Network(self.source, self.name, tuple((dict(self.arguments) | dict(values)).items()))
+
+    def __call__(self) -> nn.Module:
+        """Build the network.
+
+        Raises:
+            ParameterError: what the function returns is no `torch.nn.Module`.
+        """
+        # The text is executed anew each time: numbers that it draws are then the same for the same random state.
+        built = vars(self._module())[self.name](**dict(self.arguments))
+        if not isinstance(built, nn.Module):
+            raise ParameterError(f"{self.name} returned {type(built).__name__}: expected a torch.nn.Module")
+        return built
+
+    @property
+    def digest(self) -> str:
+        """All that decides what is built, as one digest: the text, the arguments, and what it uses of the library."""
+        used = loaded.imported(ast.parse(self.source).body)
+        return text_digest(code_digest(self.source), self.name, repr(self.arguments), loaded.digest(used))
+
+    @cached_property
+    def signature(self) -> dict[str, tuple[type, Any]]:
+        """The kind and the default of each argument, by name; the default is None where there is none."""
+        (function,) = (
+            node
+            for node in ast.parse(self.source).body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == self.name
+        )
+        if isinstance(function, ast.ClassDef):
+            found = [n for n in function.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+            listed = found[0].args.args[1:] if found else []
+            arguments = found[0].args if found else ast.arguments([], [], None, [], [], None, [])
+        else:
+            arguments, listed = function.args, function.args.args
+        if arguments.vararg or arguments.kwarg or arguments.posonlyargs:
+            raise ParameterError(f"{self.name}: each argument needs a name of its own, without * and /")
+        padding: list[ast.expr | None] = [None] * (len(listed) - len(arguments.defaults))
+        pairs = [*zip(listed, padding + arguments.defaults), *zip(arguments.kwonlyargs, arguments.kw_defaults)]  # noqa: B905
+        return {argument.arg: self._kind(argument, default) for argument, default in pairs}
+
+    def _kind(self, argument: ast.arg, default: ast.expr | None) -> tuple[type, Any]:
+        try:
+            value = None if default is None else ast.literal_eval(default)
+        except ValueError:
+            raise ParameterError(f"{self.name}({argument.arg}): its default must be a literal") from None
+        written = argument.annotation and ast.unparse(argument.annotation).strip("'\"")
+        kind = KINDS.get(written) if written else type(value)
+        if kind not in KINDS.values() and (written or default):
+            raise ParameterError(f"{self.name}({argument.arg}): expected one of {', '.join(KINDS)}")
+        return (kind if written or default else object), value
+
+    def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
+        for name in values.keys() - self.signature.keys():
+            raise ParameterError(f"{self.name} has no argument {name!r}")
+        for name, (kind, default) in self.signature.items():
+            value = values.setdefault(name, default)
+            if kind is float and type(value) is int:
+                values[name] = float(value)
+            elif value is None and kind is object:
+                del values[name]  # to be given later
+            elif type(value) is not kind and kind is not object:
+                raise ParameterError(f"{name} = {value!r}: expected {kind.__name__}, for {self.name}({name})")
+        return values
+
+    def _module(self) -> types.ModuleType:
+        module = types.ModuleType(f"network_{text_digest(self.source)[:12]}")
+        module.__file__ = f"<{module.__name__}>"
+        # Tracebacks and inspect find the text here; without a time, checkcache leaves it alone.
+        linecache.cache[module.__file__] = (len(self.source), None, self.source.splitlines(True), module.__file__)
+        sys.modules[module.__name__] = module  # classes find their module
+        exec(compile(self.source, module.__file__, "exec", dont_inherit=True), vars(module))
+        return module
+
+    def _check_same(self, function: Callable) -> None:
+        """Refuse a text whose values are not those that the function sees: a cell was edited, or run out of order."""
+        with torch.random.fork_rng():
+            rebuilt = vars(self._module())
+        there = getattr(function, "__globals__", None) or vars(sys.modules[function.__module__])
+        for name, value in rebuilt.items():
+            if name in there and not name.startswith("__") and isinstance(value, _SIMPLE) and there[name] != value:
+                raise ParameterError(
+                    f"{name} is {there[name]!r} now, {self.name} was defined with {value!r}: run it again"
+                )
+        if getattr(rebuilt[self.name], "__defaults__", None) != getattr(function, "__defaults__", None):
+            raise ParameterError(f"the defaults of {self.name} are not what its text says: run it again")
+
+
+def cut(text: str, name: str) -> tuple[str, set[str]]:
+    """Cut out of `text` the statements that `name` needs, as they are written, and name what none of them defines.
+
+    Raises:
+        ParameterError: the text does not define `name`.
+    """
+    try:
+        statements, missing = needed(text, [name])
+    except SyntaxError as error:
+        raise ParameterError(f"the network cell cannot be read: {error}") from None
+    if not any(getattr(node, "name", None) == name for node in statements):
+        raise ParameterError(f"the cell must define a function {name!r}, at its top level")
+    lines = text.splitlines()
+    spans = dict.fromkeys(
+        (min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))]), node.end_lineno)
+        for node in statements
+    )
+    gap = "\n\n\n"
+    parts = ["\n".join(lines[first - 1 : last]) for first, last in spans]
+    body = ""
+    for part in parts:
+        large = part.startswith(("def ", "class ", "@"))
+        body += (gap if body and large else "\n" if body else "") + part
+    return body + "\n", missing
+
+
+def executed_text(function: Callable) -> tuple[str, str]:
+    """Find the text that defines `function`, as it was executed, and the function's name.
+
+    Raises:
+        ParameterError: it is no function made by ``def``, or its text is not to be found.
+    """
+    inner = inspect.unwrap(function)
+    if inspect.isclass(inner):
+        codes = [method.__code__ for method in vars(inner).values() if hasattr(method, "__code__")]
+    else:
+        codes = [inner.__code__] if hasattr(inner, "__code__") else []
+    if not codes or inner.__name__ == "<lambda>":
+        raise ParameterError(f"network = {function!r:.60}: expected a function that returns a network, made by def")
+    for text in _candidates(codes[0]):
+        if _proves(text, codes[0]):
+            return text, inner.__name__
+    raise ParameterError(
+        f"the text of {inner.__name__} as it was executed is not found: define it in a cell or a file of its own "
+        "(without %%time), and run that again after an edit"
+    )
+
+
+def _candidates(code: types.CodeType) -> Iterator[str]:
+    yield "".join(linecache.getlines(code.co_filename))
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    if shell is not None:
+        yield from reversed(shell.history_manager.input_hist_parsed)
+
+
+def _proves(text: str, code: types.CodeType) -> bool:
+    """Whether `text` compiles to `code`: as a whole, as a file is, or statement by statement, as IPython does."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return False
+    flags = code.co_flags & _FUTURE
+    for unit in [tree, *(ast.Module([node], []) for node in tree.body)]:
+        compiled = compile(unit, code.co_filename, "exec", flags=flags, dont_inherit=True)
+        if code in loaded.all_codes(compiled):
+            return True
+    return False
+
+
+def _gathered(name: str, there: Mapping[str, Any], network: str) -> str:
+    """What another cell defined, as lines to stand before the network: an import, a definition or a value."""
+    value = there.get(name, loaded)
+    if isinstance(value, types.ModuleType) and value is not loaded:
+        return f"import {value.__name__} as {name}"
+    if isinstance(value, _SIMPLE):
+        return f"{name} = {value!r}"
+    home, own = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if home not in (None, "__main__") and own and getattr(sys.modules.get(home), own, None) is value:
+        return f"from {home} import {own} as {name}"
+    if inspect.isfunction(value) or inspect.isclass(value):
+        text, own = executed_text(value)
+        source, missing = cut(text, own)
+        before = "\n".join(_gathered(each, there, network) for each in sorted(missing - {network, name}))
+        return f"{before}\n{source}" + (f"{name} = {own}\n" if name != own else "")
+    raise ParameterError(f"{network} uses {name!r}, which is defined elsewhere: define it in the same cell")
