@@ -1,19 +1,24 @@
-"""What the tests share."""
+"""What holds for all tests, and the fixtures that tests of several files share."""
 
+import gzip
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import nbval.kernel
+import numpy as np
 import pytest
 import torch
+from torchvision.datasets import MNIST
 
 from mnist_lib import data
+from mnist_lib.data import MNIST_FILES
 from mnist_lib.site.pdf import BROWSERS
-
-PATIENCE = 600  # seconds, for what should take a few: a busy machine is slow, not wrong
+from support import PATIENCE, ROOT, Mirror, answer, edit, idx, md5
 
 # One thread, as in training: two threads give other last digits, and wait for each other on a busy machine.
 torch.set_num_threads(1)
@@ -67,6 +72,62 @@ def tmp_store(tmp_path, monkeypatch):
     store = tmp_path / "runs"
     monkeypatch.setenv("MNIST_LIB_RUNS", str(store))
     return store
+
+
+@pytest.fixture
+def small_report(tmp_path) -> Path:
+    """A copy of the library with one small experiment: four runs of six epochs on the digits."""
+    copy = tmp_path / "report"
+    shutil.copytree(ROOT / "mnist_lib", copy / "mnist_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    notebook = copy / "notebooks" / "iteration_02_light_skeleton.ipynb"
+    notebook.parent.mkdir()
+    shutil.copy(ROOT / "notebooks" / notebook.name, notebook)
+    for old, new in (
+        ('dataset: str = \\"mnist\\"', 'dataset: str = \\"digits\\"'),
+        ("epochs: int = 15", "epochs: int = 6"),
+        ("seeds: int = ", "seeds: int = 4  # "),
+    ):
+        edit(notebook, old, new)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def small_files() -> dict[str, bytes]:
+    random = np.random.default_rng(0)
+    files = {}
+    for part, size in (("train", 30), ("t10k", 20)):
+        files[f"{part}-images-idx3-ubyte"] = idx(random.integers(0, 256, (size, 28, 28), np.uint8))
+        files[f"{part}-labels-idx1-ubyte"] = idx(random.integers(0, 10, size, np.uint8))
+    return files
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch, small_files):
+    """An empty data directory, where the small files are taken for MNIST's."""
+    root = tmp_path / "data"
+    monkeypatch.setenv("MNIST_LIB_DATA", str(root))
+    for name, content in small_files.items():
+        monkeypatch.setitem(MNIST_FILES, name, md5(content))
+    return root
+
+
+@pytest.fixture
+def mirror(monkeypatch, small_files):
+    """A mirror that serves the small files, compressed as MNIST's are."""
+    packed = {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in small_files.items()}
+    monkeypatch.setattr(MNIST, "resources", [(name, md5(content)) for name, content in packed.items()])
+    mirror = Mirror(monkeypatch, {f"/{name}": answer(content) for name, content in packed.items()})
+    yield mirror
+    mirror.close()
+
+
+@pytest.fixture(scope="module")
+def book() -> Path:
+    if given := os.environ.get("MNIST_LIB_BOOK"):
+        return Path(given).resolve()
+    result = subprocess.run([sys.executable, "-m", "mnist_lib.cli", "book"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return ROOT / "_build" / "html"
 
 
 @pytest.fixture(scope="module")

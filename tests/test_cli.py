@@ -13,11 +13,10 @@ import nbformat
 import openpyxl
 import pytest
 
-from mnist_lib import cli, experiments, records
+from mnist_lib import cli, experiments, files
 from mnist_lib.pipeline import workers
 from mnist_lib.site import book
-
-ROOT = experiments.root()
+from support import ROOT
 
 
 def mnist_lib(*arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess:
@@ -118,7 +117,7 @@ def test_only_addresses_are_changed(copy):
 def test_the_picture_is_written_only_when_it_changed(copy, monkeypatch):
     monkeypatch.setattr(book, "ROOT", copy)
     book.save_picture()
-    monkeypatch.setattr(records, "write_atomically", lambda *_: pytest.fail("written again"))
+    monkeypatch.setattr(files, "write_atomically", lambda *_: pytest.fail("written again"))
     book.save_picture()
 
 

@@ -11,11 +11,10 @@ import tomllib
 import nbformat
 import pytest
 
-from mnist_lib import experiments
 from mnist_lib.parameters import notebook_parameters
 from mnist_lib.pipeline import catalogue, execution
+from support import ROOT
 
-ROOT = experiments.root()
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Repository"]
 TORCH = {"torch": "2.13.0", "torchvision": "0.28.0"}  # not the versions of the lock file
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from mnist_lib import progress
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
 from mnist_lib.records import Record
@@ -174,9 +175,9 @@ def test_progress_is_a_bar_for_a_person_and_lines_for_a_log(person, where, monke
         class kernel:  # noqa: N801
             get_parent = staticmethod(lambda _: {"content": {"allow_stdin": person}})
 
-    monkeypatch.setattr("mnist_lib.results.show.get_ipython", Shell)
+    monkeypatch.setattr("mnist_lib.progress.get_ipython", Shell)
     experiment = Experiment("iteration_03_example", Recipe(network="deep", epochs=2))
-    report_epoch = show.progress()
+    report_epoch = progress.progress()
     for number in (1, 2):
         report_epoch(experiment, 0, Epoch(0.01, 0.5, 100, 0.4, 9_876), number, 1.5)
     captured = capsys.readouterr()

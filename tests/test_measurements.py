@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-from mnist_lib import experiments
 from mnist_lib.pipeline import verification
+from support import ROOT
 
-ROOT = experiments.root()
 FILES = sorted((ROOT / "book" / "measurements").glob("*.json"))
 EXAMPLE = {
     "what": "How long it takes",
@@ -28,8 +27,8 @@ def build(folder: Path, name: str, options: str = "") -> tuple[subprocess.Comple
     """A book of one page that shows the measurement called `name`."""
     (folder / "index.md").write_text(f"# Page\n\n```{{measurement}} {name}\n{options}```\n", "utf-8")
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-C", "-b", "html"]
-    command += ["-D", "extensions=myst_parser,report_extension", str(folder), str(folder / "html")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "book" / "_extensions")}
+    command += ["-D", "extensions=myst_parser,mnist_lib.site.extension", str(folder), str(folder / "html")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     page = folder / "html" / "index.html"
     return done, BeautifulSoup(page.read_text("utf-8"), "html.parser") if page.exists() else None

@@ -1,6 +1,7 @@
-"""The files around the code agree with each other: requirements, addresses, workflows, floors, style."""
+"""The files around the code agree with each other: requirements, addresses, workflows, rooms, style."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -14,7 +15,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parent.parent
+from support import ROOT
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
 LOCK = (ROOT / "requirements.lock").read_text("utf-8")
@@ -23,83 +25,15 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 CONDA_NAMES = {"pytorch": "torch", "playwright-python": "playwright"}
 """Packages that conda-forge calls by another name than PyPI."""
 
-FLOORS = {
-    "cli": 4,
-    "book": 3,
-    "browser": 3,
-    "claims": 3,
-    "cluster": 3,
-    "comparison": 3,
-    "evaluation": 3,
-    "gallery": 3,
-    "judgement": 3,
-    "notebooks": 3,
-    "origin": 3,
-    "pdf": 3,
-    "report": 3,
-    "show": 3,
-    "studies": 3,
-    "verification": 3,
-    "sweep": 3,
-    "target": 3,
-    "template": 3,
-    "experiment": 2,
-    "curvature": 1,
-    "environment": 1,
-    "figures": 1,
-    "interactive": 1,
-    "network_drawing": 1,
-    "records": 1,
-    "spreadsheet": 1,
-    "training": 1,
-    "workbook": 1,
-    "architecture": 0,
-    "augmentation": 0,
-    "backprop": 0,
-    "columns": 0,
-    "data": 0,
-    "digests": 0,
-    "drawing": 0,
-    "fast": 0,
-    "fields": 0,
-    "models": 0,
-    "parameters": 0,
-    "reported": 0,
-    "statistics": 0,
+MAY_IMPORT = {
+    "root": {"root"},
+    "results": {"root", "results"},
+    "backprop": {"root", "results", "backprop"},
+    "pipeline": {"root", "results", "pipeline"},
+    "site": {"root", "results", "backprop", "pipeline", "site"},
+    "notebooks": {"root", "results", "backprop"},
 }
-SAME_FLOOR = {
-    ("figures", "records"),
-    ("workbook", "records"),
-    ("workbook", "spreadsheet"),
-    ("notebooks", "studies"),
-    ("gallery", "comparison"),
-    ("gallery", "notebooks"),
-    ("gallery", "target"),
-    ("origin", "notebooks"),
-    ("pdf", "book"),
-    ("origin", "report"),
-    ("target", "show"),
-    ("template", "notebooks"),
-    ("claims", "show"),
-    ("claims", "target"),
-    ("cluster", "sweep"),
-    ("browser", "comparison"),
-    ("browser", "studies"),
-    ("comparison", "show"),
-    ("comparison", "target"),
-    ("judgement", "claims"),
-    ("judgement", "show"),
-    ("judgement", "target"),
-    ("evaluation", "show"),
-    ("sweep", "verification"),
-    ("report", "show"),
-    ("report", "target"),
-    ("report", "comparison"),
-}
-"""The imports within a floor: importer, imported."""
-
-MODULES = sorted(path.stem for path in (ROOT / "mnist_lib").glob("*.py") if path.stem != "__init__")
-LONGEST_MODULE = 300
+"""The rooms of the library, and from which rooms each imports. `cli` imports all, and none imports it."""
 
 
 def required() -> dict[str, Requirement]:
@@ -235,37 +169,36 @@ def test_a_foreign_address_is_found():
     assert len(foreign_addresses("git@github.com:" + "other/report.git", ours)) == 1
 
 
-def imported_modules(source: str) -> set[str]:
-    """The modules of the library that `source` imports, anywhere in it."""
-    found = set()
+def room(module: str) -> str:
+    """Where a module is, given by its name after `mnist_lib.`."""
+    first = module.partition(".")[0]
+    return first if first in (*MAY_IMPORT, "cli") else "root"
+
+
+def imported_rooms(source: str) -> dict[str, str]:
+    """The rooms that `source` imports from, anywhere in it, each with an import."""
+    names = []
     for node in ast.walk(ast.parse(source)):
-        match node:
-            case ast.Import(names=names):
-                found |= {n.name.split(".")[1] for n in names if n.name.startswith("mnist_lib.")}
-            case ast.ImportFrom(module=module, names=names, level=level):
-                full = ("mnist_lib." * bool(level) + (module or "")).rstrip(".")
-                if full == "mnist_lib":
-                    found |= {n.name for n in names}
-                elif full.startswith("mnist_lib."):
-                    found.add(full.split(".")[1])
-    return found
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"relative: {ast.unparse(node)}"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return {room(name.removeprefix("mnist_lib.")): name for name in names if name.startswith("mnist_lib.")}
 
 
-def test_every_module_has_a_floor():
-    assert set(MODULES) == set(FLOORS)
+LIBRARY = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "mnist_lib").rglob("*.py"))]
+NOTEBOOKS = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_only_go_down(module):
-    for other in imported_modules((ROOT / "mnist_lib" / f"{module}.py").read_text("utf-8")):
-        allowed = FLOORS[other] < FLOORS[module] or (module, other) in SAME_FLOOR
-        assert allowed, f"{module} (floor {FLOORS[module]}) imports {other} (floor {FLOORS[other]})"
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_modules_are_short(module):
-    lines = len((ROOT / "mnist_lib" / f"{module}.py").read_text("utf-8").splitlines())
-    assert lines <= LONGEST_MODULE
+@pytest.mark.parametrize("name", [name for name in LIBRARY if name != "mnist_lib/cli.py"] + NOTEBOOKS)
+def test_a_room_imports_only_from_the_rooms_that_it_may(name):
+    source = (ROOT / name).read_text("utf-8")
+    if name in NOTEBOOKS:
+        source = "\n".join("".join(c["source"]) for c in json.loads(source)["cells"] if c["cell_type"] == "code")
+        source = re.sub(r"^(\s*)%.*", r"\1pass", source, flags=re.MULTILINE)
+    own = "notebooks" if name in NOTEBOOKS else room(name.removeprefix("mnist_lib/").replace("/", "."))
+    assert not {each: name for each, name in imported_rooms(source).items() if each not in MAY_IMPORT[own]}
 
 
 def test_the_command_line_starts_without_torch():
@@ -294,7 +227,7 @@ def test_the_wheel_carries_notebooks_and_records(tmp_path):
         here, there = (sorted(p.relative_to(base) for p in (base / folder).glob(pattern)) for base in (ROOT, packaged))
         assert there == here
 
-    code = "from mnist_lib import experiment; print(experiment.root())"
+    code = "from mnist_lib import experiments; print(experiments.root())"
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

@@ -1,7 +1,6 @@
 """The page "Draw a digit": what the browser computes is what torch computes; by mouse, touch and keyboard."""
 
 import base64
-import importlib.util
 import json
 import re
 import shutil
@@ -16,9 +15,9 @@ from torch import nn
 from mnist_lib import data, experiments, models, records, training
 from mnist_lib.parameters import notebook_parameters
 from mnist_lib.results import architecture
-from mnist_lib.site import draw_page
+from mnist_lib.site import draw_page, extension
+from support import ROOT
 
-ROOT = Path(__file__).parents[1]
 NAMES = notebook_parameters(ROOT / "notebooks" / "iterations_compared.ipynb")["experiments"]
 SCRIPTS = ("draw_a_digit.js", "draw_a_digit.css")
 LARGEST_PAGE = 1_500_000  # bytes, all that the page loads before something is drawn, the theme aside
@@ -131,10 +130,6 @@ def test_what_the_page_cannot_compute_is_refused(network, words):
 
 def test_the_book_writes_the_scripts_where_the_page_looks_for_them(tmp_path):
     """A rehearsal has no records: its page lists all networks as left out."""
-    place = ROOT / "book" / "_extensions" / "report_extension.py"
-    specification = importlib.util.spec_from_file_location("report_extension", place)
-    extension = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(extension)
     app = SimpleNamespace(builder=SimpleNamespace(format="html"), srcdir=tmp_path / "source", outdir=tmp_path / "html")
     extension.write_networks(app, None)
     exported = read(tmp_path / "html" / "_static" / "networks" / "networks.js")
@@ -152,7 +147,7 @@ def page(browser, written):
 
 def opened(browser, file: Path):
     """The page on a phone that has a mouse and a keyboard, too; nothing may be fetched but the book's own files."""
-    context = draw_page.new_context(has_touch=True, viewport={"width": 390, "height": 844})
+    context = browser.new_context(has_touch=True, viewport={"width": 390, "height": 844})
     page, problems = context.new_page(), []
     folder = file.parents[1].as_uri()
     page.on("console", lambda message: problems.append(message.text))
@@ -377,7 +372,7 @@ def test_a_unit_shows_what_it_sees(page):
 
 def test_weights_that_could_not_be_loaded_are_asked_for_again(browser, written):
     """A file that is missing for a moment, as on a bad connection; the console names it."""
-    page = draw_page.new_page()
+    page = browser.new_page()
     page.route("**/networks/iteration_*.js", lambda route: route.abort())
     page.goto(written.as_uri())
     page.get_by_role("button", name="Example: a neat 3").click()

@@ -5,16 +5,12 @@
 
 import ast
 import dataclasses
-import os
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-import yaml
 from bs4 import BeautifulSoup
 from PIL import Image
 
@@ -30,36 +26,7 @@ from mnist_lib.parameters import (
 )
 from mnist_lib.pipeline import catalogue
 from mnist_lib.site.book import site_address
-
-ROOT = Path(__file__).parents[1]
-WIDTHS = {"desk": 1280, "phone": 390}
-
-
-def contents(entry: object) -> list[str]:
-    """The pages that a part of the table of contents names, in order."""
-    if isinstance(entry, list):
-        return [page for item in entry for page in contents(item)]
-    if isinstance(entry, dict):
-        own = [entry[key] for key in ("root", "file") if key in entry]
-        return own + [page for value in entry.values() if isinstance(value, list) for page in contents(value)]
-    return []
-
-
-PAGES = contents(yaml.safe_load((ROOT / "book" / "_toc.yml").read_text("utf-8")))
-
-
-@pytest.fixture(scope="module")
-def book() -> Path:
-    if given := os.environ.get("MNIST_LIB_BOOK"):
-        return Path(given).resolve()
-    result = subprocess.run([sys.executable, "-m", "mnist_lib.cli", "book"], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    return ROOT / "_build" / "html"
-
-
-@cache
-def parsed(path: Path) -> BeautifulSoup:
-    return BeautifulSoup(path.read_text("utf-8"), "html.parser")
+from support import PAGES, ROOT, WIDTHS, parsed
 
 
 def html_files(book: Path) -> list[Path]:
@@ -296,8 +263,9 @@ def test_search_works_without_a_web_server(book, browser):
 
 
 def test_the_library_page_lists_every_module():
-    listed = re.findall(r"automodule:: mnist_lib\.(\w+)", (ROOT / "book" / "api.md").read_text("utf-8"))
-    modules = [path.stem for path in (ROOT / "mnist_lib").glob("*.py") if path.stem != "__init__"]
+    listed = re.findall(r"automodule:: mnist_lib\.([\w.]+)", (ROOT / "book" / "api.md").read_text("utf-8"))
+    files = [path.relative_to(ROOT / "mnist_lib").with_suffix("") for path in (ROOT / "mnist_lib").rglob("*.py")]
+    modules = [".".join(file.parts) for file in files if file.stem != "__init__"]
     assert sorted(listed) == sorted(modules)
 
 

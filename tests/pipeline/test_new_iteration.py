@@ -16,8 +16,8 @@ from mnist_lib import experiments
 from mnist_lib.digests import bytes_digest
 from mnist_lib.parameters import NotebookParameters, ParameterError, notebook_parameters, validate
 from mnist_lib.pipeline import catalogue, new_iteration, staleness
+from support import ROOT
 
-ROOT = experiments.root()
 ITERATIONS = [path.stem for path in catalogue.find("iteration_??_*")]
 LAST = ITERATIONS[-1]
 NEXT = len(ITERATIONS) + 1
@@ -167,8 +167,9 @@ COMMANDS = [
 ]
 MINE = "iteration_11_mine"
 SELECTED = (  # of the tests, those of the structure of notebooks and book: what `make test` runs in the copy
-    "tests/test_notebooks.py tests/test_template.py tests/test_book.py -vv -k 'skeleton or gaps or itself "
-    "or small_pieces or are_current or trace or every_figure or no_cell or filled_in or names_every or of_the_contents'"
+    "tests/pipeline/test_notebooks.py tests/pipeline/test_new_iteration.py tests/site/test_book.py -vv "
+    "-k 'skeleton or gaps or itself or small_pieces or are_current "
+    "or trace or every_figure or no_cell or filled_in or names_every or of_the_contents'"
 )
 
 
@@ -242,7 +243,9 @@ def test_the_steps_of_the_readme_lead_to_an_eleventh_page(checkout):
     new, trial, run, book, test = COMMANDS
     shell(new, checkout)
     change_one_thing(checkout)
-    shell(f"python -m pytest -o addopts= 'tests/test_notebooks.py::test_one_change_at_a_time[{MINE}]'", checkout)
+    shell(
+        f"python -m pytest -o addopts= 'tests/pipeline/test_notebooks.py::test_one_change_at_a_time[{MINE}]'", checkout
+    )
     take_little(checkout)
     shell(trial, checkout)
     assert "epoch 2 of 2" in (checkout / "out.ipynb").read_text("utf-8")

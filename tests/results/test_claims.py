@@ -8,38 +8,18 @@ import pytest
 
 from mnist_lib import experiments
 from mnist_lib.parameters import NotebookParameters, notebook_parameters, validate
-from mnist_lib.records import Record
 from mnist_lib.results import judgement
 from mnist_lib.results.architecture import parameter_count, receptive_field_table
 from mnist_lib.results.claims import REPORTS, Claim
 from mnist_lib.results.judgement import judge
 from mnist_lib.results.statistics import Interval, prediction_interval
+from support import run
 
 NOTEBOOKS = {path.stem: path for path in (experiments.root() / "notebooks").glob("reported_*.ipynb")}
 IN_THE_BOOK = [report for report in REPORTS.values() if report.notebook in NOTEBOOKS]
 
 by_report = pytest.mark.parametrize("report", REPORTS.values(), ids=lambda report: report.key)
 by_page = pytest.mark.parametrize("report", IN_THE_BOOK, ids=lambda report: report.key)
-
-
-def run(*accuracies: float, seed: int = 0) -> Record:
-    """A record with these accuracies in percent, epoch by epoch."""
-    correct = [round(100 * accuracy) for accuracy in accuracies]
-    history = {"test_correct": correct, "train_correct": correct}
-    return Record(
-        experiment="x",
-        seed=seed,
-        parameters={},
-        digests={},
-        parameter_count=1,
-        train_size=10_000,
-        class_counts=[1000] * 10,
-        history=history,
-        first_losses=[],
-        misclassified=[],
-        weights_digest="",
-        environment={},
-    )
 
 
 @by_report

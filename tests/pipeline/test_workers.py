@@ -45,7 +45,7 @@ def test_failures_and_deaths_stay_where_they_are(folders, tmp_store, capfd):
     assert "killed always 1 failed: its process died 2 times: it was killed, or memory ran out" in told.out
     log = Path(re.search(r"fails 2 failed: a fault of its own\nits log: (.+)", told.out)[1])
     assert log == tmp_store / "failures" / "fails_2.log"
-    assert re.search(r"test_sweep\.py\", line \d+, in fail\n", log.read_text())
+    assert re.search(r"test_workers\.py\", line \d+, in fail\n", log.read_text())
 
 
 def test_a_log_that_cannot_be_written_is_shown(folders, tmp_store, capfd):

@@ -17,14 +17,13 @@ import dask
 import distributed
 import pytest
 import torch
-from conftest import PATIENCE
 
 from mnist_lib import experiments, records
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline import cluster
+from support import PATIENCE, ROOT
 
-ROOT = experiments.root()
 CPU = torch.device("cpu")
 RUN = Experiment("iteration_00", Recipe(network="deep", dataset="digits", epochs=3, batch_size=64))
 CONTINUED = Experiment("iteration_00/continued", dataclasses.replace(RUN.recipe, epochs=1), start=RUN)

@@ -1,9 +1,8 @@
 """The built book on any screen and for everyone: light and dark, by keyboard, and with what axe knows of WCAG."""
 
 import pytest
-from test_book import PAGES, WIDTHS, book
 
-__all__ = ["book"]  # a fixture
+from support import PAGES, WIDTHS
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

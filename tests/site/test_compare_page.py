@@ -1,6 +1,6 @@
 """The page that compares any two experiments: it shows what the library computes, to every reader.
 
-The page is that of the built book; see tests/test_book.py.
+The page is that of the built book; see tests/site/test_book.py.
 """
 
 import dataclasses
@@ -10,13 +10,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from test_book import PAGES, ROOT, WIDTHS, book  # noqa: F401 (a fixture)
-from test_claims import run
 
 from mnist_lib.results.comparison import accuracy_difference, in_words, label
 from mnist_lib.results.statistics import mean_interval
 from mnist_lib.results.target import final_accuracy, reached
 from mnist_lib.site import compare_page
+from support import PAGES, ROOT, WIDTHS, run
 
 PAGE = "book/compare"
 LARGEST = 300_000
@@ -81,7 +80,7 @@ def groups():
 
 
 @pytest.fixture(params=[("desk", "light"), ("phone", "dark")], ids="-".join)
-def page(request, book, browser):  # noqa: F811
+def page(request, book, browser):
     """The page, opened as a file; nothing may go wrong, or be fetched from elsewhere."""
     screen, scheme = request.param
     opened = browser.new_page(viewport={"width": WIDTHS[screen], "height": 844}, color_scheme=scheme)
@@ -107,7 +106,7 @@ def numbers(text: str) -> list[int]:
     return [int(number.replace(",", "")) for number in re.findall(r"(?<=: )[\d,]+(?= image)", text)]
 
 
-def test_the_data_are_light_and_those_of_the_records(book, groups):  # noqa: F811
+def test_the_data_are_light_and_those_of_the_records(book, groups):
     file = book / "_static" / "compare_data.js"
     assert file.stat().st_size < LARGEST
     assert file.read_text("utf-8") == compare_page.script(groups)
@@ -320,7 +319,7 @@ def contrast(one: list[float], other: list[float]) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_without_script_the_page_names_another(book, browser):  # noqa: F811
+def test_without_script_the_page_names_another(book, browser):
     context = browser.new_context(java_script_enabled=False)
     opened = context.new_page()
     opened.goto((book / f"{PAGE}.html").as_uri())
@@ -329,7 +328,7 @@ def test_without_script_the_page_names_another(book, browser):  # noqa: F811
     context.close()
 
 
-def test_without_records_the_page_says_so(book, browser):  # noqa: F811
+def test_without_records_the_page_says_so(book, browser):
     opened, problems = browser.new_page(), []
     opened.on("pageerror", lambda error: problems.append(str(error)))
     empty = {"body": compare_page.script({}), "content_type": "text/javascript"}

@@ -1,12 +1,8 @@
 """The data sets: what they hold, and that a missing or damaged file is refused."""
 
-import gzip
 import hashlib
-import http.server
 import os
 import socket
-import struct
-import threading
 
 import numpy as np
 import pytest
@@ -16,6 +12,7 @@ from torchvision.datasets import MNIST
 
 from mnist_lib import data, training
 from mnist_lib.data import MNIST_FILES, DataError
+from support import LAST_FILE, answer, everything_in, idx, md5, put, refused_download
 
 # -- the embedded digits
 
@@ -71,43 +68,6 @@ def test_data_directory_is_the_one_that_is_set(tmp_path, monkeypatch):
 # -- a tree like MNIST's, small: 30 training and 20 test images of noise
 
 
-def idx(array: np.ndarray) -> bytes:
-    """An array of bytes in MNIST's file format: type and rank, the sizes, the values."""
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
-
-
-@pytest.fixture(scope="module")
-def small_files() -> dict[str, bytes]:
-    random = np.random.default_rng(0)
-    files = {}
-    for part, size in (("train", 30), ("t10k", 20)):
-        files[f"{part}-images-idx3-ubyte"] = idx(random.integers(0, 256, (size, 28, 28), np.uint8))
-        files[f"{part}-labels-idx1-ubyte"] = idx(random.integers(0, 10, size, np.uint8))
-    return files
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch, small_files):
-    """An empty data directory, where the small files are taken for MNIST's."""
-    root = tmp_path / "data"
-    monkeypatch.setenv("MNIST_LIB_DATA", str(root))
-    for name, content in small_files.items():
-        monkeypatch.setitem(MNIST_FILES, name, md5(content))
-    return root
-
-
-def put(root, files):
-    folder = root / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    return folder
-
-
 def test_files_in_the_data_directory_are_read(root, small_files):
     put(root, small_files)
     assert data.have_mnist()
@@ -159,49 +119,6 @@ def test_images_come_from_the_checked_files_only(root, small_files):
 # -- downloading
 
 
-class Mirror:
-    """A server on this machine in place of the mirrors; `answers` maps a path to the whole answer it gives."""
-
-    def __init__(self, monkeypatch, answers: dict[str, bytes]):
-        self.answers = answers
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(handler):  # noqa: N805
-                handler.wfile.write(self.answers.get(handler.path, b"HTTP/1.0 404 Not Found\r\n\r\n"))
-
-            do_HEAD = do_GET  # noqa: N815
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{self.server.server_port}/"])
-        monkeypatch.setenv("no_proxy", "*")
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-
-
-def answer(body: bytes, length: int | None = None) -> bytes:
-    return b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(body) if length is None else length) + body
-
-
-@pytest.fixture
-def mirror(monkeypatch, small_files):
-    """A mirror that serves the small files, compressed as MNIST's are."""
-    packed = {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in small_files.items()}
-    monkeypatch.setattr(MNIST, "resources", [(name, md5(content)) for name, content in packed.items()])
-    mirror = Mirror(monkeypatch, {f"/{name}": answer(content) for name, content in packed.items()})
-    yield mirror
-    mirror.close()
-
-
-def everything_in(folder) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
 def test_download_leaves_the_four_files_and_nothing_else(root, mirror):
     train, test = data.load("mnist")
     assert (len(train), len(test)) == (30, 20)
@@ -209,20 +126,6 @@ def test_download_leaves_the_four_files_and_nothing_else(root, mirror):
     assert everything_in(root) == sorted(expected)
     mirror.answers.clear()  # the second time nothing is asked for
     assert len(data.load("mnist")[0]) == 30
-
-
-def refused_download(root) -> str:
-    """The message of the failing download; checks what each such message says and that nothing stays."""
-    before = everything_in(root) if root.is_dir() else []
-    timeout = socket.getdefaulttimeout()
-    with pytest.raises(DataError) as caught:
-        data.load("mnist")
-    message = str(caught.value)
-    for word in (str(root), "MNIST_LIB_DATA", "dataset=digits"):
-        assert word in message
-    assert everything_in(root) == before
-    assert socket.getdefaulttimeout() == timeout
-    return message
 
 
 def test_missing_without_a_network(root, monkeypatch):
@@ -241,9 +144,6 @@ def test_missing_file_among_present_ones_is_not_mixed_with_them(root, small_file
     assert not data.have_mnist()
 
 
-LAST = "/t10k-labels-idx1-ubyte.gz"
-
-
 @pytest.mark.parametrize(
     "broken",
     [
@@ -259,7 +159,7 @@ LAST = "/t10k-labels-idx1-ubyte.gz"
 )
 def test_broken_download_leaves_nothing_behind(root, mirror, broken):
     """The first three files arrive, the last does not."""
-    mirror.answers[LAST] = broken(mirror.answers[LAST])
+    mirror.answers[LAST_FILE] = broken(mirror.answers[LAST_FILE])
     refused_download(root)
 
 

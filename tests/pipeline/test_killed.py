@@ -9,9 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_faults import check_nothing_is_truncated, command, content, small_report
 
-__all__ = ["small_report"]  # a fixture
+from support import check_nothing_is_truncated, command, content
 
 MOMENTS = ["step"] * 8 + ["checkpoint"] * 6 + ["record"] * 6
 TRAIN = ("train", "iteration_02_light_skeleton", "--workers", "2")

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from test_claims import run
 
 from mnist_lib.results import test_images
 from mnist_lib.results.statistics import correlated_binomials, power
+from support import run
 
 
 def counted(rows: np.ndarray) -> list:

@@ -182,7 +182,7 @@ def test_code_digest_sees_every_name_constant_and_operator():
     assert len(seen) == changes + 1  # all different from the original and from each other
 
 
-@pytest.mark.parametrize("path", sorted(LIBRARY.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(LIBRARY.rglob("*.py")), ids=lambda path: path.stem)
 def test_rewriting_a_module_of_the_library_leaves_its_digest(path):
     source = path.read_text("utf-8")
     rewritten = ast.unparse(ast.parse(source))  # no comments, another layout, other quotes
@@ -330,7 +330,7 @@ def test_other_python_versions_give_the_same_digests():
     pythons = other_pythons()
     if not pythons:
         pytest.skip("there is no other Python from 3.11 on here")
-    sources = [VERSIONED, CODE, MODULE, *(path.read_text("utf-8") for path in sorted(LIBRARY.glob("*.py")))]
+    sources = [VERSIONED, CODE, MODULE, *(path.read_text("utf-8") for path in sorted(LIBRARY.rglob("*.py")))]
     program = (
         "import json, sys; sys.path.insert(0, sys.argv[1]); from mnist_lib import digests;"
         "print(json.dumps([digests.code_digest(source) for source in json.load(sys.stdin)]))"

@@ -504,5 +504,5 @@ def test_the_commit_is_that_of_the_library_not_of_where_it_is_installed(tmp_path
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True)
     (tmp_path / place).mkdir(parents=True)
-    monkeypatch.setattr(machine, "__file__", str(tmp_path / place / "environment.py"))
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / place / "machine.py"))
     assert machine.commit() == (head.stdout.strip() if own else None)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mnist_lib import experiments
 from mnist_lib.pipeline import catalogue
+from support import ROOT, edit
 
-ROOT = experiments.root()
 ITERATIONS = sorted(path.stem for path in (ROOT / "notebooks").glob("iteration_??_*.ipynb"))
 ALL = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
 SUMMARIES = {"introduction", "iterations_compared", "public_reports"}
@@ -50,12 +49,6 @@ def stale(copy: Path) -> tuple[set[str], set[str]]:
     return found["record"], found["outputs"]
 
 
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text("utf-8")
-    assert text.count(old) >= 1, f"{path} does not contain {old!r}"
-    path.write_text(text.replace(old, new, 1), "utf-8")
-
-
 def test_nothing_is_stale_in_a_fresh_copy_whatever_its_times(copy):
     for path in copy.rglob("*"):
         os.utime(path, (random.randrange(10**9), random.randrange(10**9)))
@@ -64,7 +57,7 @@ def test_nothing_is_stale_in_a_fresh_copy_whatever_its_times(copy):
 
 def test_comments_and_docstrings_do_not_count(copy):
     edit(copy / "mnist_lib" / "training.py", '"""The training loop', '# A comment.\n"""A training loop')
-    edit(copy / "mnist_lib" / "statistics.py", '"""Means and differences', '"""Differences and means')
+    edit(copy / "mnist_lib" / "results" / "statistics.py", '"""Means and differences', '"""Differences and means')
     assert stale(copy) == (set(), set())
 
 
@@ -93,7 +86,7 @@ def test_a_record_makes_the_pages_that_read_it_stale(copy):
 
 
 def test_statistics_make_pages_stale_and_no_records(copy):
-    edit(copy / "mnist_lib" / "statistics.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.99")
+    edit(copy / "mnist_lib" / "results" / "statistics.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.99")
     assert stale(copy) == (set(), ALL - {"backprop_derivation"})  # which shows no runs
 
 
@@ -103,7 +96,7 @@ def test_the_code_that_reads_the_images_makes_pages_stale(copy):
 
 
 def test_the_page_of_an_interactive_figure_makes_the_notebook_stale_that_shows_it(copy):
-    edit(copy / "mnist_lib" / "interactive.html", "It never rises.", "It does not rise.")
+    edit(copy / "mnist_lib" / "backprop" / "slider.html", "It never rises.", "It does not rise.")
     assert stale(copy) == (set(), {"learning_rate_sweep"})
 
 
@@ -125,7 +118,7 @@ def test_run_does_what_is_needed_and_no_more(copy):
     assert len(list((copy / "book" / "records").rglob("seed_0.json"))) == 2
     assert "no notebook to do" in mnist_lib(copy, "run")
 
-    edit(copy / "notebooks" / f"{ITERATIONS[1]}.ipynb", "report.seeds_table(runs)", "report.seeds_table(runs[:1])")
+    edit(copy / "notebooks" / f"{ITERATIONS[1]}.ipynb", "tables.seeds_table(runs)", "tables.seeds_table(runs[:1])")
     second = mnist_lib(copy, "run")
     assert "have no current record" not in second
     assert f"{ITERATIONS[1]}: done" in second

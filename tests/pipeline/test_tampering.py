@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 
-from mnist_lib import experiments, records
+from mnist_lib import records
 from mnist_lib.pipeline import execution, staleness
+from support import ROOT
 
-ROOT = experiments.root()
 PAGES = sorted(path.stem for path in (ROOT / "notebooks").glob("iteration_??_*.ipynb"))[1:9]
 UNTOUCHED = PAGES[-1]
 RUNS = "reported_e_early"  # an experiment, and the page that shows it
@@ -24,7 +24,7 @@ RECORD, CURRENT = "test_a_record_is_consistent", "test_published_outputs_are_cur
 GLUED, TYPED = "test_every_glued_number_is_there", "test_no_result_is_typed"
 CHECKS = [
     f"tests/test_published.py::{RECORD}",
-    f"tests/test_notebooks.py::{CURRENT}",
+    f"tests/pipeline/test_notebooks.py::{CURRENT}",
     f"tests/test_prose.py::{GLUED}",
     f"tests/test_prose.py::{TYPED}",
 ]
@@ -156,7 +156,7 @@ def found(tmp_path_factory) -> dict[str, str]:
     results = copy / "results.xml"
     command = [sys.executable, "-m", "pytest", *CHECKS, "-k", " or ".join((*PAGES, RUNS)), f"--junitxml={results}"]
     command += ["-p", "no:xdist", "-p", "no:nbval", "-p", "no:cacheprovider"]
-    (copy / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    (copy / "pytest.ini").write_text("[pytest]\npythonpath = tests\n", "utf-8")
     environment = os.environ | {"PYTHONPATH": str(copy), "MNIST_LIB_RUNS": str(copy / "runs")}
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]

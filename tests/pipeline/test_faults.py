@@ -20,14 +20,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import safetensors.torch
-import test_data
 import torch
-from conftest import PATIENCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbclient.exceptions import DeadKernelError
-from test_staleness import edit
 from torchvision.datasets import MNIST
 
 from mnist_lib import cli, data, experiments, records, training
@@ -39,8 +35,18 @@ from mnist_lib.pipeline import catalogue, execution
 from mnist_lib.records import RecordError, record_path, weights_path
 from mnist_lib.results import tables
 from mnist_lib.training import DivergenceError
+from support import (
+    LAST_FILE,
+    PATIENCE,
+    ROOT,
+    answer,
+    check_nothing_is_truncated,
+    command,
+    content,
+    put,
+    refused_download,
+)
 
-ROOT = experiments.root()
 CPU = torch.device("cpu")
 RUN = Experiment("iteration_00", Recipe(network="deep", dataset="digits", epochs=3, batch_size=16))
 SEEDS = (0, 1)
@@ -84,17 +90,6 @@ def train(folder: Path, seeds=SEEDS, run=RUN, log=None) -> list[records.Record]:
     return [experiments.train(run, seed, CPU, folder, count) for seed in seeds]
 
 
-def content(folder: Path) -> dict[str, object]:
-    """What is in a folder, without what tells where and when it was made."""
-    found = {}
-    for path in folder.iterdir():
-        if path.suffix == ".json":
-            found[path.name] = records.to_json(dataclasses.replace(records.read(path), environment={}))
-        else:
-            found[path.name] = path.read_bytes()
-    return found
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> dict[str, object]:
     """What an uninterrupted sweep leaves."""
@@ -103,18 +98,6 @@ def whole(tmp_path_factory) -> dict[str, object]:
         patch.setattr(data, "load", few_digits)
         train(folder)
     return content(folder)
-
-
-def check_nothing_is_truncated(folder: Path) -> None:
-    """Every file that has its name is whole; what was half written has a scratch name, which nothing reads."""
-    for path in folder.glob("seed_*"):
-        if path.suffix == ".json":
-            records.read(path)
-            records.read_weights(path)
-        elif path.suffix == ".safetensors":
-            safetensors.torch.load(path.read_bytes())
-        else:
-            assert path.suffix == ".lock"
 
 
 # -- killed at any moment
@@ -174,7 +157,7 @@ def train_until(kind: str, number: int, folder: Path) -> None:
 
     data.load = few_digits
     training.functional.cross_entropy = step
-    records.tempfile.mkstemp, records.os.fdopen, records.os.replace = begin, HalfFirst, put
+    tempfile.mkstemp, os.fdopen, os.replace = begin, HalfFirst, put
     train(folder)
     (folder / "events").write_text(json.dumps({name: next(count) - 1 for name, count in numbers.items()}))
 
@@ -225,37 +208,6 @@ def test_killed_between_the_weights_and_the_record_that_replace_older_ones(tmp_p
     assert content(tmp_path) == whole
 
 
-@pytest.fixture
-def small_report(tmp_path) -> Path:
-    """A copy of the library with one small experiment: four runs of six epochs on the digits."""
-    copy = tmp_path / "report"
-    shutil.copytree(ROOT / "mnist_lib", copy / "mnist_lib", ignore=shutil.ignore_patterns("__pycache__"))
-    notebook = copy / "notebooks" / "iteration_02_light_skeleton.ipynb"
-    notebook.parent.mkdir()
-    shutil.copy(ROOT / "notebooks" / notebook.name, notebook)
-    for old, new in (
-        ('dataset: str = \\"mnist\\"', 'dataset: str = \\"digits\\"'),
-        ("epochs: int = 15", "epochs: int = 6"),
-        ("seeds: int = ", "seeds: int = 4  # "),
-    ):
-        edit(notebook, old, new)
-    return copy
-
-
-def command(report: Path, *arguments: str) -> subprocess.Popen:
-    """A command of the copy's own library, started in a process group of its own."""
-    environment = os.environ | {"PYTHONPATH": str(report), "MNIST_LIB_RUNS": str(report / "runs")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "mnist_lib.cli", *arguments],
-        cwd=report,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def start_workers_and_die(folder: Path) -> None:
     from mnist_lib.pipeline import workers
 
@@ -277,7 +229,9 @@ def _die_with_parent(folder: Path) -> None:
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     """Its pipe ends when the last of them has gone."""
     code = f"import pathlib, test_faults; test_faults.start_workers_and_die(pathlib.Path({str(tmp_path)!r}))"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT)])
+    }
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=PATIENCE)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
@@ -430,7 +384,6 @@ def test_folder_that_vanishes_and_cannot_be_made_anew(tmp_path, few_images):
 
 # -- MNIST's files, and where they come from
 
-root, mirror, small_files = test_data.root, test_data.mirror, test_data.small_files  # its fixtures
 HTML = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Welcome to the network</body></html>\n"
 
 
@@ -439,7 +392,7 @@ HTML = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Welcome
 def test_a_swapped_file_is_refused_by_name_before_training(root, small_files, monkeypatch, tmp_path, name, instead):
     if name == instead:
         return  # that is no fault
-    folder = test_data.put(root, small_files | {name: small_files.get(instead, HTML)})
+    folder = put(root, small_files | {name: small_files.get(instead, HTML)})
     monkeypatch.setattr(experiments.training, "Trainer", lambda *_: pytest.fail("training began"))
     run = Experiment("iteration_00", Recipe(network="deep", epochs=1))
     with pytest.raises(DataError, match=f"^{folder / name} is damaged: its MD5 is "):
@@ -449,10 +402,10 @@ def test_a_swapped_file_is_refused_by_name_before_training(root, small_files, mo
 
 @pytest.mark.parametrize("others", [*list(data.MNIST_FILES)[:3], "an HTML page"])
 def test_a_mirror_that_serves_the_wrong_file(root, mirror, others):
-    whole = mirror.answers[test_data.LAST]
-    mirror.answers[test_data.LAST] = mirror.answers.get(f"/{others}.gz", test_data.answer(HTML))
-    test_data.refused_download(root)
-    mirror.answers[test_data.LAST] = whole
+    whole = mirror.answers[LAST_FILE]
+    mirror.answers[LAST_FILE] = mirror.answers.get(f"/{others}.gz", answer(HTML))
+    refused_download(root)
+    mirror.answers[LAST_FILE] = whole
     assert [len(part) for part in data.load("mnist")] == [30, 20], "nothing bad was kept"
 
 
@@ -461,7 +414,7 @@ def test_a_mirror_that_drops_the_connection(root, mirror, share):
     name = "/train-images-idx3-ubyte.gz"
     whole = mirror.answers[name]
     mirror.answers[name] = whole[: int(len(whole) * share)]
-    test_data.refused_download(root)
+    refused_download(root)
     mirror.answers[name] = whole
     assert [len(part) for part in data.load("mnist")] == [30, 20]
 
@@ -494,7 +447,7 @@ def test_a_mirror_that_is_slow_is_waited_for(root, slow_mirror):
 def test_a_mirror_that_falls_silent_is_given_up(root, slow_mirror, monkeypatch):
     monkeypatch.setattr(data, "DOWNLOAD_TIMEOUT", 0.2)
     slow_mirror(60)
-    assert "timed out" in test_data.refused_download(root)
+    assert "timed out" in refused_download(root)
 
 
 def test_the_next_mirror_is_asked_when_one_does_not_answer(root, mirror, monkeypatch):
@@ -669,7 +622,7 @@ def test_weights_are_never_unpickled(good, tmp_path, pack):
     assert not (tmp_path / "exploded").exists()
 
 
-@pytest.mark.parametrize("module", sorted((ROOT / "mnist_lib").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("module", sorted((ROOT / "mnist_lib").rglob("*.py")), ids=lambda path: path.stem)
 def test_the_library_unpickles_nothing(module):
     for node in ast.walk(ast.parse(module.read_text("utf-8"))):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -780,7 +733,8 @@ PEAK = """
 import sys, torch
 from mnist_lib import experiments
 from mnist_lib.pipeline import catalogue, execution
-((experiment, _),) = [run for run in catalogue.published_runs(catalogue.find(sys.argv[1])[0]) if run[0].name == sys.argv[1]]
+published = catalogue.published_runs(catalogue.find(sys.argv[1])[0])
+((experiment, _),) = [run for run in published if run[0].name == sys.argv[1]]
 trainer = experiments.make_trainer(experiment, 0, torch.device("cpu"))
 trainer.replay(20)
 experiments.misclassified(trainer)

@@ -14,7 +14,8 @@ import torch
 
 from mnist_lib import records
 from mnist_lib.digests import bytes_digest
-from mnist_lib.records import Record, RecordError, record_path, to_json, weights_path, write_atomically
+from mnist_lib.files import FileError, write_atomically
+from mnist_lib.records import Record, RecordError, record_path, to_json, weights_path
 
 WEIGHTS = b"the weights, serialized"
 
@@ -126,10 +127,10 @@ def test_interrupted_write_leaves_the_old_file(written, monkeypatch, failing, er
         raise error
 
     monkeypatch.setattr(os, failing, fail)
-    expected = RecordError if isinstance(error, OSError) else KeyboardInterrupt
+    expected = FileError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected) as caught:
         write_atomically(written, b"half")
-    if expected is RecordError:
+    if expected is FileError:
         assert str(written) in str(caught.value)
         assert "No space left" in str(caught.value)
 
@@ -157,7 +158,7 @@ def test_folder_that_may_not_be_written(record, tmp_path):
 def test_path_that_is_a_folder(written):
     blocked = written.with_name("folder")
     (blocked / "inside").mkdir(parents=True)
-    with pytest.raises(RecordError, match=f"{blocked} could not be written"):
+    with pytest.raises(FileError, match=f"{blocked} could not be written"):
         write_atomically(blocked, b"content")
     (blocked / "inside").rmdir()
     blocked.rmdir()

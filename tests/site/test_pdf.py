@@ -5,9 +5,9 @@ import sys
 
 import pytest
 from pypdf import PdfReader
-from test_book import PAGES, ROOT, parsed
 
 from mnist_lib.site import book, pdf
+from support import PAGES, ROOT, parsed
 
 PAPER = {"width": 680, "height": 986}  # pixels of an A4 page within its margins
 

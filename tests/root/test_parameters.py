@@ -8,7 +8,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import PATIENCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbclient import NotebookClient
@@ -19,14 +18,15 @@ from mnist_lib.parameters import (
     ComparisonParameters,
     NotebookParameters,
     ParameterError,
-    SweepParameters,
     Recipe,
+    SweepParameters,
     assigned_names,
     bounded,
     from_notebook,
     notebook_parameters,
     validate,
 )
+from support import PATIENCE, ROOT
 
 KNOWN = {f.name for f in dataclasses.fields(NotebookParameters)}
 REQUIRED = {f.name: "deep" for f in dataclasses.fields(NotebookParameters) if f.default is dataclasses.MISSING}
@@ -449,9 +449,8 @@ def test_from_notebook_in_a_kernel():
     ]
     sources = [CHECK] + [source for between, _ in cases for source in (PARAMETERS, between, CHECK)]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-    root = Path(__file__).parents[1]
     patience = dict.fromkeys(("timeout", "startup_timeout", "iopub_timeout"), PATIENCE)
-    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(root)}}, **patience).execute()
+    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}, **patience).execute()
     printed = [cell.outputs[0].text for cell in notebook.cells if cell.source == CHECK]
     assert printed[0].startswith("ParameterError no parameters cell has been executed")
     for (between, expected), text in zip(cases, printed[1:], strict=True):

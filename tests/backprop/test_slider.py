@@ -60,13 +60,13 @@ def page(browser, tmp_path, request):
     assert not problems
 
 
-def slider(page):
+def handle(page):
     return page.get_by_role("slider", name="Learning rate η")
 
 
 def check(page, targets=EXERCISE.targets, steps: int = 100) -> float:
     """Compare all numbers that the figure shows with the library's; returns the learning rate that it stands at."""
-    rate = float(slider(page).get_attribute("aria-valuetext").removeprefix("η = "))
+    rate = float(handle(page).get_attribute("aria-valuetext").removeprefix("η = "))
     said = "start => document.querySelector('[role=status]').textContent.startsWith(start)"
     page.wait_for_function(said, arg=f"η = {rate:g}: in {steps:,} steps")
     assert page.locator(".value").inner_text() == f"{rate:g}"
@@ -103,7 +103,7 @@ def test_by_keyboard(page):
 
 
 def test_by_mouse(page):
-    box = slider(page).bounding_box()
+    box = handle(page).bounding_box()
     middle = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + box["width"] / 2, middle)
     page.mouse.down()
@@ -116,7 +116,7 @@ def test_by_mouse(page):
 
 
 def test_by_touch(page):
-    box = slider(page).bounding_box()
+    box = handle(page).bounding_box()
     seen = []
     for share in (0.25, 0.75):
         page.touchscreen.tap(box["x"] + box["width"] * share, box["y"] + box["height"] / 2)
@@ -133,7 +133,7 @@ def test_other_targets_other_steps_and_a_logarithmic_axis(page):
     page.get_by_label("Loss axis").select_option("logarithmic")
     assert "10⁻⁵" not in before
     assert page.locator("svg.losses text", has_text="10⁻").count() >= 3
-    slider(page).fill(str(slider.SLIDER.index(100)))
+    handle(page).fill(str(slider.SLIDER.index(100)))
     page.get_by_label("Steps").select_option("100")
     assert check(page, targets=(0.5, 0.5)) == 100
     assert "It rises 3 times." in page.get_by_role("status").inner_text()

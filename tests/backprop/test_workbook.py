@@ -1,5 +1,6 @@
 """The workbook of live formulas, calculated anew by LibreOffice and compared with the library."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -14,10 +15,9 @@ from hypothesis import strategies as st
 from openpyxl.workbook import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 
-from mnist_lib import records
 from mnist_lib.backprop import columns, network, workbook
+from mnist_lib.files import FileError
 from mnist_lib.parameters import BackpropParameters, ParameterError, SweepParameters
-from mnist_lib.records import RecordError
 
 EXERCISE = BackpropParameters()
 RATES = (0.1, 0.2, 0.5, 0.8, 1.0, 2.0)
@@ -382,8 +382,8 @@ def test_what_cannot_be_written_is_left_as_it_was(tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise PermissionError("permission denied")
 
-    monkeypatch.setattr(records.os, "replace", refuse)
-    with pytest.raises(RecordError, match=r"a\.xlsx could not be written: permission denied"):
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(FileError, match=r"a\.xlsx could not be written: permission denied"):
         workbook.write(path)
     assert path.read_bytes() == b"before"
     assert [file.name for file in tmp_path.iterdir()] == ["a.xlsx"]

@@ -1,0 +1,186 @@
+"""What tests of several folders call; fixtures are in conftest.py."""
+
+import dataclasses
+import hashlib
+import http.server
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import yaml
+from bs4 import BeautifulSoup
+from torchvision.datasets import MNIST
+
+from mnist_lib import data, records
+from mnist_lib.data import DataError
+from mnist_lib.records import Record
+
+ROOT = Path(__file__).parents[1]
+
+PATIENCE = 600  # seconds, for what should take a few: a busy machine is slow, not wrong
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text("utf-8")
+    assert text.count(old) >= 1, f"{path} does not contain {old!r}"
+    path.write_text(text.replace(old, new, 1), "utf-8")
+
+
+# -- records
+
+
+def run(*accuracies: float, seed: int = 0) -> Record:
+    """A record with these accuracies in percent, epoch by epoch."""
+    correct = [round(100 * accuracy) for accuracy in accuracies]
+    history = {"test_correct": correct, "train_correct": correct}
+    return Record(
+        experiment="x",
+        seed=seed,
+        parameters={},
+        digests={},
+        parameter_count=1,
+        train_size=10_000,
+        class_counts=[1000] * 10,
+        history=history,
+        first_losses=[],
+        misclassified=[],
+        weights_digest="",
+        environment={},
+    )
+
+
+def content(folder: Path) -> dict[str, object]:
+    """What is in a folder, without what tells where and when it was made."""
+    found = {}
+    for path in folder.iterdir():
+        if path.suffix == ".json":
+            found[path.name] = records.to_json(dataclasses.replace(records.read(path), environment={}))
+        else:
+            found[path.name] = path.read_bytes()
+    return found
+
+
+def check_nothing_is_truncated(folder: Path) -> None:
+    """Every file that has its name is whole; what was half written has a scratch name, which nothing reads."""
+    for path in folder.glob("seed_*"):
+        if path.suffix == ".json":
+            records.read(path)
+            records.read_weights(path)
+        elif path.suffix == ".safetensors":
+            safetensors.torch.load(path.read_bytes())
+        else:
+            assert path.suffix == ".lock"
+
+
+def command(report: Path, *arguments: str) -> subprocess.Popen:
+    """A command of the copy's own library, started in a process group of its own."""
+    environment = os.environ | {"PYTHONPATH": str(report), "MNIST_LIB_RUNS": str(report / "runs")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "mnist_lib.cli", *arguments],
+        cwd=report,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+# -- files like MNIST's, and a server that has them
+
+LAST_FILE = "/t10k-labels-idx1-ubyte.gz"
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array of bytes in MNIST's file format: type and rank, the sizes, the values."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def put(root, files):
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+class Mirror:
+    """A server on this machine in place of the mirrors; `answers` maps a path to the whole answer it gives."""
+
+    def __init__(self, monkeypatch, answers: dict[str, bytes]):
+        self.answers = answers
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(handler):  # noqa: N805
+                handler.wfile.write(self.answers.get(handler.path, b"HTTP/1.0 404 Not Found\r\n\r\n"))
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{self.server.server_port}/"])
+        monkeypatch.setenv("no_proxy", "*")
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def answer(body: bytes, length: int | None = None) -> bytes:
+    return b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(body) if length is None else length) + body
+
+
+def everything_in(folder) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def refused_download(root) -> str:
+    """The message of the failing download; checks what each such message says and that nothing stays."""
+    before = everything_in(root) if root.is_dir() else []
+    timeout = socket.getdefaulttimeout()
+    with pytest.raises(DataError) as caught:
+        data.load("mnist")
+    message = str(caught.value)
+    for word in (str(root), "MNIST_LIB_DATA", "dataset=digits"):
+        assert word in message
+    assert everything_in(root) == before
+    assert socket.getdefaulttimeout() == timeout
+    return message
+
+
+# -- the built book
+
+WIDTHS = {"desk": 1280, "phone": 390}
+
+
+def contents(entry: object) -> list[str]:
+    """The pages that a part of the table of contents names, in order."""
+    if isinstance(entry, list):
+        return [page for item in entry for page in contents(item)]
+    if isinstance(entry, dict):
+        own = [entry[key] for key in ("root", "file") if key in entry]
+        return own + [page for value in entry.values() if isinstance(value, list) for page in contents(value)]
+    return []
+
+
+PAGES = contents(yaml.safe_load((ROOT / "book" / "_toc.yml").read_text("utf-8")))
+
+
+@cache
+def parsed(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text("utf-8"), "html.parser")
