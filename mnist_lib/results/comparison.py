@@ -1,5 +1,6 @@
 """Several experiments beside each other: their sizes and accuracies, and what each change brought."""
 
+import math
 import statistics as averages
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -31,7 +32,9 @@ def accuracy_difference(baseline: Sequence[Record], runs: Sequence[Record]) -> I
 
 
 def in_words(difference: Interval) -> str:
-    """Whether a difference can be told from noise."""
+    """Say whether a difference can be told from noise."""
+    if math.isnan(difference.low):
+        return "too few runs to tell it from the seeds' spread"
     if difference.low > 0:
         return "a gain that the seeds' spread cannot explain"
     if difference.high < 0:

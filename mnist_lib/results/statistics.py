@@ -9,10 +9,13 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 
+FEWEST = 3
+"""From how many values on an interval is given: that of two is so wide that it says nothing."""
+
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its confidence interval; `low` and `high` are NaN where one value alone gives no interval."""
+    """An estimate and its confidence interval; `low` and `high` are NaN where there are too few values for one."""
 
     center: float
     low: float
@@ -28,7 +31,7 @@ class Interval:
         """
         spec = spec or ".2f"
         if math.isnan(self.low):
-            return f"{self.center:{spec}} (one seed, no interval)"
+            return f"{self.center:{spec}} (too few runs for an interval)"
         low, high = (
             f"{end:{spec.replace('.2f', '.3f')}}" if end and not float(f"{end:{spec}}") else f"{end:{spec}}"
             for end in (self.low, self.high)
@@ -46,10 +49,11 @@ def mean_interval(values: Sequence[float]) -> Interval:
     if sample.size == 0:
         raise ValueError("a mean needs at least one value")
     mean = float(sample.mean())
-    if sample.size == 1:
+    if sample.size < FEWEST:
         return Interval(mean, math.nan, math.nan)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, sample.size - 1) * sample.std(ddof=1) / math.sqrt(sample.size))
-    return Interval(mean, mean - half, mean + half)
+    if np.ptp(sample) == 0:
+        return Interval(mean, mean, mean)
+    return Interval(mean, *map(float, stats.ttest_1samp(sample, 0).confidence_interval(CONFIDENCE)))
 
 
 def prediction_interval(values: Sequence[float]) -> Interval:
@@ -68,7 +72,7 @@ def prediction_interval(values: Sequence[float]) -> Interval:
 def difference_interval(after: Sequence[float], before: Sequence[float]) -> Interval:
     """The difference of two means, ``after - before``, with Welch's interval (Welch, 1947).
 
-    The two samples may differ in size and in spread. Where either has one value only, there is no interval.
+    The two samples may differ in size and in spread. Where either has fewer than `FEWEST` values, there is no interval.
 
     Raises:
         ValueError: a sample is empty.
@@ -77,14 +81,11 @@ def difference_interval(after: Sequence[float], before: Sequence[float]) -> Inte
     if a.size == 0 or b.size == 0:
         raise ValueError("a difference needs at least one value on each side")
     difference = float(a.mean() - b.mean())
-    if a.size == 1 or b.size == 1:
+    if min(a.size, b.size) < FEWEST:
         return Interval(difference, math.nan, math.nan)
-    va, vb = a.var(ddof=1) / a.size, b.var(ddof=1) / b.size
-    if va + vb == 0:
+    if np.ptp(a) == np.ptp(b) == 0:
         return Interval(difference, difference, difference)
-    freedom = (va + vb) ** 2 / (va**2 / (a.size - 1) + vb**2 / (b.size - 1))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(va + vb))
-    return Interval(difference, difference - half, difference + half)
+    return Interval(difference, *map(float, stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)))
 
 
 def binomial_standard_error(accuracy: float, images: int) -> float:

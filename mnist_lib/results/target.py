@@ -1,5 +1,6 @@
 """Targets: what an experiment sets out to reach, and whether it did."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -78,5 +79,6 @@ def reached(accuracies: Iterable[float]) -> int:
 
 
 def final_accuracy(runs: Sequence[Record]) -> Interval:
-    """The mean accuracy after the last epoch, in percent."""
-    return mean_interval([run.test_accuracy[-1] for run in runs])
+    """Return the mean accuracy after the last epoch, in percent, with an interval that stays within 0 and 100."""
+    mean = mean_interval([run.test_accuracy[-1] for run in runs])
+    return mean if math.isnan(mean.low) else Interval(mean.center, max(mean.low, 0.0), min(mean.high, 100.0))
