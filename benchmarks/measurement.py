@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mnist_lib import experiments, machine, records
+from mnist_lib import experiments, files, machine
 
 FOLDER = experiments.root() / "book" / "measurements"
 
@@ -28,5 +28,5 @@ def write(path: Path, what: str, rows: Sequence[Mapping[str, object]]) -> None:
         "commit": about["commit"],
         "rows": rows,
     }
-    records.write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+    files.write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
     print(f"wrote {path}")

@@ -6,20 +6,20 @@ What is needed to tinker is here: ``from mnist_lib import Experiment, Recipe, Ta
 import importlib
 from typing import Any
 
-_FACE = {
+face = {  # each name and the module that defines it
     "Experiment": "mnist_lib.experiments",
     "runs": "mnist_lib.experiments",
     "Network": "mnist_lib.network",
     "Recipe": "mnist_lib.parameters",
     "Target": "mnist_lib.results.target",
 }
-__all__ = list(_FACE)
+__all__ = list(face)
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for, only then: torch takes a second."""
-    if name in _FACE:
-        return getattr(importlib.import_module(_FACE[name]), name)
+    if name in face:
+        return getattr(importlib.import_module(face[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

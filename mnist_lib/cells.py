@@ -99,6 +99,16 @@ def notebook_parameters(path: Path) -> dict[str, Any]:
         raise ParameterError(f"{path.name}: the parameters cell must hold literals only: {error}") from error
 
 
+def has_network(path: Path) -> bool:
+    """Tell whether a notebook has a network cell: it trains, or shows runs that it has asked for."""
+    return _tagged(path, "network") is not None
+
+
+def was_injected(path: Path) -> bool:
+    """Tell whether papermill has put a cell of parameters into a notebook."""
+    return _tagged(path, "injected-parameters") is not None
+
+
 def _tagged(path: Path, tag: str) -> str | None:
     """The source of the one cell with this tag; None if there is none."""
     try:

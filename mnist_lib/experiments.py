@@ -33,6 +33,9 @@ NETWORK_CHANGED = "the network is another"
 START_CHANGED = "what trains the weights at the start changed"
 TEACHER_CHANGED = "what trains the teachers changed"
 
+PUBLISHED_ONLY = "MNIST_LIB_PUBLISHED_ONLY"
+"""The environment variable that is set while a page is made for the book: nothing but published records counts."""
+
 Report = Callable[["Experiment", int, training.Epoch, int, float], None]
 """Called after every epoch with the experiment, the seed, the epoch's result, its number and its seconds."""
 
@@ -168,7 +171,8 @@ def find(experiment: Experiment, seed: int) -> Record | None:
 
 def find_path(experiment: Experiment, seed: int) -> Path | None:
     """Say where the record of this run lies, published or not, if there is one that is still valid."""
-    paths = (records.record_path(folder, seed) for folder in (experiment.published, experiment.store))
+    folders = [experiment.published] + [experiment.store] * (PUBLISHED_ONLY not in os.environ)
+    paths = (records.record_path(folder, seed) for folder in folders)
     return next((path for path in paths if path.exists() and not experiment.differences(records.read(path))), None)
 
 
@@ -201,6 +205,10 @@ def train(
         DivergenceError: the loss became NaN or infinite; no record is written.
         RecordError: the folder cannot be written.
     """
+    if PUBLISHED_ONLY in os.environ:
+        raise RecordError(
+            f"{experiment.name} seed {seed} has no published record, and a page trains none: see mnist-lib status"
+        )
     path = records.record_path(folder, seed)
     checkpoint = folder / f"seed_{seed}.partial.safetensors"
     with records.only_one(path):

@@ -12,9 +12,11 @@ import types
 from collections.abc import Iterable, Iterator
 from functools import cache
 
+from mnist_lib import face
 from mnist_lib.digests import canonical, needed, text_digest, unannotated
 
 PACKAGE = __package__
+_FACE = {name: f"{home}.{name}".partition(".")[2] for name, home in face.items()}  # names that the package itself gives
 _SIMPLE = (int, float, str, bytes, bool, tuple, type(None))
 _kept: dict[str, tuple[str, dict[str, object]]] = {}  # of each module, its text and its simple constants
 
@@ -59,10 +61,15 @@ def digest(definitions: Iterable[str], left_out: Iterable[str] = ()) -> str:
         CodeError: a module's code has been changed since it was loaded.
         KeyError: there is no such definition.
     """
-    found, modules = _closure(tuple(definitions), tuple(left_out))
+    return reached(definitions, left_out)[0]
+
+
+def reached(definitions: Iterable[str], left_out: Iterable[str] = ()) -> tuple[str, frozenset[str]]:
+    """Return the digest of definitions and of all that they use, and the modules in which that lies."""
+    found, modules = _closure(tuple(sorted(set(definitions))), tuple(sorted(set(left_out))))
     for name in modules:
         source(name)  # is it still what was loaded?
-    return found
+    return found, modules
 
 
 @cache
@@ -103,7 +110,7 @@ def imported(statements: Iterable[ast.stmt], module: str = "") -> list[str]:
                     if _is_module(full):
                         modules[alias.asname or alias.name] = full
                     else:
-                        found.append(full)
+                        found.append(_FACE.get(full, full))
             elif isinstance(each, ast.Import):
                 modules |= {
                     alias.asname or alias.name: alias.name.partition(".")[2]

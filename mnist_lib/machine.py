@@ -37,7 +37,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Where a run took place. It is shown, and does not decide whether a record is valid."""
+    """Describe where a run takes place. It is shown, and does not decide whether a record is valid."""
     names = {"cpu": _processor, "cuda": lambda: torch.cuda.get_device_name(device), "mps": platform.processor}
     return {
         "date": today(),
@@ -48,6 +48,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "commit": commit(),
+        "changed": is_changed(),
     }
 
 
@@ -65,14 +66,27 @@ def today() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that the library runs from, if it does.
+    """Return the commit of the checkout that the library runs from, if it does.
 
     A checkout in which the library is merely installed, in a virtual environment, say, is another project's.
     """
-    package = Path(__file__).resolve().parent
-    command = ["git", "-C", str(package), "rev-parse", "--show-prefix", "HEAD"]
     try:
-        inside, head = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        inside, head = _git("rev-parse", "--show-prefix", "HEAD").split()
     except (OSError, subprocess.CalledProcessError, ValueError):
         return None
-    return head if inside == f"{package.name}/" else None
+    return head if inside == f"{Path(__file__).parent.name}/" else None
+
+
+def is_changed() -> bool | None:
+    """Tell whether that checkout has changes to the library that are in no commit; None where there is no checkout."""
+    if commit() is None:
+        return None
+    try:
+        return bool(_git("status", "--porcelain", "--", "."))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from pathlib import Path
 
 from mnist_lib import cells, experiments
 from mnist_lib.experiments import Experiment, Report
@@ -47,17 +48,30 @@ def at_equal_effort(name: str, parameters: NotebookParameters | ComparisonParame
 
 
 def baseline(parameters: NotebookParameters) -> Experiment | None:
-    """The experiment that a notebook compares with, at equal effort."""
-    return None if parameters.baseline == "none" else at_equal_effort(parameters.baseline, parameters)
+    """Return the experiment that a notebook compares with, at equal effort.
+
+    Where that is another effort than the baseline's own, its runs are the notebook's: ``<name>/baseline``.
+    """
+    if parameters.baseline == "none":
+        return None
+    equal, there = at_equal_effort(parameters.baseline, parameters), of_notebook(parameters.baseline)
+    if equal.recipe == there.recipe:
+        return equal
+    return dataclasses.replace(equal, name=f"{parameters.name}/baseline")
+
+
+def baseline_seeds(parameters: NotebookParameters) -> int:
+    """Return how many runs of the baseline are shown: as many as the notebook's own, but not more than it published."""
+    return min(parameters.seeds, of_notebook(parameters.baseline).seeds)
 
 
 def baseline_runs(parameters: NotebookParameters, report: Report | None = None) -> list[Record]:
-    """The runs to compare with: as many seeds as the notebook's own, but not more than the baseline has published."""
+    """Return the runs to compare with, under the baseline's name; none if there is no baseline."""
     reference = baseline(parameters)
     if reference is None:
         return []
-    seeds = min(parameters.seeds, of_notebook(parameters.baseline).seeds)
-    return experiments.runs(reference, seeds, parameters.device, report)
+    found = experiments.runs(reference, baseline_seeds(parameters), parameters.device, report)
+    return [dataclasses.replace(run, experiment=parameters.baseline) for run in found]
 
 
 def candidates(parameters: NotebookParameters) -> dict[float, Experiment]:
@@ -105,10 +119,38 @@ def sweep(parameters: SweepParameters) -> dict[float, Experiment]:
     }
 
 
+def listed(parameters: ComparisonParameters) -> list[str]:
+    """Return the names of the notebooks to compare: those that match the patterns, such as ``iteration_*``, in order.
+
+    Raises:
+        ParameterError: a pattern matches no notebook with a network.
+    """
+    folder, found = experiments.root() / "notebooks", []
+    for pattern in parameters.experiments:
+        matching = [path.stem for path in sorted(folder.glob(f"{pattern}.ipynb")) if _is_listed(path)]
+        if not matching:
+            known = [path.stem for path in folder.glob("*.ipynb") if cells.has_network(path)]
+            near = difflib.get_close_matches(pattern, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ParameterError(f"experiments: no notebook with a network matches {pattern!r}{hint}")
+        found += matching
+    return list(dict.fromkeys(found))
+
+
+def _is_listed(path: Path) -> bool:
+    """Whether a notebook has a network, and is no copy under another name."""
+    return cells.has_network(path) and cells.notebook_parameters(path).get("name") == path.stem
+
+
+def seeds(name: str, parameters: ComparisonParameters) -> int:
+    """Return how many runs of an experiment are compared: its published number, or fewer if asked for."""
+    return min(parameters.seeds, of_notebook(name).seeds)
+
+
 def compared(parameters: ComparisonParameters, report: Report | None = None) -> dict[str, list[Record]]:
-    """The runs of several notebooks at equal effort: of each, its published number of seeds, or fewer if asked for."""
-    asked = {name: at_equal_effort(name, parameters) for name in parameters.experiments}
-    seeds = {name: min(parameters.seeds, of_notebook(name).seeds) for name in asked}
+    """Return the runs of several notebooks at equal effort, by name."""
+    asked = {name: at_equal_effort(name, parameters) for name in listed(parameters)}
     return {
-        name: experiments.runs(experiment, seeds[name], parameters.device, report) for name, experiment in asked.items()
+        name: experiments.runs(experiment, seeds(name, parameters), parameters.device, report)
+        for name, experiment in asked.items()
     }

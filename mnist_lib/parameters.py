@@ -156,6 +156,7 @@ class ComparisonParameters(Checked):
     With ``epochs = 0``, each experiment has as many epochs as its own notebook says.
     """
 
+    name: str
     experiments: list[str]
     dataset: str = choice("mnist", options=tuple(DATASETS))
     evaluate_on: str = choice("test", options=("test", "validation"))
@@ -180,6 +181,7 @@ class ExerciseParameters(Checked):
 class BackpropParameters(ExerciseParameters):
     """What the derivation of backpropagation accepts."""
 
+    name: str
     learning_rate: float = bounded(0.5, low=0, high=1000)
     steps: int = bounded(100, low=1, high=100_000)
 
@@ -192,6 +194,7 @@ class SweepParameters(ExerciseParameters):
     recipe are trained on images with each of `cnn_learning_rates`, held constant, for `epochs` epochs.
     """
 
+    name: str
     learning_rates: list[float] = bounded((0.1, 0.2, 0.5, 0.8, 1.0, 2.0), low=0, high=1000, above=True)
     steps: int = bounded(1000, low=1, high=100_000)
     experiment: str

@@ -61,6 +61,13 @@ class Record:
         return text_digest(json.dumps(_content(self), sort_keys=True))
 
     @property
+    def results_digest(self) -> str:
+        """The digest of what came out; that of the content changes when new code is found to compute the same."""
+        kept = {name: value for name, value in _content(self).items() if name not in ("digests", "format")}
+        kept["environment"] = {name: value for name, value in self.environment.items() if name != "accepted"}
+        return text_digest(json.dumps(kept, sort_keys=True))
+
+    @property
     def final_train_accuracy(self) -> float:
         """Percent of training images, unchanged, that the final weights get right in evaluation mode."""
         return 100 * self.trained_correct / self.train_size

@@ -5,6 +5,7 @@ random numbers from generators seeded by (seed, epoch) alone, so an interrupted 
 from its weights, what its optimizer remembers and the number of epochs done.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -202,6 +203,11 @@ class Trainer:
             chosen = chosen[: self.recipe.statistics_images].to(self.device)
             model = averaging.fresh_statistics(model, self._normalise(self.images[chosen]))
         return model.eval()
+
+    def load_final(self, weights: dict[str, torch.Tensor]) -> None:
+        """Put the weights of a finished run in place, which are those that were evaluated."""
+        self.model.load_state_dict(weights)
+        self.average, self.recipe = None, dataclasses.replace(self.recipe, average_decay=0.0, statistics_images=0)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return all that the run needs to continue, by name: weights, averages, what the optimizer remembers."""

@@ -1,15 +1,37 @@
-"""Which notebooks there are, and which runs each of them publishes and shows."""
+"""Which notebooks there are, whether they are published, and which runs each of them publishes and shows."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_lib import experiments, page, records
-from mnist_lib.experiments import Experiment
-from mnist_lib.parameters import NotebookParameters, ParameterError, SweepParameters, notebook_parameters, validate
+from mnist_lib import cells, experiments, page, records
+from mnist_lib.experiments import CODE_CHANGED, START_CHANGED, TEACHER_CHANGED, Experiment
+from mnist_lib.parameters import ComparisonParameters, NotebookParameters, ParameterError, SweepParameters, validate
+
+CODE_ONLY = {CODE_CHANGED, START_CHANGED, TEACHER_CHANGED}
+"""What may have changed without changing what is computed."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A run that a notebook publishes and that has no valid record, and why."""
+
+    experiment: Experiment
+    seed: int
+    reasons: tuple[str, ...]
+
+    @property
+    def remedy(self) -> str:
+        """What gives the run its record: ``train``, ``train --replace`` or ``verify --accept``."""
+        if not records.record_path(self.experiment.published, self.seed).exists():
+            return "train"
+        if {*self.reasons} <= CODE_ONLY:
+            return "verify --accept"
+        return "train" if self.reasons[0].startswith("a process") else "train --replace"
 
 
 def find(pattern: str = "*") -> list[Path]:
-    """The notebooks whose name matches `pattern` (a glob, a name, or a path), in order.
+    """Return the notebooks whose name matches `pattern` (a glob, a name, or a path), in order.
 
     Raises:
         ParameterError: none matches.
@@ -22,40 +44,66 @@ def find(pattern: str = "*") -> list[Path]:
     return found
 
 
+def matching(patterns: Sequence[str]) -> list[str]:
+    """Return the names of the notebooks that match any of `patterns`, in the order of the patterns."""
+    return list(dict.fromkeys(path.stem for pattern in patterns for path in find(pattern)))
+
+
+def unpublished(path: Path) -> str | None:
+    """Say why a notebook in the folder of notebooks is none of the report's; None if it is one."""
+    name = cells.notebook_parameters(path).get("name")
+    if name != path.stem:
+        return f"its name is {name!r}, its file's is {path.stem!r}: a copy; give it its file's name to publish it"
+    if cells.was_injected(path):
+        return "it is what papermill wrote, with parameters of its own; delete the cell tagged injected-parameters"
+    return None
+
+
 def published_runs(path: Path) -> list[tuple[Experiment, int]]:
-    """The experiments whose records a notebook makes, with how many seeds each; none for a notebook that only reads."""
-    values = notebook_parameters(path)
+    """Return the experiments whose records a notebook makes, with how many seeds each."""
+    values = cells.notebook_parameters(path)
     if "cnn_learning_rates" in values:
         swept = validate(SweepParameters, values)
         return [(experiment, swept.seeds) for experiment in page.sweep(swept).values()]
-    if "network" not in values:
+    if not cells.has_network(path) or unpublished(path):
         return []
-    parameters = validate(NotebookParameters, values)
+    parameters = cells.of_file(path)
     trials = [(experiment, parameters.candidate_seeds) for experiment in page.candidates(parameters).values()]
     again = [(page.continued(parameters), parameters.continued_seeds)] if parameters.continued_seeds else []
-    return [*trials, (page.experiment(parameters), parameters.seeds), *again]
+    own = [(experiment, seeds) for experiment, seeds in _baseline(parameters) if experiment.name != parameters.baseline]
+    return [*trials, (page.experiment(parameters), parameters.seeds), *again, *own]
+
+
+def _baseline(parameters: NotebookParameters) -> list[tuple[Experiment, int]]:
+    """What a notebook compares with: the baseline's published runs, or runs of its own where the effort is another."""
+    experiment = page.baseline(parameters)
+    return [] if experiment is None else [(experiment, page.baseline_seeds(parameters))]
 
 
 def read_runs(path: Path) -> list[tuple[Experiment, int]]:
-    """The experiments whose records a notebook shows: its own, its baseline's, or those that it lists."""
-    values = notebook_parameters(path)
-    names = [*values.get("experiments", ()), values.get("baseline", "none")]
-    others = [run for name in names if name != "none" for run in published_runs(find(name)[0])]
-    return published_runs(path) + [(experiment, seeds) for experiment, seeds in others if experiment.name in names]
+    """Return the experiments whose records a notebook shows: its own, its baseline's, or those that it lists."""
+    values = cells.notebook_parameters(path)
+    if "experiments" in values:
+        parameters = validate(ComparisonParameters, values)
+        return [
+            (page.at_equal_effort(name, parameters), page.seeds(name, parameters)) for name in page.listed(parameters)
+        ]
+    found = published_runs(path)
+    if not cells.has_network(path):
+        return found
+    return list(dict.fromkeys([*found, *_baseline(cells.of_file(path))]))
 
 
-def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[tuple[Experiment, int, str]]:
-    """The runs that a notebook publishes and that have no valid record: experiment, seed and why.
+def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[Missing]:
+    """Return the runs that a notebook publishes and that have no valid record.
 
     A run that was killed when its record was written, before it had tidied up, counts as well: training it does that.
     With `seeds`, these seeds of the notebook's own experiment are looked at instead, or of all if none has its name.
     """
     wanted = [(experiment, range(count)) for experiment, count in published_runs(path)]
     if seeds is not None:
-        own = [experiment for experiment, _ in wanted if experiment.name == path.stem] or [
-            experiment for experiment, _ in wanted
-        ]
-        wanted = [(experiment, seeds) for experiment in own]
+        own = [experiment for experiment, _ in wanted if experiment.name == path.stem]
+        wanted = [(experiment, seeds) for experiment in own or [experiment for experiment, _ in wanted]]
     missing = []
     for experiment, numbers in wanted:
         left_behind = records.left_behind(experiment.published)
@@ -65,5 +113,5 @@ def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[tuple[E
             if not reasons and file.stem in left_behind:
                 reasons = [f"a process that was killed left {', '.join(left_behind[file.stem])}"]
             if reasons:
-                missing.append((experiment, seed, "; ".join(reasons)))
+                missing.append(Missing(experiment, seed, tuple(reasons)))
     return missing

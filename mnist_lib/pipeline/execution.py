@@ -5,15 +5,17 @@ that it imports, and the records that it reads. They decide what is stale; modif
 also tell whether what was published has been edited since: the outputs, and the numbers in the prose.
 """
 
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from mnist_lib import files
-from mnist_lib.parameters import notebook_parameters
+from mnist_lib import experiments, files
+from mnist_lib.cells import notebook_parameters
 from mnist_lib.pipeline import staleness
 
 QUICK = {
@@ -27,11 +29,16 @@ QUICK = {
 """The parameters of the rehearsal on the embedded data."""
 
 
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}
+"""What hides the input of a cell: the first in Colab, the second in JupyterLab."""
+
 KEPT_METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 
 
 def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = None) -> None:
     """Execute a notebook through papermill; `target` is replaced only when every cell has succeeded.
+
+    Without `parameters` this makes a published page: nothing is trained for it, and only published records are shown.
 
     Raises:
         papermill.PapermillExecutionError: a cell failed; `target` is as it was.
@@ -42,7 +49,7 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = N
 
     digests = None if parameters else staleness.current_digests(source)  # of what is executed, not of a later edit
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="mnist-lib-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="mnist-lib-") as scratch, _publishing(digests is not None):
         executed = Path(scratch) / source.name
         options = {"kernel_name": "python3", "progress_bar": False, "cwd": scratch}
         options |= {"start_timeout": 600, "iopub_timeout": 600}  # seconds: a busy machine is slow, not wrong
@@ -60,6 +67,17 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = N
     if digests is not None:
         notebook.metadata["mnist_lib"] = digests | {"outputs": staleness.outputs_digest(notebook)}
     files.write_atomically(target, to_text(notebook).encode())
+
+
+@contextmanager
+def _publishing(is_page: bool) -> Iterator[None]:
+    """While this is entered, kernels that start find published records only, and train nothing."""
+    if is_page:
+        os.environ[experiments.PUBLISHED_ONLY] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(experiments.PUBLISHED_ONLY, None)
 
 
 def _last_begun(path: Path) -> str:
@@ -88,14 +106,17 @@ def quick(source: Path, target: Path) -> None:
 def clean(notebook: nbformat.NotebookNode) -> None:
     """Strip, in place, all that differs between two executions with the same result.
 
-    Goes: execution times, papermill's metadata, widget state. Stays: outputs, execution counts, cell ids, tags.
+    Goes: execution times, papermill's metadata, widget state. Stays: outputs, execution counts, cell ids, tags. The
+    input of a cell with the tag ``prose`` is folded in JupyterLab and Colab.
     """
     digests = notebook.metadata.get("mnist_lib")
     notebook.metadata = nbformat.from_dict(KEPT_METADATA | {"language_info": {"name": "python"}})
     if digests is not None:
         notebook.metadata["mnist_lib"] = digests
     for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict({"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {})
+        tags = cell.metadata.get("tags")
+        folded = FOLDED if cell.cell_type == "code" and "prose" in (tags or ()) else {}
+        cell.metadata = nbformat.from_dict(({"tags": tags} if tags else {}) | folded)
         if cell.cell_type == "code":
             cell.outputs = _joined_streams(cell.outputs)
 

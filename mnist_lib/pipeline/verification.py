@@ -10,11 +10,11 @@ from tqdm import tqdm
 
 from mnist_lib import experiments, machine, records
 from mnist_lib.experiments import Experiment
+from mnist_lib.pipeline.catalogue import CODE_ONLY
 from mnist_lib.records import Record, RecordError, record_path
-from mnist_lib.results import architecture
 from mnist_lib.training import DivergenceError, Trainer
 
-CHECKED = ("parameter count", "learning rates", "first losses", "weights", "misclassified images")
+CHECKED = ("parameter count", "learning rates", "first losses", "weights", "misclassified images", "training accuracy")
 """What is computed again and compared, besides the digests."""
 
 SAME_MACHINE = ("torch", "device_name", "cpu_capability")
@@ -26,10 +26,6 @@ LOSS_TOLERANCE = {True: (1e-5, 1e-5), False: (1e-4, 5e-2)}
 Elsewhere sums are rounded in another order, and every step enlarges the difference. The page on the method holds what
 was measured over instruction sets.
 """
-
-
-CODE_ONLY = {experiments.CODE_CHANGED, experiments.START_CHANGED}
-"""What may have changed without changing what is computed."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +73,8 @@ def accept(experiment: Experiment, seed: int, device: torch.device) -> Verdict:
             "code": record.digests["code"],
             "checked": list(CHECKED),
         }
-        accepted = [*record.environment.get("accepted", ()), entry]
-        stamped = dataclasses.replace(
-            record, digests=experiment.digests, environment=record.environment | {"accepted": accepted}
-        )
+        environment = record.environment | {"accepted": [entry]}  # the last time counts
+        stamped = dataclasses.replace(record, digests=experiment.digests, environment=environment)
         records.write(stamped, records.weights_path(path).read_bytes(), experiment.published)
     return Verdict(experiment.name, seed, ())
 
@@ -88,7 +82,7 @@ def accept(experiment: Experiment, seed: int, device: torch.device) -> Verdict:
 def _replayed(record: Record, trainer: Trainer) -> list[str]:
     """Problems of what comes before training: size, schedule, first steps. The trainer has taken steps afterwards."""
     problems = []
-    count = architecture.parameter_count(trainer.model)
+    count = sum(parameter.numel() for parameter in trainer.model.parameters())
     if record.parameter_count != count:
         problems.append(f"parameter_count is {record.parameter_count:,}, the network has {count:,}")
     last_steps = trainer.rates[trainer.steps_per_epoch - 1 :: trainer.steps_per_epoch]
@@ -112,7 +106,7 @@ def _differing(what: str, recorded: list[float], computed: list[float], toleranc
 def _evaluated(record: Record, weights: dict[str, torch.Tensor], trainer: Trainer) -> list[str]:
     """Problems of what comes after training: the published weights must make the recorded mistakes."""
     try:
-        trainer.model.load_state_dict(weights)
+        trainer.load_final(weights)
     except RuntimeError:  # torch names every tensor in it
         return ["the published weights do not fit the network"]
     mistakes = experiments.misclassified(trainer)
@@ -121,6 +115,8 @@ def _evaluated(record: Record, weights: dict[str, torch.Tensor], trainer: Traine
     if record.history["test_correct"][-1] != correct:
         recorded = record.history["test_correct"][-1]
         problems.append(f"test_correct of the last epoch is {recorded}, the published weights get {correct} right")
+    if record.trained_correct != (trained := trainer.trained_correct()):
+        problems.append(f"trained_correct is {record.trained_correct}, the published weights get {trained} right")
     differing = [pair[0] for pair in {*map(tuple, mistakes)} ^ {*map(tuple, record.misclassified)}]
     if differing:
         images = ", ".join(map(str, sorted(set(differing))[:5]))

@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mnist_lib import experiments, files, machine, records
+from mnist_lib import experiments, files, machine
 from mnist_lib.experiments import Experiment
 from mnist_lib.pipeline import verification
 from mnist_lib.pipeline.verification import Verdict
@@ -99,7 +99,7 @@ def _write_log(name: str, error: BaseException) -> str:
     path = experiments.runs_directory() / "failures" / (re.sub(r"\W+", "_", name) + ".log")
     try:
         files.write_atomically(path, log.encode())
-    except records.RecordError:
+    except files.FileError:
         return log
     return f"its log: {path}"
 

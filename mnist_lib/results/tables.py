@@ -1,21 +1,20 @@
 """What an iteration's notebook shows: the change, the runs, the comparison with its baseline, the provenance."""
 
-import inspect
 import os
 import statistics as averages
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from itertools import groupby
 
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from mnist_lib import data, experiments
+from mnist_lib import data
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import ComparisonParameters, NotebookParameters
 from mnist_lib.records import Record
-from mnist_lib.results import architecture
+from mnist_lib.results import architecture, sentences
 from mnist_lib.results.comparison import accuracy_difference, in_words, label
 from mnist_lib.results.show import Table, glue
 from mnist_lib.results.statistics import first_epoch_at, steady_from_epoch
@@ -26,29 +25,43 @@ SIDE_BY_SIDE_FROM = 16
 
 
 def opening(parameters: NotebookParameters | ComparisonParameters) -> Markdown:
-    """The first thing a page says: what it was made with."""
+    """Say first what a page was made with, and what differs from the published one."""
+    yours = sentences.yours(parameters)
+    after = f"\n\n{yours}" if yours else ""
     if parameters.dataset == "digits":
-        return Markdown(
-            "**Made with the embedded digits of scikit-learn, not with MNIST: a rehearsal of the real page.**"
-        )
+        said = "**Made with the embedded digits of scikit-learn, not with MNIST: a rehearsal of the real page.**"
+        return Markdown(said + after)
     seeds = f"{parameters.seeds} {'seed' if parameters.seeds == 1 else 'seeds'}"
     if isinstance(parameters, ComparisonParameters):
         seeds = f"at most {seeds} of each experiment"
     epochs = f"{parameters.epochs} epochs" if parameters.epochs else "as many epochs as each experiment's own page says"
-    return Markdown(f"MNIST, {epochs}, {seeds}; evaluated on the {parameters.evaluate_on} images.")
+    return Markdown(f"MNIST, {epochs}, {seeds}; evaluated on the {parameters.evaluate_on} images.{after}")
 
 
 def recipe_difference(before: Experiment | None, after: Experiment) -> Table | Markdown:
-    """The parameters that differ between two recipes; the network's name is not one of them."""
+    """List the parameters that differ between two recipes; without the first, all that the second one uses."""
+    now = _used(after)
     if before is None:
-        return Table({"parameter": n, "value": str(v)} for n, v in asdict(after.recipe).items())
-    old, new = asdict(before.recipe), asdict(after.recipe)
+        return Table({"parameter": name, "value": str(value)} for name, value in now.items())
+    was = _used(before)
     rows = [
-        {"parameter": name, "before": str(old[name]), "now": str(new[name])}
-        for name in new
-        if old[name] != new[name] and name != "network"
+        {"parameter": name, "before": str(was.get(name, "–")), "now": str(now.get(name, "–"))}
+        for name in was | now
+        if was.get(name) != now.get(name)
     ]
     return Table(rows) if rows else Markdown("The recipe is the same: only the network changed.")
+
+
+def _used(experiment: Experiment) -> dict[str, object]:
+    """The parameters of a recipe that have an effect, but for what is switched off, and the network's arguments."""
+    recipe = experiment.recipe
+    chosen = {
+        f.name: getattr(recipe, f.name)
+        for f in fields(recipe)
+        if f.name in recipe.identity
+        or (f.metadata.get("effect", lambda _: True)(recipe) and f.default not in (0, "none"))
+    }
+    return dict(experiment.network.arguments) | chosen
 
 
 def network_difference(before: Experiment | None, after: Experiment) -> Table | Markdown:
@@ -73,14 +86,6 @@ def network_difference(before: Experiment | None, after: Experiment) -> Table | 
     last = pd.DataFrame([{"change": "=", "layer": total}])
     changes["parameters"] = changes["parameters"].map("{:,}".format)
     return Table(pd.concat([changes, last]).fillna(""))
-
-
-def source(experiment: Experiment) -> Markdown:
-    """The code of a network and of the blocks that it is built from, as they stand in the library."""
-    network = experiments.NETWORKS[experiment.recipe.network]
-    own = inspect.getmodule(network)
-    blocks = [each for name in network.__code__.co_names if inspect.isfunction(each := getattr(own, name, None))]
-    return Markdown("```python\n" + "\n\n".join(map(inspect.getsource, [*blocks, network])) + "```")
 
 
 def training_log(runs: Sequence[Record]) -> Table:

@@ -19,7 +19,7 @@ from mnist_lib.parameters import ParameterError
 
 # `records` imports PyTorch, which takes seconds: only what writes imports it, and mostly there is nothing to do.
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 """The checkout: an installed copy of the library has no book."""
 
 SOURCES = ("_config.yml", "requirements.lock", "README.md", "book", "deploy", "notebooks", "mnist_lib")
