@@ -157,10 +157,10 @@ def _read(module: types.ModuleType) -> str:
 
 
 def _constants(module: types.ModuleType) -> dict[str, object]:
-    """The module's values that are simple, and those of its tables, as text."""
+    """The module's constants that are simple, and its tables of such, as text."""
     found: dict[str, object] = {}
     for name, value in vars(module).items():
-        if not name.startswith("__"):
+        if name.isupper():
             if isinstance(value, _SIMPLE):
                 found[name] = value
             elif isinstance(value, dict | list | set) and all(isinstance(each, _SIMPLE) for each in value):
