@@ -83,8 +83,8 @@ def _closure(definitions: tuple[str, ...], left_out: tuple[str, ...]) -> tuple[s
             continue
         done.add(current)
         module, _, name = current.rpartition(".")
-        modules.add(f"{PACKAGE}.{module}")
-        statements, _ = needed(source(f"{PACKAGE}.{module}"), [name])
+        modules.add(f"{PACKAGE}.{module}".rstrip("."))
+        statements, _ = needed(source(f"{PACKAGE}.{module}".rstrip(".")), [name])
         if not statements:
             raise KeyError(f"{PACKAGE}.{module} does not define {name!r}")
         parts |= {f"{module} {canonical(node)}" for node in statements if not _of_package(node, module)}
