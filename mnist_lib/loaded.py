@@ -59,7 +59,6 @@ def digest(definitions: Iterable[str], left_out: Iterable[str] = ()) -> str:
 
     Raises:
         CodeError: a module's code has been changed since it was loaded.
-        KeyError: there is no such definition.
     """
     return reached(definitions, left_out)[0]
 
@@ -86,7 +85,7 @@ def _closure(definitions: tuple[str, ...], left_out: tuple[str, ...]) -> tuple[s
         modules.add(f"{PACKAGE}.{module}".rstrip("."))
         statements, _ = needed(source(f"{PACKAGE}.{module}".rstrip(".")), [name])
         if not statements:
-            raise KeyError(f"{PACKAGE}.{module} does not define {name!r}")
+            parts.add(f"{module} does not define {name}")
         parts |= {f"{module} {canonical(node)}" for node in statements if not _of_package(node, module)}
         waiting += imported(statements, module)
     return text_digest(*sorted(parts)), frozenset(modules)
