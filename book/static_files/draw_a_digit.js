@@ -1,11 +1,11 @@
 // The page "Draw a digit": a field to draw in, and the report's ten networks, computed in the reader's browser.
 //
-// When the book is compiled, `mnist_lib.browser` writes networks.js, which lists the networks and their layers, and for
-// each network a script with its weights. Those are loaded when the first stroke needs them.
+// When the book is compiled, `mnist_lib.site.draw_page` writes networks.js, which lists the networks and their layers,
+// and for each network a script with its weights. Those are loaded when the first stroke needs them.
 (() => {
   "use strict";
   const FOLDER = new URL("networks/", document.currentScript.src);
-  const {networks, missing, weights: encoded} = window.drawADigitData;
+  const {networks, missing, tooMuch, weights: encoded} = window.drawADigitData;
   const IMAGE = 28, BOX = 20, CENTRE = 14;  // pixels: MNIST's image, the box of its digits, where their mass lies
   const PAPER = 280, PEN = 22, STEP = 10;  // pixels of the drawing: its side, the pen's width, the pen's step by key
   const WIDEST = 50;  // numbers in a row, where a layer has no maps
@@ -492,8 +492,9 @@
   const size = networks.reduce((sum, {bytes}) => sum + bytes, 0) / 1e6;
   find(".verdict").textContent = NOTHING;
   if (chosen) find(".weights").textContent = `The weights, ${size.toFixed(1)} MB, are loaded with your first stroke. `;
-  if (missing.length) {
-    find(".missing").textContent = `Without a current record, and so left out: ${missing.join(", ")}.`;
+  const reasons = {"Without a current record": missing, "With layers that this page cannot compute": tooMuch};
+  for (const [reason, names] of Object.entries(reasons)) {
+    if (names.length) find(".missing").append(`${reason}, and so left out: ${names.join(", ")}. `);
   }
   find(".buttons button").addEventListener("click", clear);
   for (const [name, strokes] of Object.entries(EXAMPLES)) {

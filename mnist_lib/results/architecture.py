@@ -1,58 +1,44 @@
 """What a network is made of: its layers, its parameters, and how much of the image each unit sees.
 
-The networks are chains: each layer reads the output of the one before. The receptive field of a layer is the side, in
-pixels, of the square of the image that one unit of its output depends on; its jump is how many pixels apart the squares
-of two neighbouring units lie. Both are computed twice here: by arithmetic from the geometry of the layers (`layers`),
-and by asking autograd which pixels have a gradient (`gradient_support`).
+Any `nn.Module` is described: it runs once, and each torch call that its output descends from is a layer, whether a
+module makes the call or ``forward`` itself. The receptive field of a layer is the side, in pixels, of the square of the
+image that one unit of its output depends on; its jump is how many pixels apart the squares of two neighbouring units
+lie. Both are computed by arithmetic from the geometry of the layers (`layers`), and the field is measured as well, by
+asking autograd which pixels have a gradient (`gradient_support`). Normalisation counts as seeing no further: the mean
+and the variance that it may take of a whole map are left out.
 """
 
+import contextlib
 import difflib
+import io
 import itertools
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import pandas as pd
 import torch
+import torchsummary
 from torch import nn
-from torch.nn import functional
 
-Shape = tuple[int, int, int]  # channels, height, width
+from mnist_lib.results.tracing import Layer, Shape, Step, copied, soft_trace, trace
+
 INPUT_SHAPE: Shape = (1, 28, 28)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer in use. `output_shape` is without the batch; `jump` and `receptive_field` are in pixels of the image."""
-
-    name: str
-    kernel: int
-    stride: int
-    padding: int
-    output_shape: tuple[int, ...]
-    parameters: int
-    jump: int
-    receptive_field: int
-
-    @property
-    def output(self) -> str:
-        """The output shape in words, such as ``10 × 26 × 26``."""
-        return " × ".join(map(str, self.output_shape))
 
 
 def layers(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> list[Layer]:
     """The layers of `network` in the order in which it uses them.
 
-    The network runs once, in evaluation mode, on an empty image of shape `input_shape`; its state is left as it was.
+    A copy of the network runs once, in evaluation mode, on empty images of shape `input_shape`.
     With kernel k, stride s and dilation d, receptive field r and jump j follow from those of the layer before:
     r ← r + d (k - 1) j, then j ← j s (Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural
     Networks", Distill, 2019, doi:10.23915/distill.00021). Global average pooling, and a linear layer that reads a
-    flattened map, are windows as large as the map, with stride 1 because they have one position only.
+    flattened map, are windows as large as the map, with stride 1 because they have one position only. Where branches
+    meet, a unit sees what it sees through any of them. A layer whose geometry is not known here, such as attention, is
+    a plain box; from there on the field is the measured one where that is larger.
 
     Raises:
-        ValueError: the image or a window is not square, a kind of layer is unknown, or the network is not a chain.
-            The message names the layer.
+        ValueError: `input_shape` is not (channels, height, width).
     """
-    return [layer for _, layer in _steps(network, input_shape)]
+    return [step.layer for step in _steps(network, input_shape)]
 
 
 def parameter_count(network: nn.Module) -> int:
@@ -60,13 +46,38 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def summary(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> None:
+    """Print torchsummary's table and, where torchsummary counts otherwise, the true number of parameters.
+
+    Where torchsummary fails, as it does on attention, a plain table of `layers` is printed.
+    """
+    count, printed = parameter_count(network), io.StringIO()
+    try:
+        # torchsummary runs the network in its present mode: in training, that changes statistics and random state.
+        with copied(network) as mine, contextlib.redirect_stdout(printed):
+            torchsummary.summary(mine.cpu(), tuple(input_shape), device="cpu")
+    except Exception:  # whatever is the network's own fault comes up again in `layers`
+        rows = [(layer.name, layer.output, f"{layer.parameters:,}") for layer in layers(network, input_shape)]
+        print(pd.DataFrame(rows, columns=["layer", "output", "parameters"]).to_string(index=False))
+        print(f"Total params: {count:,}")
+        return
+    print(printed.getvalue(), end="")
+    if f"\nTotal params: {count:,}\n" not in printed.getvalue():
+        print(
+            f"The network has {count:,} parameters: torchsummary counts a shared layer at every use, and only what is "
+            "named weight or bias."
+        )
+
+
 def receptive_field_table(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> pd.DataFrame:
-    """One row for each convolution, pooling and linear layer: its geometry, output, jump and receptive field."""
+    """One row for each convolution, pooling and linear layer: its geometry, output, jump and receptive field.
+
+    There is a row, too, for each layer that joins branches, and for each whose geometry is not known.
+    """
     columns = ["layer", "output", "receptive field", "jump", "kernel", "stride", "padding"]
     rows = [
         (layer.name, layer.output, layer.receptive_field, layer.jump, layer.kernel, layer.stride, layer.padding)
-        for module, layer in _steps(network, input_shape)
-        if not isinstance(module, _ELEMENTWISE)
+        for layer in (step.layer for step in _steps(network, input_shape) if not step.in_place)
     ]
     return pd.DataFrame(rows, columns=columns)
 
@@ -75,25 +86,15 @@ def gradient_support(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> li
     """The receptive field after each layer of `layers`, measured instead of computed.
 
     It is the side of the smallest square that holds all pixels with a non-zero gradient from the unit at the centre of
-    the layer's output. To leave no gradient to chance, it is taken through a copy with one channel, in float64,
-    in which all weights are positive: they cannot cancel, no ReLU is off, and an average takes the place of a maximum.
+    the layer's output, over all channels. To leave no gradient to chance, it is taken through a copy in float64 with
+    positive weights, without activations and normalisation, and with an average in the place of a maximum.
+
+    Where a field cannot be measured, it is the computed one: where it does not fit into the image (then only a larger
+    gradient would tell), in flat outputs, whose numbers belong to one channel each, and where the copy fails or takes
+    another path through the network, since its numbers are others.
     """
-    steps = _steps(network, input_shape)
-    side = input_shape[-1]
-    with torch.enable_grad():
-        while True:
-            image = signal = torch.zeros(1, 1, side, side, dtype=torch.float64, requires_grad=True)
-            centres = []
-            for module, layer in steps:
-                signal = _positive_copy(signal, module, layer)
-                centres.append(signal[0, 0, signal.shape[-2] // 2, signal.shape[-1] // 2])
-            # The image is zero and the padding is one, so a unit that is not zero has seen the padding.
-            if not any(centre.item() for centre in centres):
-                break
-            side *= 2
-        gradients = [torch.autograd.grad(centre, image, retain_graph=True)[0][0, 0] for centre in centres]
-    extents = [torch.aminmax(gradient.nonzero(), dim=0) for gradient in gradients]
-    return [int((extent.max - extent.min).max()) + 1 for extent in extents]
+    steps = _trace(network, input_shape)
+    return _supports(steps, _measured(network, input_shape, steps), input_shape)
 
 
 def check_receptive_fields(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> list[int]:
@@ -143,119 +144,53 @@ def difference(before: nn.Module, after: nn.Module, input_shape: Shape = INPUT_S
     return pd.DataFrame(rows if changed else [], columns=["change", "layer", "parameters", "output"])
 
 
-def _steps(network: nn.Module, input_shape: Shape) -> list[tuple[nn.Module, Layer]]:
-    """Each module in use with its description."""
-    if len(input_shape) != 3 or input_shape[1] != input_shape[2]:
-        raise ValueError(f"input of shape {tuple(input_shape)}: expected (channels, side, side)")
-    side, jump, receptive_field = input_shape[1], 1, 1
-    steps: list[tuple[nn.Module, Layer]] = []
-    counted: set[nn.Parameter] = set()  # a layer used twice has its parameters once
-    for label, module, shape in _trace(network, input_shape):
-        try:
-            name, kernel, stride, padding, dilation = _read(module, side)
-            if isinstance(module, nn.Flatten | nn.Linear) and len(shape) != 1:
-                raise ValueError(f"its output of shape {shape} is not flat")
-        except ValueError as error:
-            raise ValueError(f"{label}: {error}") from None
-        receptive_field += dilation * (kernel - 1) * jump
-        jump *= stride
-        own = set(module.parameters()) - counted
-        counted |= own
-        count = sum(parameter.numel() for parameter in own)
-        steps.append((module, Layer(name, kernel, stride, padding, shape, count, jump, receptive_field)))
-        # A flattened map still has its positions, until a linear layer sums over them.
-        side = 1 if isinstance(module, nn.Linear) else shape[1] if len(shape) == 3 else side
+def _steps(network: nn.Module, input_shape: Shape) -> list[Step]:
+    """What the output of `network` descends from; where arithmetic does not know a field, the measured one counts."""
+    steps = _trace(network, input_shape)
+    if not all(step.signal.known for step in steps):
+        sides = _supports(steps, _measured(network, input_shape, steps), input_shape)
+        for step, side in zip(steps, sides, strict=True):
+            if not step.signal.known:
+                step.layer = replace(step.layer, receptive_field=side)
     return steps
 
 
-def _trace(network: nn.Module, input_shape: Shape) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
-    """Run `network` once. For each innermost module, as it is used: a label for messages, itself, its output shape."""
-    like = next(network.parameters(), torch.empty(0))
-    signal = torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device)
-    labels = {module: f"layer {name}, {module}" for name, module in network.named_modules()}
-    found: list[tuple[str, nn.Module, tuple[int, ...]]] = []
+def _supports(steps: list[Step], measured: dict[int, tuple[int, int]], input_shape: Shape) -> list[int]:
+    """For each step the measured side, or the computed one where nothing could be measured."""
+    sides = []
+    for step in steps:
+        along = []
+        for span, size, extent in zip(
+            step.signal.spans, input_shape[1:], measured.get(step.signal.step, (0, 0)), strict=True
+        ):
+            first = span.first + span.units // 2 * span.jump
+            exact = extent and step.signal.known and 0 <= first <= size - span.field
+            along.append(extent if exact else max(extent, span.field))
+        sides.append(max(along))
+    return sides
 
-    def follow(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        nonlocal signal
-        if not isinstance(module, _KNOWN):
-            raise ValueError(f"{labels[module]}: this kind of layer is not known here")
-        if inputs[0] is not signal:
-            raise ValueError(f"{labels[module]}: it does not read the output of the layer before, so this is no chain")
-        signal = output
-        found.append((labels[module], module, tuple(output.shape[1:])))
 
-    modes = {module: module.training for module in labels}
-    hooks = [module.register_forward_hook(follow) for module in labels if not any(module.children())]
+def _measured(network: nn.Module, input_shape: Shape, steps: list[Step]) -> dict[int, tuple[int, int]]:
+    """The height and the width of the gradient's support, by the number of the step; empty if it cannot be had."""
     try:
-        with torch.no_grad():
-            output = network.eval()(signal)
-        if output is not signal:  # by now the output of the last layer
-            raise ValueError("the network does not return the output of its last layer, so this is no chain")
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes.items():
-            module.training = training
-    return found
+        images, softened = soft_trace(network, input_shape)
+        if [(step.signal.step, step.layer.name, step.layer.output) for step in softened] != [
+            (step.signal.step, step.layer.name, step.layer.output) for step in steps
+        ]:
+            return {}  # another path: the two are not the same network
+        units = {step.signal.step: step.unit for step in softened if step.unit is not None and step.unit.requires_grad}
+        found = {}
+        for number, unit in units.items():
+            (gradient,) = torch.autograd.grad(unit, images, retain_graph=True, allow_unused=True)
+            if gradient is not None and gradient.any():
+                extent = torch.aminmax(gradient.abs().sum((0, 1)).nonzero(), dim=0)
+                found[number] = tuple((extent.max - extent.min + 1).tolist())
+        return found
+    except Exception:  # whatever it is that such a copy cannot do, the network itself can
+        return {}
 
 
-_ELEMENTWISE = (nn.ReLU, nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.Flatten)
-_KNOWN = (*_ELEMENTWISE, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Linear)
-_GEOMETRY = ("kernel_size", "stride", "padding", "dilation")
-
-
-def _read(module: nn.Module, side: int) -> tuple[str, int, int, int, int]:
-    """Name, kernel, stride, padding and dilation of a module that reads a map of `side` × `side` positions."""
-    match module:
-        case nn.Conv2d() | nn.MaxPool2d() | nn.AvgPool2d():
-            kernel, stride, padding, dilation = (_square(module, key) for key in _GEOMETRY)
-            if isinstance(module, nn.Conv2d):
-                name, usual = f"{kernel}×{kernel} convolution, {module.in_channels} → {module.out_channels}", 1
-            else:
-                name = f"{kernel}×{kernel} {'max-pool' if isinstance(module, nn.MaxPool2d) else 'average pool'}"
-                usual = kernel
-                if module.ceil_mode or dilation != 1:
-                    raise ValueError("pooling with ceil_mode or dilation is not known here")
-            for key, default in {"stride": usual, "padding": 0, "dilation": 1, "groups": 1}.items():
-                value = _square(module, key, default)
-                name += f", {key} {value}" if value != default else ""
-            return name, kernel, stride, padding, dilation
-        case nn.AdaptiveAvgPool2d():
-            if module.output_size not in (1, (1, 1)):
-                raise ValueError("adaptive pooling is known only where its output is 1 × 1")
-            return "global average pool", side, 1, 0, 1
-        case nn.Linear():
-            return f"linear {module.in_features} → {module.out_features}", side, 1, 0, 1
-        case nn.Dropout() | nn.Dropout2d():
-            name = f"dropout {module.p:g} ({'whole maps' if isinstance(module, nn.Dropout2d) else 'single values'})"
-        case nn.BatchNorm1d() | nn.BatchNorm2d():
-            name = "batch normalisation"
-        case _:
-            name = "ReLU" if isinstance(module, nn.ReLU) else "flatten"
-    return name, 1, 1, 0, 1
-
-
-def _square(module: nn.Module, key: str, missing: int = 1) -> int:
-    """An option that torch takes as one number or as one for each direction; `missing` where a module lacks it."""
-    value = getattr(module, key, missing)
-    height, width = value if isinstance(value, tuple | list) else (value, value)
-    if height != width or isinstance(value, str):
-        raise ValueError(f"{key} {value!r} is not known here, only one number for both directions")
-    return height
-
-
-def _positive_copy(signal: torch.Tensor, module: nn.Module, layer: Layer) -> torch.Tensor:
-    """Apply `module` to one channel, ``(1, 1, h, w)``, with weights that are all positive and padding with ones.
-
-    Window, stride and dilation are read from the module itself, so that a slip in `_read` cannot hide.
-    """
-    signal = functional.pad(signal, [layer.padding] * 4, value=1.0)
-    match module:
-        case nn.Conv2d():
-            weight = torch.ones(1, 1, *module.weight.shape[2:], dtype=signal.dtype)
-            return functional.conv2d(signal, weight, stride=module.stride, dilation=module.dilation)
-        case nn.MaxPool2d() | nn.AvgPool2d():
-            return functional.avg_pool2d(signal, module.kernel_size, module.stride)
-        case nn.AdaptiveAvgPool2d() | nn.Linear():
-            return functional.avg_pool2d(signal, layer.kernel, stride=1)
-    return signal
+def _trace(network: nn.Module, input_shape: Shape) -> list[Step]:
+    if len(input_shape) != 3:
+        raise ValueError(f"input of shape {tuple(input_shape)}: expected (channels, height, width)")
+    return trace(network, input_shape)

@@ -27,10 +27,8 @@ def picture(network: nn.Module, before: nn.Module | None = None, input_shape: Sh
     Beside a block are the layer's name, its output (channels × height × width), its parameters, and its receptive
     field: how many pixels, in a square, one value of the output sees. Layers that `before` has not are marked by a
     plus, hatching and a thick frame, those that only `before` has by a minus and a dashed frame. Where less than half
-    of the layers were kept, the network counts as a new one and nothing is marked.
-
-    Raises:
-        ValueError: as `architecture.layers` does.
+    of the layers were kept, the network counts as a new one and nothing is marked. Branches stand one below the other,
+    each from where it begins to where an addition, say, or a concatenation joins it to the rest.
     """
     rows = [("", layer) for layer in architecture.layers(network, input_shape)]
     note = ""
@@ -53,11 +51,10 @@ def _drawn(rows: list[tuple[str, Layer]], notes: list[str], input_shape: Shape) 
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
     axes.set_axis_off()
-    channels, side, _ = input_shape
-    _row(axes, ROW, ROW, "", 1.0, [f"image, {channels} × {side} × {side}"])
+    _row(axes, ROW, ROW, "", 1.0, [f"image, {' × '.join(map(str, input_shape))}"])
     top = 1.5 * ROW
     for (sign, layer), lines, row_height in zip(rows, details, heights, strict=True):
-        width = layer.output_shape[-1] / side if len(layer.output_shape) == 3 else 0.0
+        width = min(1.0, layer.output_shape[-1] / input_shape[-1]) if len(layer.output_shape) == 3 else 0.0
         _row(axes, top + row_height / 2, row_height, sign, width, lines)
         top += row_height
     for number, note in enumerate(notes):

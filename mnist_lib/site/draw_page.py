@@ -24,26 +24,21 @@ SEED = 0
 MNIST_MEAN, MNIST_STD = 0.1306604762738429, 0.3081078038564627
 """What MNIST's pixels are normalised by, on the scale 0 to 1: a book is compiled without the images."""
 
-UNCHANGING = (nn.Dropout, nn.Dropout2d, nn.Flatten)
-"""Layers that leave every number as it is when a network is used."""
-
-KNOWN = (*UNCHANGING, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Linear)
-"""Layers that the page can compute."""
-
 
 def export(names: Sequence[str], published: Path, folder: Path) -> list[str]:
     """Write the scripts of the experiments `names` into `folder`; returns the names that were left out.
 
-    Left out is an experiment without a current record in ``<published>/<name>``; the page says so.
+    Left out is an experiment without a current record in ``<published>/<name>``, or with a network that the page
+    cannot compute; the page says so.
 
     Raises:
         ParameterError: there is no notebook of one of the names.
         RecordError: a record is damaged.
-        ValueError: a network has a layer that the page cannot compute.
     """
     folder.mkdir(parents=True, exist_ok=True)
     listed: list[dict[str, Any]] = []
-    missing = []
+    missing: list[str] = []
+    too_much: list[str] = []
     for name in names:
         experiment = page.experiment(page.of_notebook(name))
         path = records.record_path(published / name, SEED)
@@ -52,7 +47,11 @@ def export(names: Sequence[str], published: Path, folder: Path) -> list[str]:
             continue
         network = experiment.network()
         network.load_state_dict(records.read_weights(path))
-        layers, numbers = describe(network)
+        try:
+            layers, numbers = describe(network)
+        except ValueError:
+            too_much.append(name)
+            continue
         content = base64.b64encode(numbers.numpy().astype("<f4").tobytes()).decode()
         script = f'drawADigitData.weights["{name}"] = "{content}";\n'
         files.write_atomically(folder / f"{name}.js", script.encode())
@@ -62,12 +61,14 @@ def export(names: Sequence[str], published: Path, folder: Path) -> list[str]:
             | _results(record)
             | {"layers": layers}
         )
-    content = {"networks": listed, "missing": [comparison.label(name) for name in missing], "weights": {}}
+    left_out = {"missing": missing, "tooMuch": too_much}
+    labels = {reason: [comparison.label(name) for name in found] for reason, found in left_out.items()}
+    content = {"networks": listed, **labels, "weights": {}}
     files.write_atomically(folder / "networks.js", f"window.drawADigitData = {json.dumps(content)};\n".encode())
-    return missing
+    return missing + too_much
 
 
-def describe(network: nn.Sequential) -> tuple[list[dict[str, Any]], torch.Tensor]:
+def describe(network: nn.Module) -> tuple[list[dict[str, Any]], torch.Tensor]:
     """The layers of `network` as the page needs them, and all their numbers, one after the other, of shape ``(n,)``.
 
     ``tensors`` says for each tensor of a layer where it begins among the numbers, and how many it has. ``start`` is
@@ -77,21 +78,26 @@ def describe(network: nn.Sequential) -> tuple[list[dict[str, Any]], torch.Tensor
     Raises:
         ValueError: the network is not a flat list of layers, or the page cannot compute one of them.
     """
+    if type(network).forward is not nn.Sequential.forward or any(any(module.children()) for module in network):
+        raise ValueError(f"{type(network).__name__}: the page needs a network that is a flat nn.Sequential")
+    layers = architecture.layers(network)
+    for layer in layers:
+        if not layer.in_browser:
+            raise ValueError(f"{layer.name}: the page cannot compute this layer")
     described: list[dict[str, Any]] = []
     numbers: list[torch.Tensor] = []
     position, start, jump = 0, 0, 1
-    for module, layer in zip(_flat(network), architecture.layers(network), strict=True):
-        _check(module, layer)
+    for module, layer in zip(network, layers, strict=True):
         tensors = {}
         for key, value in module.state_dict().items():
             if value.is_floating_point():  # batch normalisation counts its batches, too
                 tensors[key] = [position, value.numel()]
                 position += value.numel()
                 numbers.append(value.detach().cpu().float().flatten())
-        start -= layer.padding * jump
+        start -= int(layer.padding) * jump
         jump = layer.jump
         entry: dict[str, Any] = {
-            "kind": "Same" if isinstance(module, UNCHANGING) else type(module).__name__,
+            "kind": layer.in_browser,
             "name": layer.name,
             "kernel": layer.kernel,
             "stride": layer.stride,
@@ -102,7 +108,7 @@ def describe(network: nn.Sequential) -> tuple[list[dict[str, Any]], torch.Tensor
             "field": layer.receptive_field,
             "tensors": tensors,
         }
-        described.append(entry | ({"eps": module.eps} if isinstance(module, nn.BatchNorm2d) else {}))
+        described.append(entry | ({"eps": module.eps} if hasattr(module, "eps") else {}))
     return described, torch.cat(numbers) if numbers else torch.empty(0)
 
 
@@ -116,20 +122,3 @@ def pixel_mean_and_std(recipe: Recipe) -> tuple[float, float]:
 def _results(record: Record) -> dict[str, Any]:
     accuracy = round(float(record.test_accuracy[-1]), 2)
     return {"seed": record.seed, "parameters": record.parameter_count, "accuracy": accuracy}
-
-
-def _flat(network: nn.Sequential) -> list[nn.Module]:
-    modules = list(network.children())
-    if not isinstance(network, nn.Sequential) or any(any(module.children()) for module in modules):
-        raise ValueError(f"{type(network).__name__}: the page needs a network that is a flat nn.Sequential")
-    return modules
-
-
-def _check(module: nn.Module, layer: architecture.Layer) -> None:
-    if not isinstance(module, KNOWN):
-        kinds = ", ".join(kind.__name__ for kind in KNOWN)
-        raise ValueError(f"{layer.name}: the page cannot compute {type(module).__name__}, only {kinds}")
-    if isinstance(module, nn.Conv2d) and (module.groups != 1 or module.dilation != (1, 1)):
-        raise ValueError(f"{layer.name}: the page computes convolutions without groups and dilation only")
-    if isinstance(module, nn.MaxPool2d) and layer.padding:
-        raise ValueError(f"{layer.name}: the page computes pooling without padding only")
