@@ -49,8 +49,15 @@ def verdict(target: Target, runs: Sequence[Record]) -> str:
         several = "Two" if len(runs) == 2 else str(len(runs))
         do = "One run does" if len(runs) == 1 else f"{several} runs do"
         return f"{do} not decide on the {aim}; that takes {target.seeds}"
-    found = target.verdicts(runs)[-1]
-    return f"The {aim} is {found}" + (", because the interval contains it" if found == "undecided" else "")
+    found, interval = target.verdicts(runs)[-1], final_accuracy(runs)
+    if found == "met":
+        return f"The {aim} is met"
+    begin, end = interval.low, interval.high
+    if found == "missed":
+        is_hidden = round(end, 2) == target.accuracy
+        return f"The {aim} is missed" + (f", because the interval ends at {end:.3f}" if is_hidden else "")
+    where = f"begins at {begin:.3f}" if round(begin, 2) == target.accuracy else "contains it"
+    return f"The {aim} is undecided, because the interval {where}"
 
 
 def change(before: Sequence[Record], after: Sequence[Record]) -> str:
