@@ -6,6 +6,7 @@ seed ends" differ in more than a number.
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Sequence
 
 from IPython.display import display
@@ -20,9 +21,15 @@ from mnist_lib.results.target import Target, final_accuracy
 
 def prose(*paragraphs: str | bool | None) -> None:
     """Show paragraphs as one output in Markdown; those that are None, False or empty are left out."""
-    text = "\n\n".join(inspect.cleandoc(each) for each in paragraphs if each)
+    text = "\n\n".join(_tidy(each) for each in paragraphs if each)
     if text:
         display({"text/markdown": text}, raw=True)
+
+
+def _tidy(text: str) -> str:
+    """A paragraph without its indentation, and without the blanks around a part of it that is empty this time."""
+    lines = re.sub(r"^ (?=\S)| +$", "", inspect.cleandoc(text), flags=re.MULTILINE)
+    return re.sub(r"(?<=\S)  +(?=\S)", " ", lines)
 
 
 def accuracy(runs: Sequence[Record]) -> str:
@@ -86,8 +93,8 @@ def share(part: int, whole: int, noun: str, singular: str, plural: str) -> str:
 def _negated(singular: str, plural: str) -> str:
     """The verb of one that does not: "does not end", "is not at", "has not reached", "never ended"."""
     verb, _, rest = singular.partition(" ")
-    if verb in ("is", "was", "has", "does") and rest:
-        return f"{verb} not {rest}"
+    if verb in ("is", "was") or re.match(r"has \w+e[dn]\b", singular):
+        return f"{verb} not {rest}".rstrip()
     return f"never {singular}" if singular == plural else f"does not {plural}"
 
 
