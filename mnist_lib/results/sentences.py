@@ -53,9 +53,9 @@ def verdict(target: Target, runs: Sequence[Record]) -> str:
     """Say whether the accuracy that was aimed at is reached: "The target of at least 99.40 % is met"."""
     aim = f"target of at least {target.accuracy:.2f} %"
     if len(runs) < target.seeds:
-        several = "Two" if len(runs) == 2 else str(len(runs))
-        do = "One run does" if len(runs) == 1 else f"{several} runs do"
-        return f"{do} not decide on the {aim}; that takes {target.seeds}"
+        words = {1: "One run does", 2: "Two runs do", 3: "Three runs do", 4: "Four runs do"}
+        few = words.get(len(runs), f"{len(runs)} runs do")
+        return f"{few} not decide on the {aim}; that takes {target.seeds}"
     found, interval = target.verdicts(runs)[-1], final_accuracy(runs)
     if found == "met":
         return f"The {aim} is met"

@@ -117,7 +117,7 @@ def test_few_runs_before_are_too_few_as_well():
     [
         (99.0, [99.4], "One run does not decide on the target of at least 99.00 %; that takes 5"),
         (99.0, [99.4, 99.5], "Two runs do not decide on the target of at least 99.00 %; that takes 5"),
-        (99.0, [99.4, 99.5, 99.6], "3 runs do not decide on the target of at least 99.00 %; that takes 5"),
+        (99.0, [99.4, 99.5, 99.6], "Three runs do not decide on the target of at least 99.00 %; that takes 5"),
         (99.0, [99.4, 99.5, 99.6, 99.5, 99.4], "The target of at least 99.00 % is met"),
         (99.9, [99.4, 99.5, 99.6, 99.5, 99.4], "The target of at least 99.90 % is missed"),
         (99.5, [99.4, 99.5, 99.6, 99.5, 99.4], "The target of at least 99.50 % is undecided, because the interval "),
