@@ -258,7 +258,7 @@ def _train(experiment: Experiment, seed: int, device: torch.device, checkpoint: 
             report(experiment, seed, epoch, len(epochs), seconds[-1])
 
     weights = trainer.evaluated().state_dict()
-    state = {name: value.cpu().contiguous().clone() for name, value in weights.items()}  # some may be shared
+    state = {name: value.cpu().contiguous().clone() for name, value in weights.items()}  # safetensors shares nothing
     weights = safetensors.torch.save(state)
     record = Record(
         experiment=experiment.name,

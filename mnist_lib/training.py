@@ -218,7 +218,9 @@ class Trainer:
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:
                     tensors[f"optimizer.{index}.{key}"] = value
-        return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}  # some may be shared
+        return {
+            name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()
+        }  # some may be shared
 
     def restore(self, tensors: dict[str, torch.Tensor], epochs_done: int, first_losses: list[float]) -> None:
         """Continue from a `state` that was taken after `epochs_done` epochs."""
