@@ -22,6 +22,7 @@ from torch import nn
 from mnist_lib.results.tracing import Layer, Shape, Step, copied, soft_trace, trace
 
 INPUT_SHAPE: Shape = (1, 28, 28)
+Extent = tuple[int, int]  # the first pixel, and the one after the last
 
 
 def layers(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> list[Layer]:
@@ -155,23 +156,24 @@ def _steps(network: nn.Module, input_shape: Shape) -> list[Step]:
     return steps
 
 
-def _supports(steps: list[Step], measured: dict[int, tuple[int, int]], input_shape: Shape) -> list[int]:
+def _supports(steps: list[Step], measured: dict[int, list[Extent]], input_shape: Shape) -> list[int]:
     """For each step the measured side, or the computed one where nothing could be measured."""
     sides = []
     for step in steps:
-        along = []
-        for span, size, extent in zip(
-            step.signal.spans, input_shape[1:], measured.get(step.signal.step, (0, 0)), strict=True
-        ):
-            first = span.first + span.units // 2 * span.jump
-            exact = extent and step.signal.known and 0 <= first <= size - span.field
-            along.append(extent if exact else max(extent, span.field))
+        along = [span.field for span in step.signal.spans]
+        for axis, (low, high) in enumerate(measured.get(step.signal.step, ())):
+            first, last = step.signal.spans[axis].of_middle()
+            within, fits = first <= low and high <= last, first >= 0 and last <= input_shape[1 + axis]
+            if not step.signal.known:
+                along[axis] = max(along[axis], high - low)
+            elif fits or not within:  # what reaches out of the image need not be filled
+                along[axis] = high - low
         sides.append(max(along))
     return sides
 
 
-def _measured(network: nn.Module, input_shape: Shape, steps: list[Step]) -> dict[int, tuple[int, int]]:
-    """The height and the width of the gradient's support, by the number of the step; empty if it cannot be had."""
+def _measured(network: nn.Module, input_shape: Shape, steps: list[Step]) -> dict[int, list[Extent]]:
+    """The rows and the columns that a gradient reaches, by the number of the step; empty if it cannot be had."""
     try:
         images, softened = soft_trace(network, input_shape)
         if [(step.signal.step, step.layer.name, step.layer.output) for step in softened] != [
@@ -184,7 +186,7 @@ def _measured(network: nn.Module, input_shape: Shape, steps: list[Step]) -> dict
             (gradient,) = torch.autograd.grad(unit, images, retain_graph=True, allow_unused=True)
             if gradient is not None and gradient.any():
                 extent = torch.aminmax(gradient.abs().sum((0, 1)).nonzero(), dim=0)
-                found[number] = tuple((extent.max - extent.min + 1).tolist())
+                found[number] = list(zip(extent.min.tolist(), (extent.max + 1).tolist(), strict=True))
         return found
     except Exception:  # whatever it is that such a copy cannot do, the network itself can
         return {}

@@ -53,6 +53,11 @@ class Span:
     jump: int
     units: int
 
+    def of_middle(self) -> tuple[int, int]:
+        """What the middle row sees: its first pixel, and the one after the last."""
+        first = self.first + self.units // 2 * self.jump
+        return first, first + self.field
+
 
 @dataclass(frozen=True)
 class Signal:

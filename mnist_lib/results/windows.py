@@ -151,7 +151,8 @@ def _batch_norm(
 
 def _padding(units, input, pad, mode="constant", value=None) -> Window:
     left, _, top, _ = pad
-    return Window(f"padding {', '.join(map(str, pad))}" if len({*pad}) > 1 else f"padding {left}", padding=(top, left))
+    name = f"padding {left if len({*pad}) == 1 else tuple(pad)}"
+    return Window(name, padding=(top, left), known=mode == "constant" and min(pad) >= 0)
 
 
 _RESHAPING = {"flatten", "view", "reshape", "squeeze"}
