@@ -1,7 +1,6 @@
 """The page "Draw a digit": what the browser computes is what torch computes; by mouse, touch and keyboard."""
 
 import base64
-import importlib.util
 import json
 import re
 import shutil
@@ -16,7 +15,7 @@ from torch import nn
 from mnist_lib import data, experiments, models, records, training
 from mnist_lib.parameters import notebook_parameters
 from mnist_lib.results import architecture
-from mnist_lib.site import draw_page
+from mnist_lib.site import draw_page, extension
 
 ROOT = Path(__file__).parents[1]
 NAMES = notebook_parameters(ROOT / "notebooks" / "iterations_compared.ipynb")["experiments"]
@@ -174,10 +173,6 @@ def test_a_network_that_the_page_cannot_compute_is_left_out(monkeypatch, tmp_pat
 
 def test_the_book_writes_the_scripts_where_the_page_looks_for_them(tmp_path):
     """A rehearsal has no records: its page lists all networks as left out."""
-    place = ROOT / "book" / "_extensions" / "report_extension.py"
-    specification = importlib.util.spec_from_file_location("report_extension", place)
-    extension = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(extension)
     app = SimpleNamespace(builder=SimpleNamespace(format="html"), srcdir=tmp_path / "source", outdir=tmp_path / "html")
     extension.write_networks(app, None)
     exported = read(tmp_path / "html" / "_static" / "networks" / "networks.js")

@@ -26,7 +26,7 @@ Extent = tuple[int, int]  # the first pixel, and the one after the last
 
 
 def layers(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> list[Layer]:
-    """The layers of `network` in the order in which it uses them.
+    """List the layers of `network` in the order in which it uses them.
 
     A copy of the network runs once, in evaluation mode, on empty images of shape `input_shape`.
     With kernel k, stride s and dilation d, receptive field r and jump j follow from those of the layer before:
@@ -43,7 +43,7 @@ def layers(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> list[Layer]:
 
 
 def parameter_count(network: nn.Module) -> int:
-    """How many numbers the network learns, each counted once, whether or not its forward pass uses them."""
+    """Count the numbers that the network learns, each counted once, whether or not its forward pass uses them."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -71,7 +71,7 @@ def summary(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> None:
 
 
 def receptive_field_table(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> pd.DataFrame:
-    """One row for each convolution, pooling and linear layer: its geometry, output, jump and receptive field.
+    """Give geometry, output, jump and receptive field of each convolution, pooling and linear layer, one row for each.
 
     There is a row, too, for each layer that joins branches, and for each whose geometry is not known.
     """
@@ -84,7 +84,7 @@ def receptive_field_table(network: nn.Module, input_shape: Shape = INPUT_SHAPE) 
 
 
 def gradient_support(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> list[int]:
-    """The receptive field after each layer of `layers`, measured instead of computed.
+    """Measure the receptive field after each layer of `layers` instead of computing it.
 
     It is the side of the smallest square that holds all pixels with a non-zero gradient from the unit at the centre of
     the layer's output, over all channels. To leave no gradient to chance, it is taken through a copy in float64 with
@@ -99,7 +99,7 @@ def gradient_support(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> li
 
 
 def check_receptive_fields(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> list[int]:
-    """The receptive field after each layer of `layers`, computed and measured.
+    """Compute and measure the receptive field after each layer of `layers`, and return it.
 
     Raises:
         ValueError: the two differ; the message names the first such layer.
@@ -113,7 +113,7 @@ def check_receptive_fields(network: nn.Module, input_shape: Shape = INPUT_SHAPE)
 
 
 def alignment(before: nn.Module, after: nn.Module, input_shape: Shape = INPUT_SHAPE) -> list[tuple[str, Layer]]:
-    """The layers of both networks in one order, each after "−" (lost), "+" (gained) or "" (kept).
+    """List the layers of both networks in one order, each after "−" (lost), "+" (gained) or "" (kept).
 
     Layers are the same when their names and parameter counts are; a layer that was kept is described as in `after`.
     """
@@ -129,7 +129,7 @@ def alignment(before: nn.Module, after: nn.Module, input_shape: Shape = INPUT_SH
 
 
 def difference(before: nn.Module, after: nn.Module, input_shape: Shape = INPUT_SHAPE) -> pd.DataFrame:
-    """The layers that `after` lost ("−") and gained ("+"), as in `alignment`; each unchanged stretch is one row.
+    """Show what layers `after` lost ("−") and gained ("+"), as in `alignment`; each unchanged stretch is one row.
 
     Without any difference the table is empty.
     """
