@@ -34,7 +34,7 @@ class Window:
 
 
 def read(name: str, units: Pair, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Window:
-    """Return the window of a call of torch's function `name`, which returned `output`; a plain box if it is not known."""
+    """Return the window of a call of torch's function `name`, which returned `output`; a plain box if it is unknown."""
     plain = Window(name.replace("_", " "), known=False)
     if name in _RESHAPING:  # flattened, a map still has its positions
         return _pointwise("flatten", "Same") if output.ndim == 2 else replace(plain, name="reshape")
