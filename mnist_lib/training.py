@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mnist_lib import augmentation, averaging, data, distillation, fast, optimizers, schedules
+from mnist_lib import augmentation, data, fast, optimization
 from mnist_lib.data import Images
 from mnist_lib.parameters import Recipe
 
@@ -113,10 +113,10 @@ class Trainer:
         # Batch normalisation needs two images: a last batch of one is left out, another image every epoch.
         self.shown = len(train) - (len(train) % recipe.batch_size == 1)
         self.steps_per_epoch = math.ceil(self.shown / recipe.batch_size)
-        self.rates = schedules.rates(recipe, self.steps_per_epoch)
-        self.optimizer = optimizers.make(recipe, self.model)
+        self.rates = optimization.rates(recipe, self.steps_per_epoch)
+        self.optimizer = optimization.make(recipe, self.model)
         self.changes = [change(recipe) for change in augmentation.chosen(recipe)]
-        self.average = averaging.moving_average(self.model, recipe.average_decay) if recipe.average_decay else None
+        self.average = optimization.moving_average(self.model, recipe.average_decay) if recipe.average_decay else None
         self.epochs_done = 0
         self.first_losses: list[float] = []
 
@@ -158,8 +158,8 @@ class Trainer:
             logits = model(images)
             loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             if self.teachers:
-                taught = distillation.loss(logits, images, self.teachers, recipe.temperature)
-                loss = torch.lerp(loss, taught, recipe.distillation)
+                learned = taught(logits, images, self.teachers, recipe.temperature)
+                loss = torch.lerp(loss, learned, recipe.distillation)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -201,7 +201,7 @@ class Trainer:
         if self.recipe.statistics_images:
             chosen = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed))
             chosen = chosen[: self.recipe.statistics_images].to(self.device)
-            model = averaging.fresh_statistics(model, self._normalise(self.images[chosen]))
+            model = optimization.fresh_statistics(model, self._normalise(self.images[chosen]))
         return model.eval()
 
     def load_final(self, weights: dict[str, torch.Tensor]) -> None:
@@ -275,6 +275,22 @@ class Trainer:
                 f"(epoch {self.epochs_done + 1}); the run stopped there. Try a smaller learning_rate "
                 f"(it was {self.recipe.learning_rate:g})"
             )
+
+
+def taught(
+    logits: torch.Tensor, images: torch.Tensor, teachers: Sequence[nn.Module], temperature: float
+) -> torch.Tensor:
+    """Return the cross-entropy between the teachers' mean probabilities and the student's (Hinton et al., 2015).
+
+    Arguments:
+        logits: the student's, shape ``(n, 10)``.
+        images: what the student has read, shape ``(n, 1, h, w)``.
+        teachers: networks in evaluation mode.
+        temperature: divides all logits; the loss is multiplied by its square.
+    """
+    with torch.no_grad():
+        said = torch.stack([functional.softmax(teacher(images) / temperature, 1) for teacher in teachers]).mean(0)
+    return functional.cross_entropy(logits / temperature, said) * temperature**2
 
 
 def mean_and_std(images: torch.Tensor) -> tuple[float, float]:

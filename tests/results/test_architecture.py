@@ -8,10 +8,10 @@ import torch
 import torchsummary
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mnist_lib.models import NETWORKS, conv_bn, conv_bn_relu
 from torch import nn
 
 from mnist_lib import models, reported
-from mnist_lib.models import NETWORKS, conv_bn, conv_bn_relu
 from mnist_lib.results import architecture
 from mnist_lib.results.architecture import (
     check_receptive_fields,
