@@ -82,18 +82,33 @@ VERDICTS = {"consistent": "consistent with {}", "too high": "too high for {}", "
 
 def in_words(judged: Sequence[Judgement]) -> str:
     """Say how published numbers are judged: "both published numbers are consistent with these runs"."""
-    counts, noun = Counter(each.verdict for each in judged).most_common(), "published number"
-    words = [
-        VERDICTS.get(verdict, verdict).format("them" if i else "these runs") for i, (verdict, _) in enumerate(counts)
-    ]
-    why = ""
-    if "not judged" in dict(counts):
-        few = min(len(each.values) for each in judged) < FEWEST
-        why = f" (that takes at least {FEWEST} runs)" if few else " (not every run does what is claimed)"
-    if len(counts) == 1:
-        return f"{share(len(judged), len(judged), noun, 'is', 'are')} {words[0]}{why}"
-    said = [f"{'one is' if n == 1 else f'{n} are'} {word}" for (_, n), word in zip(counts, words, strict=True)]
-    return f"of {len(judged)} {noun}s, {', '.join(said[:-1])} and {said[-1]}{why}"
+    said: list[str] = []
+    for verdict, number in Counter(each.verdict for each in judged).most_common():
+        if said:
+            start, runs = "one is" if number == 1 else f"{number} are", "them"
+        else:
+            start, runs = share(number, len(judged), "published number", "is", "are"), "these runs"
+        said.append(f"{start} {VERDICTS.get(verdict, verdict).format(runs)}")
+    text = " and ".join([", ".join(said[:-1]), said[-1]]) if len(said) > 1 else said[0]
+    if all(each.verdict in VERDICTS for each in judged):
+        return text
+    few = min(len(each.values) for each in judged) < FEWEST
+    return f"{text} ({f'that takes at least {FEWEST} runs' if few else 'not every run does what is claimed'})"
+
+
+def by_the_rule(judged: Sequence[Judgement], runs: Sequence[Record]) -> str:
+    """Say in sentences what the rule gives, and how far that carries."""
+    said = [f"Judged by the rule, {in_words(judged)}."]
+    if any(each.verdict in VERDICTS for each in judged):
+        said.append(
+            f"The ends of the intervals come from {len(runs)} runs, "
+            "so a claim close to an end is a close call either way."
+        )
+    if on_other_images(runs):
+        said.append(
+            "But they saw other images than the report's run: this is a rehearsal, and no verdict on the report."
+        )
+    return " ".join(said)
 
 
 def on_other_images(runs: Sequence[Record]) -> bool:
@@ -102,6 +117,11 @@ def on_other_images(runs: Sequence[Record]) -> bool:
         (run.parameters.get("dataset", "mnist"), run.parameters.get("evaluate_on", "test")) != ("mnist", "test")
         for run in runs
     )
+
+
+def is_close(judged: Judgement, runs: Sequence[Record]) -> bool:
+    """Tell whether a claim about an accuracy lies outside its interval by less than one of the images."""
+    return judged.claim.is_accuracy and 0 < judged.beyond < 100 / runs[0].test_size
 
 
 def picture(judged: Mapping[str, Judgement]) -> Picture:
@@ -129,6 +149,17 @@ def epochs_beside(logged: Mapping[int, float], groups: Mapping[str, Sequence[Rec
             row[f"epoch {epoch}, %"] = text
         rows.append(row)
     return Table(rows)
+
+
+def course(runs: Sequence[Record], epochs: Iterable[int]) -> str:
+    """Say where runs are after some epochs: "after epoch 1 they are at 97.84 % on average, and 98.21 % at most; …"."""
+    said = []
+    for epoch in epochs:
+        values = [run.test_accuracy[epoch - 1] for run in runs]
+        mean, several = f"{sum(values) / len(values):.2f} %", len(values) > 1
+        most = f"on average, and {max(values):.2f} % at most"
+        said.append(f"after epoch {epoch} " + (f"they are at {mean} {most}" if several else f"it is at {mean}"))
+    return "; ".join(said)
 
 
 def readings(run: Record, last: int = LAST_EPOCHS) -> dict[str, float]:

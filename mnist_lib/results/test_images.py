@@ -31,7 +31,8 @@ def one_image(runs: Sequence[Record]) -> float:
 
 def best_over_final(runs: Sequence[Record]) -> float:
     """How far the best epoch is above the last one, in percentage points, on average over the runs."""
-    return averages.fmean(float(run.test_accuracy.max() - run.test_accuracy[-1]) for run in runs)
+    counts = [run.history["test_correct"] for run in runs]
+    return averages.fmean(max(each) - each[-1] for each in counts) * one_image(runs)
 
 
 def epoch_correlation(runs: Sequence[Record]) -> float:
