@@ -152,13 +152,15 @@ def epochs_beside(logged: Mapping[int, float], groups: Mapping[str, Sequence[Rec
 
 
 def course(runs: Sequence[Record], epochs: Iterable[int]) -> str:
-    """Say where runs are after some epochs: "after epoch 1 they are at 97.84 % on average, and 98.21 % at most; …"."""
+    """Say where runs are after some epochs: "after epoch 1 the runs are at 97.84 % on average, and 98.21 % at most"."""
     said = []
     for epoch in epochs:
         values = [run.test_accuracy[epoch - 1] for run in runs]
         mean, several = f"{sum(values) / len(values):.2f} %", len(values) > 1
         most = f"on average, and {max(values):.2f} % at most"
-        said.append(f"after epoch {epoch} " + (f"they are at {mean} {most}" if several else f"it is at {mean}"))
+        said.append(
+            f"after epoch {epoch} " + (f"the runs are at {mean} {most}" if several else f"the run is at {mean}")
+        )
     return "; ".join(said)
 
 
@@ -251,8 +253,9 @@ def all_judged(groups: Mapping[str, Sequence[Record]]) -> dict[str, Judgement]:
 
 
 def named(judged: Iterable[str]) -> str:
-    """List claims, called as in `all_judged`, for a sentence: "D: accuracy after epoch 1; E: accuracy after …"."""
-    return "; ".join(name.replace(", %", "") for name in judged)
+    """List claims, called as in `all_judged`, for a sentence: "*D*, after epoch 1; *E*, after the best epoch"."""
+    pairs = (name.replace(", %", "").split(": ") for name in judged)
+    return "; ".join(f"*{key}*, {claim.removeprefix('accuracy ')}" for key, claim in pairs)
 
 
 def _listed(judged: Sequence[Judgement], statistic: str) -> str:
