@@ -12,7 +12,7 @@ from mnist_lib.records import Record
 from mnist_lib.results import figures
 from mnist_lib.results.claims import REPORTS, Claim, Report
 from mnist_lib.results.drawing import Picture
-from mnist_lib.results.sentences import share
+from mnist_lib.results.sentences import count, share
 from mnist_lib.results.show import Table
 from mnist_lib.results.statistics import FEWEST, Interval, prediction_interval
 from mnist_lib.results.target import TASK_ACCURACY, Target, final_accuracy, reached
@@ -82,6 +82,10 @@ VERDICTS = {"consistent": "consistent with {}", "too high": "too high for {}", "
 
 def in_words(judged: Sequence[Judgement]) -> str:
     """Say how published numbers are judged: "both published numbers are consistent with these runs"."""
+    few = min(len(each.values) for each in judged) < FEWEST
+    why = f" (that takes at least {FEWEST} runs)" if few else " (not every run does what is claimed)"
+    if len(judged) > 1 and all(each.verdict not in VERDICTS for each in judged):
+        return f"{share(0, len(judged), 'published number', 'is', 'are')} judged{why}"
     said: list[str] = []
     for verdict, number in Counter(each.verdict for each in judged).most_common():
         if said:
@@ -90,15 +94,12 @@ def in_words(judged: Sequence[Judgement]) -> str:
             start, runs = share(number, len(judged), "published number", "is", "are"), "these runs"
         said.append(f"{start} {VERDICTS.get(verdict, verdict).format(runs)}")
     text = " and ".join([", ".join(said[:-1]), said[-1]]) if len(said) > 1 else said[0]
-    if all(each.verdict in VERDICTS for each in judged):
-        return text
-    few = min(len(each.values) for each in judged) < FEWEST
-    return f"{text} ({f'that takes at least {FEWEST} runs' if few else 'not every run does what is claimed'})"
+    return text if all(each.verdict in VERDICTS for each in judged) else text + why
 
 
 def by_the_rule(judged: Sequence[Judgement], runs: Sequence[Record]) -> str:
     """Say in sentences what the rule gives, and how far that carries."""
-    said = [f"Judged by the rule, {in_words(judged)}."]
+    said = [f"By the rule, {in_words(judged)}."]
     if any(each.verdict in VERDICTS for each in judged):
         said.append(
             f"The ends of the intervals come from {len(runs)} runs, "
@@ -106,7 +107,7 @@ def by_the_rule(judged: Sequence[Judgement], runs: Sequence[Record]) -> str:
         )
     if on_other_images(runs):
         said.append(
-            "But they saw other images than the report's run: this is a rehearsal, and no verdict on the report."
+            "These runs saw other images than the report's run, so this is a rehearsal and no verdict on the report."
         )
     return " ".join(said)
 
@@ -199,10 +200,10 @@ def at_the_task(runs: Sequence[Record]) -> str:
     def reach(number: int) -> str:
         return f"{share(number, whole, 'run', 'reaches', 'reach')} {TASK_ACCURACY:.2f} %"
 
+    if not by_best:
+        return f"{reach(0)}{f', not even {best}' * (epochs > 1)}"
     if epochs == 1:
         return f"{reach(by_final)} after the only epoch"
-    if not by_best:
-        return f"{reach(0)}, not even {best}"
     if min(by_best, by_final, by_mean) == whole:
         return f"{reach(whole)} {best}, after the last one and {mean}"
     if whole == 1:
@@ -217,8 +218,7 @@ def at_the_task(runs: Sequence[Record]) -> str:
 def bound(target: Target, runs: Sequence[Record]) -> str:
     """Say whether the target's bound on the accuracy is met: "The bound on the accuracy is undecided"."""
     if len(runs) < target.seeds:
-        few = "One run is" if len(runs) == 1 else f"{len(runs)} runs are"
-        return f"{few} too few to judge the bound on the accuracy, which takes {target.seeds}"
+        return f"With {count(len(runs), 'run')}, the bound on the accuracy stays undecided (that takes {target.seeds})"
     return f"The bound on the accuracy is {target.verdicts(runs)[-1]}"
 
 
