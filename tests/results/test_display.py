@@ -22,7 +22,8 @@ def run(seed: int, *correct: int, parameters: int = 7884, name: str = "iteration
         experiment=name,
         seed=seed,
         parameters={"epochs": len(correct)},
-        digests={"code": "c" * 64, "data": "d" * 64},
+        network={"source": "def network(): ...", "name": "network", "arguments": {}},
+        digests={"code": "c" * 64, "network": "n" * 64, "data": "d" * 64},
         parameter_count=parameters,
         train_size=60_000,
         class_counts=[1000] * 10,
@@ -35,6 +36,7 @@ def run(seed: int, *correct: int, parameters: int = 7884, name: str = "iteration
         },
         first_losses=[2.3] * 10,
         misclassified=[[index, 4, 9] for index in range(wrong)],
+        trained_correct=59_500,
         weights_digest="w" * 64,
         environment={
             "commit": None,
