@@ -65,7 +65,7 @@ lock: python ## bring requirements.lock in line with pyproject.toml (UPGRADE=--u
 		--no-emit-index-url --no-emit-find-links --quiet $(UPGRADE) pyproject.toml --output-file requirements.lock
 
 address: setup ## copy the repository's address from pyproject.toml to the files that spell it out
-	$(BIN)/mnist-lib address
+	$(BIN)/python -m mnist_lib.site.address
 
 clean: ## delete what was built (.venv stays; delete it to set up anew)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -44,8 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     added = command("status", _status, "Say which records and notebooks are stale, and why.")
     added.add_argument("pattern", **pattern)
 
-    added = command("train", _train, "Train published records that are missing or stale.")
+    added = command("train", _train, "Train the runs that have no published record.")
     added.add_argument("pattern", **pattern)
+    added.add_argument("--replace", action="store_true", help="also what another recipe or other code has made")
     added.add_argument("--seeds", type=_seeds, help="such as 0-9 or 0,3,5 (default: as many as the notebook says)")
     added.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
     added.add_argument("--workers", type=_count, default=_cores(), help="processes, of one thread each")
@@ -63,8 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--device", default="auto", help="where to compute")
     added.add_argument("--workers", type=_count, default=_cores(), help="processes, of one thread each")
 
-    added = command("run", _run, "Train what records are missing, then execute the stale notebooks through papermill.")
+    added = command("run", _run, "Execute the stale notebooks through papermill; without --train, nothing is trained.")
     added.add_argument("pattern", **pattern)
+    added.add_argument("--train", action="store_true", help="first train runs that have no record at all")
+    added.add_argument(
+        "--accept", action="store_true", help="make pages from results that changed under the same recipe"
+    )
     added.add_argument("--force", action="store_true", help="execute notebooks that are not stale, too")
     added.add_argument("--device", default="auto", help="where to train")
     added.add_argument("--workers", type=_count, default=_cores(), help="processes")
@@ -89,7 +94,6 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("name", help="such as iteration_11_mine")
     added.add_argument("--from", dest="source", required=True, metavar="ITERATION", help="such as iteration_10")
 
-    command("address", _address, "Copy the public address in pyproject.toml to the files that spell it out.")
     return parser
 
 
@@ -131,8 +135,10 @@ def _status(options: argparse.Namespace) -> int:
 
     count = 0
     for path in catalogue.find(options.pattern):
-        runs = catalogue.missing_runs(path)
-        lines = [f"record {experiment.name} seed {seed}: {why}" for experiment, seed, why in runs]
+        if reason := catalogue.unpublished(path):
+            print(f"{path.stem}: not published: {reason}")
+            continue
+        lines = [_said(run) for run in catalogue.missing_runs(path)]
         lines += [f"outputs: {why}" for why in staleness.stale(path)]
         print(f"{path.stem}: {'current' if not lines else ''}")
         for line in lines:
@@ -142,22 +148,52 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _said(run) -> str:
+    return f"record {run.experiment.name} seed {run.seed}: {'; '.join(run.reasons)}"
+
+
 def _train(options: argparse.Namespace) -> int:
     from mnist_lib.pipeline import catalogue, workers
     from mnist_lib.records import record_path
 
-    paths = catalogue.find(options.pattern)
-    jobs = [(experiment, seed) for path in paths for experiment, seed, _ in catalogue.missing_runs(path, options.seeds)]
+    missing = [run for path in catalogue.find(options.pattern) for run in catalogue.missing_runs(path, options.seeds)]
+    jobs = [(run.experiment, run.seed) for run in missing if run.remedy == "train" or options.replace]
+    left = [run for run in missing if (run.experiment, run.seed) not in jobs]
+    for run in left:
+        print(f"left as it is: {_said(run)}")
+    if left:
+        _say_remedies(left, options.pattern)
     if not jobs:
-        print("every record asked for is there and current")
-        return 0
+        print(f"nothing to train: {'see above' if left else 'every record asked for is there and current'}")
+        return int(bool(left))
     for experiment, seed in jobs:
         print(f"to train: {experiment.name} seed {seed} -> {record_path(experiment.published, seed)}")
     if options.scheduler:
         from mnist_lib.pipeline import cluster
 
         return cluster.train(jobs, options.device, options.scheduler)
-    return workers.train(jobs, options.device, options.workers)
+    return workers.train(jobs, options.device, options.workers, options.replace)
+
+
+def _say_remedies(runs: list, pattern: str) -> None:
+    """Say which command gives each of the runs its record."""
+    if damaged := sum(run.remedy == "git restore" for run in runs):
+        print(
+            f"{damaged} cannot be read: `git restore book/records` takes them back, or delete them and train them anew"
+        )
+    words = {
+        "train": "trains the runs that have no record",
+        "verify --accept": "checks the records that older code made, and keeps those that the new code makes, too",
+        "train --replace": "trains anew what another recipe made; the old records are lost (git has them)",
+    }
+    for remedy, meaning in words.items():
+        count = sum(run.remedy == remedy for run in runs)
+        if count:
+            command, _, option = remedy.partition(" ")
+            command = f"mnist-lib {command} {option} '{pattern}'".replace("  ", " ")
+            print(f"{count} {'record' if count == 1 else 'records'}: `{command}` {meaning}")
+    if any(run.remedy == "train --replace" for run in runs):
+        print("Was the notebook changed by mistake? `git restore notebooks` takes it back.")
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -193,16 +229,40 @@ def _run(options: argparse.Namespace) -> int:
     from mnist_lib.site import book
 
     paths = catalogue.find(options.pattern)
-    jobs = [(experiment, seed) for path in paths for experiment, seed, _ in catalogue.missing_runs(path)]
-    if jobs:
-        print(f"{len(jobs)} runs have no current record and are trained first; interrupting is safe")
-        if code := workers.train(jobs, options.device, options.workers):
+    for path in [path for path in paths if catalogue.unpublished(path)]:
+        print(f"{path.name} is left out: {catalogue.unpublished(path)}")
+        paths.remove(path)
+    missing = [run for path in paths for run in catalogue.missing_runs(path)]
+    absent = [(run.experiment, run.seed) for run in missing if run.remedy == "train"]
+    if absent and options.train:
+        print(f"{len(absent)} runs have no record and are trained first; interrupting is safe")
+        if code := workers.train(absent, options.device, options.workers):
             return code
+        missing = [run for path in paths for run in catalogue.missing_runs(path)]
+    for run in missing:
+        print(_said(run))
+    _say_remedies(missing, options.pattern)
+    altered = [] if options.accept else [(path, staleness.altered(path)) for path in paths]
+    altered = [(path, found) for path, found in altered if found]
+    for path, found in altered:
+        print(f"{path.stem} is not executed: under the same recipe, the results of {', '.join(found)} are others than")
+        print("  those of the page. `git restore book/records` takes these back, --accept takes the others.")
+    blocked = {path for path, _ in altered} | {path for path in paths if _lacks(path, missing)}
     os.environ.pop("MNIST_LIB_BLANK_IMAGES", None)  # published pages show the images
-    stale = [path for path in paths if options.force or staleness.stale(path)]
+    stale = [path for path in paths if path not in blocked and (options.force or staleness.stale(path))]
     failures = workers.execute(execution.execute, [(path, path) for path in stale], options.workers)
     book.save_picture()
-    return failures
+    return failures + len(blocked)
+
+
+def _lacks(path: Path, missing: list) -> bool:
+    """Whether a notebook shows one of the runs that have no valid record."""
+    from mnist_lib.pipeline import catalogue
+
+    lacking = {(run.experiment, run.seed) for run in missing}
+    return any(
+        (experiment, seed) in lacking for experiment, seeds in catalogue.read_runs(path) for seed in range(seeds)
+    )
 
 
 def _quick(options: argparse.Namespace) -> int:
@@ -262,16 +322,9 @@ def _clean(options: argparse.Namespace) -> int:
 def _new(options: argparse.Namespace) -> int:
     from mnist_lib.pipeline import new_iteration
 
-    for path in new_iteration.new_iteration(options.name, options.source):
-        print(f"wrote {path}")
-    return 0
-
-
-def _address(_: argparse.Namespace) -> int:
-    from mnist_lib.site import book
-
-    for path in book.copy_address():
-        print(f"changed {path}")
+    path = new_iteration.new_iteration(options.name, options.source)
+    print(f"wrote {path}: change it, then `mnist-lib train {options.name}` and `mnist-lib run {options.name}`")
+    print("The pages that list all iterations are stale then, and `make book` executes them.")
     return 0
 
 

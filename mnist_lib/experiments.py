@@ -131,16 +131,16 @@ def code_digest(recipe: Recipe) -> str:
     """
     dataset = data.DATASETS[recipe.dataset]
     optional = {
-        "averaging.moving_average": recipe.average_decay,
-        "averaging.fresh_statistics": recipe.statistics_images,
+        "optimization.moving_average": recipe.average_decay,
+        "optimization.fresh_statistics": recipe.statistics_images,
         "augmentation.deskew": recipe.preparation == "deskew",
-        "distillation.loss": recipe.teachers,
+        "training.taught": recipe.teachers,
         "fast.in_bfloat16": recipe.precision == "bfloat16",
     }
     used = [f"augmentation.{change.__name__}" for change in augmentation.chosen(recipe)]
-    used += [f"optimizers.{recipe.optimizer}", f"schedules.{recipe.schedule}", f"data.{dataset.read.__name__}"]
+    used += [f"optimization.{recipe.optimizer}", f"optimization.{recipe.schedule}", f"data.{dataset.read.__name__}"]
     used += [name for name, is_on in optional.items() if is_on]
-    choosing = ["augmentation.chosen", "optimizers.make", "schedules.rates", "data.DATASETS", "data.folder"]
+    choosing = ["augmentation.chosen", "optimization.make", "optimization.rates", "data.DATASETS", "data.folder"]
     left_out = [*choosing, *(name for name, is_on in optional.items() if not is_on)]
     held_out = f"{dataset.held_out} held out" if recipe.evaluate_on == "validation" else ""
     return text_digest(loaded.digest(["training.begin", "training.Trainer", *used], left_out), held_out)
@@ -209,8 +209,7 @@ def train(
         raise RecordError(
             f"{experiment.name} seed {seed} has no published record, and a page trains none: see mnist-lib status"
         )
-    path = records.record_path(folder, seed)
-    checkpoint = folder / f"seed_{seed}.partial.safetensors"
+    path, checkpoint = records.record_path(folder, seed), _checkpoint(folder, seed)
     with records.only_one(path):
         if path.exists() and not experiment.differences(found := records.read(path)):
             record = found
@@ -219,6 +218,20 @@ def train(
             record = _train(experiment, seed, device, checkpoint, report)
         checkpoint.unlink(missing_ok=True)
     return record
+
+
+def forget_other_checkpoint(experiment: Experiment, seed: int, folder: Path) -> None:
+    """Delete what is left of an interrupted run in `folder`, unless it is of this very experiment."""
+    path = _checkpoint(folder, seed)
+    with records.only_one(records.record_path(folder, seed)):
+        try:
+            _read_checkpoint(path, experiment)
+        except RecordError:
+            path.unlink()
+
+
+def _checkpoint(folder: Path, seed: int) -> Path:
+    return folder / f"seed_{seed}.partial.safetensors"
 
 
 def _train(experiment: Experiment, seed: int, device: torch.device, checkpoint: Path, report: Report | None) -> Record:
@@ -244,7 +257,7 @@ def _train(experiment: Experiment, seed: int, device: torch.device, checkpoint: 
         if report is not None:
             report(experiment, seed, epoch, len(epochs), seconds[-1])
 
-    state = {name: value.cpu().contiguous() for name, value in trainer.evaluated().state_dict().items()}
+    state = {name: training.copied(value) for name, value in trainer.evaluated().state_dict().items()}
     weights = safetensors.torch.save(state)
     record = Record(
         experiment=experiment.name,
@@ -336,9 +349,20 @@ def _checkpoint_digest(done: str, state: dict[str, torch.Tensor]) -> str:
 
 
 def _resume(trainer: training.Trainer, path: Path, experiment: Experiment) -> tuple[list[training.Epoch], list[float]]:
-    """Restore `trainer` from its checkpoint, if there is one of this very run; returns the epochs done."""
-    if not path.exists():
+    """Restore `trainer` from its checkpoint, if there is one; returns the epochs done and their seconds."""
+    found = _read_checkpoint(path, experiment)
+    if found is None:
         return [], []
+    done, tensors = found
+    epochs = [training.Epoch(**entry) for entry in done["epochs"]]
+    trainer.restore(tensors, len(epochs), done["first_losses"])
+    return epochs, done["seconds"]
+
+
+def _read_checkpoint(path: Path, experiment: Experiment) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+    """What is written of a run's progress, and its state; None if there is nothing."""
+    if not path.exists():
+        return None
     try:
         with safetensors.safe_open(str(path), "pt") as file:
             metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
@@ -352,6 +376,4 @@ def _resume(trainer: training.Trainer, path: Path, experiment: Experiment) -> tu
             f"{path}: this run was begun with another recipe or under other code, and would not be one run if it went "
             "on; go back to that code and restart, or delete the file to start the run anew"
         )
-    epochs = [training.Epoch(**entry) for entry in done["epochs"]]
-    trainer.restore(tensors, len(epochs), done["first_losses"])
-    return epochs, done["seconds"]
+    return done, tensors

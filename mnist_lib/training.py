@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mnist_lib import augmentation, averaging, data, distillation, fast, optimizers, schedules
+from mnist_lib import augmentation, data, fast, optimization
 from mnist_lib.data import Images
 from mnist_lib.parameters import Recipe
 
@@ -113,10 +113,10 @@ class Trainer:
         # Batch normalisation needs two images: a last batch of one is left out, another image every epoch.
         self.shown = len(train) - (len(train) % recipe.batch_size == 1)
         self.steps_per_epoch = math.ceil(self.shown / recipe.batch_size)
-        self.rates = schedules.rates(recipe, self.steps_per_epoch)
-        self.optimizer = optimizers.make(recipe, self.model)
+        self.rates = optimization.rates(recipe, self.steps_per_epoch)
+        self.optimizer = optimization.make(recipe, self.model)
         self.changes = [change(recipe) for change in augmentation.chosen(recipe)]
-        self.average = averaging.moving_average(self.model, recipe.average_decay) if recipe.average_decay else None
+        self.average = optimization.moving_average(self.model, recipe.average_decay) if recipe.average_decay else None
         self.epochs_done = 0
         self.first_losses: list[float] = []
 
@@ -158,8 +158,8 @@ class Trainer:
             logits = model(images)
             loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             if self.teachers:
-                taught = distillation.loss(logits, images, self.teachers, recipe.temperature)
-                loss = torch.lerp(loss, taught, recipe.distillation)
+                learned = taught(logits, images, self.teachers, recipe.temperature)
+                loss = torch.lerp(loss, learned, recipe.distillation)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -201,7 +201,7 @@ class Trainer:
         if self.recipe.statistics_images:
             chosen = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed))
             chosen = chosen[: self.recipe.statistics_images].to(self.device)
-            model = averaging.fresh_statistics(model, self._normalise(self.images[chosen]))
+            model = optimization.fresh_statistics(model, self._normalise(self.images[chosen]))
         return model.eval()
 
     def load_final(self, weights: dict[str, torch.Tensor]) -> None:
@@ -218,7 +218,7 @@ class Trainer:
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:
                     tensors[f"optimizer.{index}.{key}"] = value
-        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        return {name: copied(value) for name, value in tensors.items()}
 
     def restore(self, tensors: dict[str, torch.Tensor], epochs_done: int, first_losses: list[float]) -> None:
         """Continue from a `state` that was taken after `epochs_done` epochs."""
@@ -233,7 +233,8 @@ class Trainer:
         for name, tensor in parts["optimizer"].items():
             index, _, key = name.partition(".")
             parameter = parameters[int(index)]
-            like = torch.empty_like(parameter) if tensor.shape == parameter.shape else torch.empty_like(tensor)
+            of_weights = tensor.shape == parameter.shape  # in their layout; all others are counts of steps
+            like = torch.empty_like(parameter if of_weights else tensor, device=parameter.device)
             self.optimizer.state[parameter][key] = like.copy_(tensor)
         self.epochs_done, self.first_losses = epochs_done, list(first_losses)
 
@@ -275,6 +276,27 @@ class Trainer:
                 f"(epoch {self.epochs_done + 1}); the run stopped there. Try a smaller learning_rate "
                 f"(it was {self.recipe.learning_rate:g})"
             )
+
+
+def taught(
+    logits: torch.Tensor, images: torch.Tensor, teachers: Sequence[nn.Module], temperature: float
+) -> torch.Tensor:
+    """Return the cross-entropy between the teachers' mean probabilities and the student's (Hinton et al., 2015).
+
+    Arguments:
+        logits: the student's, shape ``(n, 10)``.
+        images: what the student has read, shape ``(n, 1, h, w)``.
+        teachers: networks in evaluation mode.
+        temperature: divides all logits; the loss is multiplied by its square.
+    """
+    with torch.no_grad():
+        said = torch.stack([functional.softmax(teacher(images) / temperature, 1) for teacher in teachers]).mean(0)
+    return functional.cross_entropy(logits / temperature, said) * temperature**2
+
+
+def copied(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor for a file, which takes none twice: a layer that stands in a network twice has two names."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def mean_and_std(images: torch.Tensor) -> tuple[float, float]:

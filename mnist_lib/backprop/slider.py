@@ -1,7 +1,7 @@
 """A figure that answers to its reader in the browser: gradient descent at a learning rate set by a slider.
 
-The page ``interactive.html`` beside this module computes the network of `mnist_lib.backprop.network` by itself: it needs no
-kernel and no network. Where no script may run, as on GitHub, a picture of the same curves takes its place.
+The page ``slider.html`` beside this module computes the network of `mnist_lib.backprop.network` by itself: it needs
+no kernel and no network. Where no script may run, as on GitHub, a picture of the same curves takes its place.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A new iteration: a notebook with the skeleton of another, named wherever the report lists its iterations."""
+"""A new iteration: a copy of another one's notebook, with a mark on all that its author has to write."""
 
 import re
 from pathlib import Path
@@ -8,65 +8,45 @@ import nbformat
 from mnist_lib import experiments
 from mnist_lib.digests import text_digest
 from mnist_lib.files import write_atomically
-from mnist_lib.parameters import ParameterError, notebook_parameters
+from mnist_lib.parameters import ParameterError
 from mnist_lib.pipeline import catalogue, execution
 
 FILL_IN = "**Fill in:**"
 """Marks in a new notebook what only its author can say. No published page may hold it."""
 
+OWN = "own"
+"""The tag of cells of prose that speak of their own iteration; other prose is true of any."""
+
 NAME = re.compile(r"iteration_(\d\d)_[a-z0-9]+(_[a-z0-9]+)*")
 
-_OWN_PROSE = {
-    "# Iteration": f"{FILL_IN} the idea of the change, and why it should help.",
-    "## Target": f"## Target\n\n{FILL_IN} what is expected, before it is run. The bounds are still the baseline's.",
-    "## What changed": f"## What changed\n\n{FILL_IN} the one change, in a sentence.",
-    "The layers and their parameters:": "The layers, compared with those of the baseline: − was removed, + was added.",
-    "There is no baseline yet": """\
-Against the baseline, at equal effort. If the interval of the difference contains zero, the seeds' spread alone could
-explain it.""",
-    "**What the numbers show.**": """\
-**What the numbers show.** The mean accuracy after the last epoch is {glue:text}`accuracy:.2f` %, with a 95 % interval
-from {glue:text}`low:.2f` to {glue:text}`high:.2f`. The target is {glue:text}`verdict:s`. Against the baseline the
-change is {glue:text}`change:+.2f` points [{glue:text}`change_low:+.2f`, {glue:text}`change_high:+.2f`]:
-{glue:text}`change_in_words:s`.
-
-**Why.** FILL_IN what explains it, and which figure shows it.
-
-**What we would try next.** FILL_IN one thing.""".replace("FILL_IN", FILL_IN),
-}
-"""What replaces the prose of the source that is about the source alone, by how that prose begins.
-
-The two entries without a mark stand for sentences of the first iteration, which has no baseline.
-"""
+ANALYSIS = f"""# @title What the numbers show
+sentences.prose(
+    f"**What the numbers show.** {{sentences.accuracy(runs)}}.",
+    before and f"Against {{sentences.baseline(parameters)}} the change is {{sentences.change(before, runs)}}.",
+    "**Why.** {FILL_IN} what explains it, and which figure shows it.",
+    "**What we would try next.** {FILL_IN} one thing.",
+)"""
+"""The sentences with numbers of a new iteration."""
 
 
-def new_iteration(name: str, source: str) -> list[Path]:
-    """Write the notebook of a new iteration and add it where the iterations are listed.
+def new_iteration(name: str, source: str) -> Path:
+    """Write the notebook of a new iteration; tables and the contents find it by its name.
 
-    The notebook has the cells of its source and takes over its recipe. It compares with the source, has no outputs,
-    and says where prose is missing. What the source chose on the validation split is not chosen again.
+    It has the cells of its source and takes over its recipe and its network. It compares with the source, and has no
+    outputs. Where the source speaks of itself, its words are quoted below a mark.
 
     Arguments:
         name: the new notebook's, ``iteration_11_wider``, say; the number must be the next one.
         source: the iteration to start from, by its name or its number (``iteration_10``).
 
-    Returns:
-        The files written: the notebook, the table of contents, the notebooks that list the iterations.
-
     Raises:
-        ParameterError: the name is taken or no name of a next iteration, the source is unknown, or the last iteration
-            is not found where the new one belongs. Nothing is written.
+        ParameterError: the name is taken or no name of a next iteration, or the source is unknown. Nothing is written.
     """
-    known = [path.stem for path in catalogue.find("iteration_??_*")]
+    known = [path.stem for path in catalogue.find("iteration_??_*") if not catalogue.unpublished(path)]
     _check_name(name, known)
-    start = _full_name(source, known)
-    contents = experiments.root() / "book" / "_toc.yml"
     target = experiments.root() / "notebooks" / f"{name}.ipynb"
-    texts = {target: _notebook(name, start), contents: _listed_in_contents(contents, known[-1], name)}
-    texts |= {path: _listed(path, known[-1], name) for path in catalogue.find() if known[-1] in _compared(path)}
-    for path, text in texts.items():
-        write_atomically(path, text.encode())
-    return list(texts)
+    write_atomically(target, _notebook(name, _full_name(source, known)).encode())
+    return target
 
 
 def _check_name(name: str, known: list[str]) -> None:
@@ -86,77 +66,48 @@ def _full_name(source: str, known: list[str]) -> str:
     return found[0]
 
 
-def _compared(path: Path) -> list[str]:
-    return list(notebook_parameters(path).get("experiments", ()))
-
-
 def _notebook(name: str, source: str) -> str:
-    """The text of the new notebook."""
-    notebook = nbformat.read(catalogue.find(source)[0], as_version=4)
-    notebook.cells = [cell for section in _sections(notebook.cells) if not _chooses(section) for cell in section]
+    """The new notebook as a file's text."""
+    notebook = nbformat.read(experiments.root() / "notebooks" / f"{source}.ipynb", as_version=4)
     for number, cell in enumerate(notebook.cells):
-        cell.id = text_digest(name, str(number))[:8]
-        if cell.cell_type == "markdown":
-            cell.source = _own_prose(cell.source, name, source)
-        else:
+        cell.id = text_digest(name, cell.id)[:8]
+        tags = cell.metadata.get("tags", ())
+        if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-            cell.source = cell.source.replace(", *trials.values()", "")
-        if "parameters" in cell.metadata.get("tags", ()):
-            cell.source = _own_parameters(cell.source, name, source)
+            if "parameters" in tags:
+                for parameter, value in (("name", name), ("baseline", source)):
+                    cell.source = re.sub(rf'^({parameter}: str = )"[^"]*"', rf'\g<1>"{value}"', cell.source, flags=re.M)
+            elif "prose" in tags:
+                cell.source = ANALYSIS
+        elif number == 0:
+            cell.source = _title(cell.source, name, source)
+        elif OWN in tags:
+            cell.source = _marked(cell.source, source)
+    notebook.cells = _without_repetition(notebook.cells)
     notebook.metadata.pop("mnist_lib", None)
     execution.clean(notebook)
     return execution.to_text(notebook)
 
 
-def _sections(cells: list[nbformat.NotebookNode]) -> list[list[nbformat.NotebookNode]]:
-    """The cells in groups, each from one ``##`` heading to the next."""
-    sections: list[list[nbformat.NotebookNode]] = [[]]
-    for cell in cells:
-        if cell.source.startswith("## "):
-            sections.append([])
-        sections[-1].append(cell)
-    return sections
-
-
-def _chooses(section: list[nbformat.NotebookNode]) -> bool:
-    return any(cell.source.startswith("trials = ") for cell in section)
-
-
-def _own_prose(text: str, name: str, source: str) -> str:
-    """Prose of the new notebook in place of prose that is about its source; other prose is shared by all iterations."""
-    own = next((own for beginning, own in _OWN_PROSE.items() if text.startswith(beginning)), None)
-    if own is None:
-        return text
-    if not text.startswith("# "):
-        return own
+def _title(text: str, name: str, source: str) -> str:
+    """The first cell: the new title, the links to the new notebook, and a mark above the source's introduction."""
     _, number, title = name.split("_", 2)
-    badges = "\n".join(line.replace(source, name) for line in text.splitlines() if line.startswith("[!["))
-    return f"# Iteration {int(number)}: {title.replace('_', ' ')}\n\n{badges}\n\n{own}"
+    links = [line.replace(source, name) for line in text.splitlines() if source in line]
+    rest = [line for line in text.splitlines()[1:] if source not in line]
+    return _marked("\n".join([f"# Iteration {int(number)}: {title.replace('_', ' ')}", "", *links, "", *rest]), source)
 
 
-def _own_parameters(text: str, name: str, source: str) -> str:
-    lines = [line for line in text.splitlines() if not line.startswith(("learning_rates:", "candidate_seeds:"))]
-    for parameter, value in (("name", name), ("baseline", source)):
-        lines = [re.sub(rf'^({parameter}: str = )"[^"]*"', rf'\g<1>"{value}"', line) for line in lines]
-    return "\n".join(lines)
+def _marked(text: str, source: str) -> str:
+    """Prose with its headings and links as they are, and the rest quoted below a mark."""
+    lines = text.strip().splitlines()
+    kept = [line for line in lines if line.startswith(("#", "[!", "[Source"))]
+    quoted = "\n".join(f"> {line}".rstrip() for line in lines if line not in kept).strip("> \n")
+    before = "\n".join(f"{line}\n" if line.startswith("#") else line for line in kept)
+    said = f"{FILL_IN} this iteration's own words; in {source} they were"
+    return f"{before}\n\n{said}\n\n> {quoted}" if before else f"{said}\n\n> {quoted}"
 
 
-def _listed_in_contents(path: Path, last: str, name: str) -> str:
-    """The table of contents with the new page after the last iteration; the rest of the file as it is."""
-    text, line = path.read_text("utf-8") if path.exists() else "", f"- file: notebooks/{last}\n"
-    if text.count(line) != 1:
-        raise ParameterError(f"{path} does not hold {line.strip()!r}, after which {name} belongs")
-    return re.sub(rf"( *){line}", rf"\g<0>\g<1>{line.replace(last, name)}", text)
-
-
-def _listed(path: Path, last: str, name: str) -> str:
-    """A notebook that compares iterations, with the new one after the last; its outputs are stale then."""
-    notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:
-        if "parameters" in cell.metadata.get("tags", ()):
-            cell.source, count = re.subn(rf'( *)"{last}",\n', rf'\g<0>\g<1>"{name}",\n', cell.source)
-            if count != 1:
-                raise ParameterError(
-                    f"{path.name} does not list {last} in a line of its own, after which {name} belongs"
-                )
-    return execution.to_text(notebook)
+def _without_repetition(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The cells, with the analysis once, where the source has its last sentences."""
+    analyses = [cell for cell in cells if cell.source == ANALYSIS]
+    return [cell for cell in cells if cell.source != ANALYSIS or cell is analyses[-1]]

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from mnist_lib import experiments, files, machine
 from mnist_lib.experiments import Experiment
+from mnist_lib.loaded import CodeError
 from mnist_lib.pipeline import verification
 from mnist_lib.pipeline.verification import Verdict
 
@@ -25,14 +26,19 @@ ATTEMPTS = 2
 """How many processes a run may cost: one may die by chance, two that die at the same run may be its doing."""
 
 
-def train(jobs: Sequence[tuple[Experiment, int]], device: str, workers: int) -> int:
+def train(jobs: Sequence[tuple[Experiment, int]], device: str, workers: int, replace: bool = False) -> int:
     """Train the runs and write their records where the published ones lie; returns the number of failures.
+
+    With `replace`, what an interrupted run of another recipe or of other code has left is not in the way.
 
     A failure does not stop the other runs; it is reported at the end, and its traceback is written to a file. A run
     whose process dies goes on in a new one, once.
     """
     machine.resolve_device(device)
-    tasks = {(experiment.name, seed): (_train_one, experiment, seed, device) for experiment, seed in jobs}
+    tasks = {
+        (experiment.name, seed): (_train_one, experiment, seed, device, experiment.digest, replace)
+        for experiment, seed in jobs
+    }
     return _in_processes(tasks, workers, "run")
 
 
@@ -167,5 +173,10 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _train_one(experiment: Experiment, seed: int, device: str) -> None:
+def _train_one(experiment: Experiment, seed: int, device: str, digest: str, replace: bool) -> None:
+    """In a process of its own, which has loaded the code anew: one run."""
+    if experiment.digest != digest:
+        raise CodeError("the training code was changed while this command ran: start it again")
+    if replace:
+        experiments.forget_other_checkpoint(experiment, seed, experiment.published)
     experiments.train(experiment, seed, machine.resolve_device(device), experiment.published)

@@ -2,20 +2,16 @@
 
 import base64
 import json
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
-from urllib.parse import urlparse
 
 import yaml
 from filelock import FileLock
 
 from mnist_lib.digests import bytes_digest, text_digest
-from mnist_lib.parameters import ParameterError
 
 # `records` imports PyTorch, which takes seconds: only what writes imports it, and mostly there is nothing to do.
 
@@ -107,44 +103,6 @@ def save_picture() -> None:
     path = ROOT / "book" / "images" / "results.png"
     if pictures and (content := base64.b64decode("".join(pictures[0]))) != (path.exists() and path.read_bytes()):
         write_atomically(path, content)
-
-
-def copy_address() -> list[Path]:
-    """Write the public address of pyproject.toml over the one in the files that spell it out; returns those changed.
-
-    Raises:
-        ParameterError: it is not the address of a repository on GitHub; nothing is changed.
-    """
-    from mnist_lib.files import write_atomically
-
-    settings = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
-    old, new = urlparse(settings["repository"]["url"]).path.strip("/"), _repository()
-    pages = [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book").glob("*.md"))]
-    # The old address is read from _config.yml, so that is the last to change.
-    changed = []
-    for path in [ROOT / "CITATION.cff", ROOT / "README.md", *pages, ROOT / "_config.yml"]:
-        text = path.read_text("utf-8")
-        after = re.sub(rf"((?:github\.com|/github|/gh)/){re.escape(old)}(?![\w.-])", rf"\g<1>{new}", text)
-        if after != text:
-            write_atomically(path, after.encode())
-            changed.append(path)
-    return changed
-
-
-def site_address() -> str:
-    """Where GitHub Pages shows the book."""
-    owner, name = _repository().split("/")
-    return f"https://{owner}.github.io/{name}/"
-
-
-def _repository() -> str:
-    """The repository as ``owner/name``, from ``pyproject.toml``."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    address = project.get("urls", {}).get("Repository", "")
-    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", address)
-    if found is None:
-        raise ParameterError(f"pyproject.toml: Repository = {address!r}: expected https://github.com/<owner>/<name>")
-    return found[1]
 
 
 def sources_digest(source: Path) -> str:

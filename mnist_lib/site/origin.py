@@ -4,6 +4,8 @@ import html
 from pathlib import Path
 
 import nbformat
+from docutils import nodes
+from sphinx.application import Sphinx
 
 from mnist_lib import records
 from mnist_lib.pipeline import catalogue
@@ -18,7 +20,7 @@ COMMANDS = {
 
 
 def describe(path: Path) -> str:
-    """Where the results of a notebook come from, as HTML; empty for one that was executed with other parameters.
+    """Say where the results of a notebook come from, as HTML; empty for one that was executed with other parameters.
 
     Raises:
         RecordError: a record that the notebook was made from is damaged.
@@ -45,3 +47,46 @@ def describe(path: Path) -> str:
     else:
         parts.append("<p>No record is involved: the page computes all that it shows.</p>")
     return "\n".join(parts)
+
+
+MARK = '<button type="button" class="origin" popovertarget="origin" aria-label="origin of {what}">origin</button>'
+NOTE = """<aside id="origin" popover aria-label="Origin of the results on this page">
+<button type="button" class="origin" popovertarget="origin" popovertargetaction="hide">close</button>
+<p class="title">Where the results of this page come from</p>
+{text}
+</aside>"""
+
+CODE = '<details class="sentence-code"><summary>code</summary>'
+"""The beginning of the code that computed a paragraph; it is closed until somebody wants to see it."""
+
+
+def mark_origins(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Put a mark beside every result of a notebook: it opens a note on the page's records and how to check them.
+
+    Results are the outputs of cells. The code of a sentence moves behind a mark of its own, after the sentence.
+    """
+    path = Path(app.env.doc2path(docname))
+    if path.suffix != ".ipynb":
+        return
+    text = describe(path)
+    for cell in list(doctree.findall(nodes.container)):
+        if "tag_prose" in cell["classes"]:
+            _fold(cell, bool(text))
+        elif cell.get("nb_element") == "cell_code_output" and "tag_prose" not in cell.parent["classes"] and text:
+            cell += _raw(MARK.format(what="this output"))
+    if text:
+        next(doctree.findall(nodes.section)).append(_raw(NOTE.format(text=text)))
+
+
+def _fold(cell: nodes.container, is_marked: bool) -> None:
+    """Move the code of a cell that writes sentences behind them; nothing is left where it wrote none."""
+    parts = {part.get("nb_element"): part for part in cell.findall(nodes.container)}
+    output, source = parts.get("cell_code_output"), parts["cell_code_source"]
+    source.parent.remove(source)
+    if output is not None:
+        mark = MARK.format(what="these numbers") if is_marked else ""
+        output += [_raw(f'<div class="marks">{mark}{CODE}'), source, _raw("</details></div>")]
+
+
+def _raw(text: str) -> nodes.raw:
+    return nodes.raw("", text, format="html")

@@ -1,5 +1,6 @@
 """The book on any screen: figures for dark pages, and nothing in the build that no page loads."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -25,6 +26,22 @@ REFERENCES = '<div role="list" class="citation-list">'
 
 SIGNATURE, NO_BREAK = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL), re.compile(r'<span class="pre">([^<]*)</span>')
 """A signature, and the wrapper around each of its words: a fifth of the library's page."""
+
+
+def copy_alternative_texts(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Give every figure of a notebook the alternative text that its output carries.
+
+    A figure knows what it shows, so the text is in the output (``metadata["image/png"]["alt"]``), where nbconvert
+    looks for it too. myst-nb reads it from the cell (``metadata.mystnb.image.alt``).
+    """
+    if app.env.doc2path(docname, base=False).endswith(".ipynb"):
+        notebook = json.loads(source[0])
+        for cell in notebook["cells"]:
+            for output in cell.get("outputs", ()):
+                for entry in output.get("metadata", {}).values():
+                    if isinstance(entry, dict) and "alt" in entry:
+                        cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})["alt"] = entry["alt"]
+        source[0] = json.dumps(notebook)
 
 
 def pair_figures(app: Sphinx, doctree: nodes.document) -> None:
@@ -84,6 +101,7 @@ def leave_out_what_no_page_loads(app: Sphinx, exception: Exception | None) -> No
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
+    app.connect("source-read", copy_alternative_texts)
     app.connect("doctree-read", pair_figures, priority=400)  # before Sphinx collects the images to copy
     app.connect("html-page-context", tidy_lists)
     app.add_js_file("scrolling.js")
