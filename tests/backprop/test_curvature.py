@@ -151,7 +151,7 @@ def test_the_parameters_are_those_of_the_exercise():
     path = experiments.root() / "notebooks" / "learning_rate_sweep.ipynb"
     published = validate(SweepParameters, notebook_parameters(path))
     assert published == SweepParameters(
-        experiment="iteration_10_one_cycle", cnn_learning_rates=published.cnn_learning_rates
+        name="learning_rate_sweep", experiment="iteration_10_one_cycle", cnn_learning_rates=published.cnn_learning_rates
     )
     assert (published.inputs, published.targets, published.weights) == (INPUTS, TARGETS, WEIGHTS)
     assert published.learning_rates == (0.1, 0.2, 0.5, 0.8, 1.0, 2.0)

@@ -148,7 +148,7 @@ def test_the_worked_example_with_biases():
 
 
 def test_the_parameters_are_those_of_the_exercise():
-    defaults = BackpropParameters()
+    defaults = BackpropParameters(name="backprop_derivation")
     assert (defaults.inputs, defaults.weights, defaults.targets) == (INPUTS, WEIGHTS, TARGETS)
     path = experiments.root() / "notebooks" / "backprop_derivation.ipynb"
     assert validate(BackpropParameters, notebook_parameters(path)) == defaults
