@@ -19,8 +19,9 @@ import yaml
 from bs4 import BeautifulSoup
 from torchvision.datasets import MNIST
 
-from mnist_lib import data, records
+from mnist_lib import cells, data, page, records
 from mnist_lib.data import DataError
+from mnist_lib.network import Network
 from mnist_lib.records import Record
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,16 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), "utf-8")
 
 
+# -- networks
+
+
+@cache
+def networks() -> dict[str, Network]:
+    """The published networks, by the names of their notebooks; calling one builds it."""
+    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    return {path.stem: page.of_notebook(path.stem).network for path in paths if cells.has_network(path)}
+
+
 # -- records
 
 
@@ -45,6 +56,7 @@ def run(*accuracies: float, seed: int = 0) -> Record:
         experiment="x",
         seed=seed,
         parameters={},
+        network={"source": "", "name": "network", "arguments": {}},
         digests={},
         parameter_count=1,
         train_size=10_000,
@@ -52,6 +64,7 @@ def run(*accuracies: float, seed: int = 0) -> Record:
         history=history,
         first_losses=[],
         misclassified=[],
+        trained_correct=correct[-1],
         weights_digest="",
         environment={},
     )
