@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import http.server
+import json
 import os
 import socket
 import struct
@@ -21,6 +22,7 @@ from torchvision.datasets import MNIST
 
 from mnist_lib import data, records
 from mnist_lib.data import DataError
+from mnist_lib.digests import text_digest
 from mnist_lib.records import Record
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +47,7 @@ def run(*accuracies: float, seed: int = 0) -> Record:
         experiment="x",
         seed=seed,
         parameters={},
+        network={},
         digests={},
         parameter_count=1,
         train_size=10_000,
@@ -52,9 +55,16 @@ def run(*accuracies: float, seed: int = 0) -> Record:
         history=history,
         first_losses=[],
         misclassified=[],
+        trained_correct=correct[-1],
         weights_digest="",
         environment={},
     )
+
+
+def sealed(content: dict) -> dict:
+    """What a record's file holds, with the digest that it should then state."""
+    kept = {name: value for name, value in content.items() if name != "digest"}
+    return kept | {"digest": text_digest(json.dumps(kept, sort_keys=True))}
 
 
 def content(folder: Path) -> dict[str, object]:
@@ -92,6 +102,13 @@ def command(report: Path, *arguments: str) -> subprocess.Popen:
         text=True,
         start_new_session=True,
     )
+
+
+def mnist_lib(*arguments: str, root: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
+    """What a command of the library in `root` does; in a copy, it keeps its own runs there, too."""
+    environment = os.environ | {"PYTHONPATH": str(root)} | ({} if root == ROOT else {"MNIST_LIB_RUNS": f"{root}/runs"})
+    call = [sys.executable, "-m", "mnist_lib.cli", *arguments]
+    return subprocess.run(call, cwd=root, env=environment | variables, capture_output=True, text=True)
 
 
 # -- files like MNIST's, and a server that has them

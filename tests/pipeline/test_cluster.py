@@ -18,17 +18,20 @@ import distributed
 import pytest
 import torch
 
-from mnist_lib import experiments, records
+from mnist_lib import experiments, page, records
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline import cluster
 from support import PATIENCE, ROOT
 
 CPU = torch.device("cpu")
-RUN = Experiment("iteration_00", Recipe(network="deep", dataset="digits", epochs=3, batch_size=64))
-CONTINUED = Experiment("iteration_00/continued", dataclasses.replace(RUN.recipe, epochs=1), start=RUN)
+NETWORK = page.of_notebook("iteration_10_one_cycle").network
+RUN = Experiment("iteration_00", Recipe(dataset="digits", epochs=3, batch_size=64), NETWORK)
+CONTINUED = Experiment("iteration_00/continued", dataclasses.replace(RUN.recipe, epochs=1), NETWORK, start=RUN)
 DIVERGING = Experiment(
-    "iteration_99", dataclasses.replace(RUN.recipe, network="skeleton_bn", batch_size=16, learning_rate=100.0)
+    "iteration_99",
+    dataclasses.replace(RUN.recipe, batch_size=16, learning_rate=100.0),
+    page.of_notebook("iteration_03_batch_normalisation").network,
 )
 LIBRARY = ("--preload", "mnist_lib.pipeline.cluster")
 
@@ -207,7 +210,7 @@ def test_runs_on_a_gpu_wait_for_a_worker_that_offers_one(start, scheduler):
 
 def test_an_address_where_no_scheduler_is_names_itself():
     with (
-        dask.recipe.set({"distributed.comm.timeouts.connect": "1s"}),
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
         pytest.raises(cluster.ClusterError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"),
     ):
         cluster.train([(RUN, 0)], "cpu", "tcp://127.0.0.1:9")
