@@ -244,9 +244,7 @@ def _run(options: argparse.Namespace) -> int:
         print(
             f"{path.stem} is not executed: the results of {', '.join(found)} are not those that the page was made of,"
         )
-        print(
-            "  though the recipe is the same. `git restore book/records` takes them back, --accept takes them as they are."
-        )
+        print("  though the recipe is the same. `git restore book/records` takes them back, --accept accepts them.")
     blocked = {path for path, _ in altered} | {path for path in paths if _lacks(path, missing)}
     os.environ.pop("MNIST_LIB_BLANK_IMAGES", None)  # published pages show the images
     stale = [path for path in paths if path not in blocked and (options.force or staleness.stale(path))]

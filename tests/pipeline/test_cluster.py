@@ -22,7 +22,7 @@ from mnist_lib import experiments, page, records
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline import cluster
-from support import PATIENCE, ROOT
+from support import PATIENCE, ROOT, edit
 
 CPU = torch.device("cpu")
 NETWORK = page.of_notebook("iteration_10_one_cycle").network
@@ -179,12 +179,14 @@ def test_workers_that_would_train_something_else_are_refused(start, scheduler, p
     edited = tmp_path / "edited"
     shutil.copytree(ROOT / "mnist_lib", edited / "mnist_lib", ignore=shutil.ignore_patterns("__pycache__"))
     loop = edited / "mnist_lib" / "training.py"
-    loop.write_text(loop.read_text().replace("FIRST_STEPS = 10", "FIRST_STEPS = 11"))
+    edit(loop, "FIRST_STEPS = 10", "FIRST_STEPS = 11")
     early, _ = start_worker(start, scheduler, library=edited)
     with distributed.Client(scheduler, set_as_default=False) as client:
         client.wait_for_workers(1, timeout=PATIENCE)
-    with pytest.raises(cluster.ClusterError, match=r"127\.0\.0\.1:\d+ has other training code for iteration_00"):
-        cluster.train([(RUN, 0)], "cpu", scheduler)
+    for _ in ("edited", "mended on the disk, and not restarted"):
+        with pytest.raises(cluster.ClusterError, match=r"127\.0\.0\.1:\d+ has other training code for iteration_00"):
+            cluster.train([(RUN, 0)], "cpu", scheduler)
+        shutil.copy(ROOT / "mnist_lib" / "training.py", loop)
 
     early.kill()
     early.wait()
