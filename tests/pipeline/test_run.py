@@ -88,6 +88,13 @@ def test_when_all_is_current_nothing_is_done(report):
     assert published(report) == before
 
 
+def test_only_the_page_is_executed_that_was_edited(report):
+    edit(page(report), "tables.seeds_table(runs)", "tables.seeds_table(runs[:1])")
+    done = said(report, "run", "--train")
+    assert f"{SECOND}: done" in done and "1/1" not in done
+    assert FIRST not in done and COMPARED not in done
+
+
 def test_an_edited_recipe_costs_no_record_and_the_remedies_are_named(report):
     """Of that page and of those that show its runs, none is executed; others would be."""
     edit(page(report), 'dataset: str = \\"digits\\"', 'dataset: str = \\"mnist\\"')
