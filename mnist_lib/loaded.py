@@ -38,8 +38,9 @@ def source(name: str) -> str:
     Raises:
         CodeError: the module's code has been changed since, by autoreload, say.
     """
-    __import__(name)
-    remember()
+    if name not in _kept:
+        __import__(name)
+        remember()
     text, constants = _kept[name]
     module = sys.modules[name]
     codes = _codes(text, name)
@@ -86,7 +87,7 @@ def _closure(definitions: tuple[str, ...], left_out: tuple[str, ...]) -> tuple[s
         statements, _ = needed(source(f"{PACKAGE}.{module}".rstrip(".")), [name])
         if not statements:
             parts.add(f"{module} does not define {name}")
-        parts |= {f"{module} {canonical(node)}" for node in statements if not _of_package(node, module)}
+        parts |= {f"{module} {_canonical(node)}" for node in statements if not _of_package(node, module)}
         waiting += imported(statements, module)
     return text_digest(*sorted(parts)), frozenset(modules)
 
@@ -98,29 +99,48 @@ def imported(statements: Iterable[ast.stmt], module: str = "") -> list[str]:
         statements: top-level statements of a module, or of a notebook's cell.
         module: that module's name, without the package's; it is needed for relative imports only.
     """
-    statements = [unannotated(node) for node in statements]
+    statements = list(statements)
     modules: dict[str, str] = {}
     found: list[str] = []
     for node in statements:
-        for each in ast.walk(node):
-            if isinstance(each, ast.ImportFrom) and (origin := _origin(each, module)) is not None:
-                for alias in each.names:
-                    full = f"{origin}.{alias.name}".lstrip(".")
-                    if _is_module(full):
-                        modules[alias.asname or alias.name] = full
-                    else:
-                        found.append(_FACE.get(full, full))
-            elif isinstance(each, ast.Import):
-                modules |= {
-                    alias.asname or alias.name: alias.name.partition(".")[2]
-                    for alias in each.names
-                    if alias.name.startswith(f"{PACKAGE}.")
-                }
+        for name, origin, attribute in _imports(node, module):
+            full = f"{origin}.{attribute}".strip(".")
+            if attribute and not _is_module(full):
+                found.append(_FACE.get(full, full))
+            else:
+                modules[name] = full
     for node in statements:
-        for each in ast.walk(node):
-            if isinstance(each, ast.Attribute) and (full := modules.get(ast.unparse(each.value))) is not None:
-                found.append(f"{full}.{each.attr}")
+        found += [f"{modules[name]}.{attribute}" for name, attribute in _attributes(node) if name in modules]
     return found
+
+
+_canonical = cache(canonical)  # statements are parsed once, so a node stands for its text
+
+
+@cache
+def _imports(node: ast.stmt, module: str) -> list[tuple[str, str, str]]:
+    """What a statement imports of the library: the name given to it, a module, and what of it (nothing: all)."""
+    found: list[tuple[str, str, str]] = []
+    for each in ast.walk(node):
+        if isinstance(each, ast.ImportFrom) and (origin := _origin(each, module)) is not None:
+            found += [(alias.asname or alias.name, origin, alias.name) for alias in each.names]
+        elif isinstance(each, ast.Import):
+            ours = (alias for alias in each.names if alias.name.startswith(f"{PACKAGE}."))
+            found += [(alias.asname or alias.name, alias.name.partition(".")[2], "") for alias in ours]
+    return found
+
+
+@cache
+def _attributes(node: ast.stmt) -> list[tuple[str, str]]:
+    """The attributes that a statement reads, ``a.b`` and ``a.b.c``, as pairs, but for those in annotations."""
+    found = (each for each in ast.walk(unannotated(node)) if isinstance(each, ast.Attribute))
+    return [(ast.unparse(each.value), each.attr) for each in found if _is_dotted(each.value)]
+
+
+def _is_dotted(node: ast.expr) -> bool:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name)
 
 
 def _of_package(node: ast.stmt, module: str) -> bool:

@@ -215,7 +215,7 @@ def test_an_altered_record_with_a_new_digest_is_refused_by_the_page_that_was_mad
     record(report).write_text(json.dumps(sealed(altered(report))), "utf-8")
     told = refused(report)
     for name in (SECOND, COMPARED):
-        assert f"{name} is not executed: the results of {SECOND} seed 0 are not those that the page was made of" in told
+        assert f"{name} is not executed: under the same recipe, the results of {SECOND} seed 0 are others than" in told
     assert "`git restore book/records`" in told and "--accept" in told
     assert "no notebook to do" in told
     assert "done" in said(report, "run", "--accept")
