@@ -340,7 +340,10 @@ def _save(
     )
     state = trainer.state()
     metadata = {"progress": done, "digest": _checkpoint_digest(done, state)}
-    files.write_atomically(path, safetensors.torch.save(state, metadata))
+    try:
+        files.write_atomically(path, safetensors.torch.save(state, metadata))
+    except files.FileError as error:
+        raise RecordError(str(error)) from error
 
 
 def _checkpoint_digest(done: str, state: dict[str, torch.Tensor]) -> str:

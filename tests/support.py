@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import http.server
+import json
 import os
 import socket
 import struct
@@ -21,6 +22,7 @@ from torchvision.datasets import MNIST
 
 from mnist_lib import cells, data, page, records
 from mnist_lib.data import DataError, Images
+from mnist_lib.digests import text_digest
 from mnist_lib.network import Network
 from mnist_lib.records import Record
 
@@ -67,10 +69,11 @@ def run(*accuracies: float, seed: int = 0) -> Record:
     """A record with these accuracies in percent, epoch by epoch."""
     correct = [round(100 * accuracy) for accuracy in accuracies]
     history = {"test_correct": correct, "train_correct": correct}
+    history |= {name: [0.1] * len(correct) for name in ("learning_rate", "test_loss", "train_loss")}
     return Record(
         experiment="x",
         seed=seed,
-        parameters={},
+        parameters={"epochs": len(correct)},
         network={"source": "", "name": "network", "arguments": {}},
         digests={},
         parameter_count=1,
@@ -83,6 +86,12 @@ def run(*accuracies: float, seed: int = 0) -> Record:
         weights_digest="",
         environment={},
     )
+
+
+def sealed(content: dict) -> dict:
+    """What a record's file holds, with the digest that it should then state."""
+    kept = {name: value for name, value in content.items() if name != "digest"}
+    return kept | {"digest": text_digest(json.dumps(kept, sort_keys=True))}
 
 
 def content(folder: Path) -> dict[str, object]:
@@ -120,6 +129,13 @@ def command(report: Path, *arguments: str) -> subprocess.Popen:
         text=True,
         start_new_session=True,
     )
+
+
+def mnist_lib(*arguments: str, root: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
+    """What a command of the library in `root` does; in a copy, it keeps its own runs there, too."""
+    environment = os.environ | {"PYTHONPATH": str(root)} | ({} if root == ROOT else {"MNIST_LIB_RUNS": f"{root}/runs"})
+    call = [sys.executable, "-m", "mnist_lib.cli", *arguments]
+    return subprocess.run(call, cwd=root, env=environment | variables, capture_output=True, text=True)
 
 
 # -- files like MNIST's, and a server that has them

@@ -34,6 +34,11 @@ class Claim:
         }[self.statistic]
         return f"{words} ({self.run})" if self.run else words
 
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether an accuracy is claimed, and not an epoch."""
+        return self.statistic in ("final", "best", "epoch")
+
     def measure(self, run: Record) -> float:
         """The same statistic of one of our runs; NaN if the run never does it, or is too short."""
         accuracies = run.test_accuracy
@@ -62,13 +67,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class Report:
-    """A public report: where it is, which network it describes, and its numbers."""
+    """A public report: where it is, what it says of its network and its run, and its numbers.
+
+    The network itself stands in the report's notebook.
+    """
 
     key: str
     source: str  # owner/repository, and the part
-    network: str  # a name of `mnist_lib.experiments.NETWORKS`
     parameters: int
     receptive_field: int | None
+    epochs: int
     claims: tuple[Claim, ...]
     notebook: str
 
@@ -78,7 +86,7 @@ class Report:
         return f"https://github.com/{self.source.partition(',')[0]}"
 
     def table(self) -> Table:
-        """One row a claim, as published."""
+        """One row per claim, as published."""
         field = self.receptive_field and f"{self.receptive_field} × {self.receptive_field} pixels"
         rows = [("parameters", f"{self.parameters:,}"), ("receptive field", field or "not stated")]
         rows += [(str(claim), claim.format(claim.value)) for claim in self.claims]
@@ -91,27 +99,27 @@ REPORTS = {
         Report(
             key="A",
             source="darshanvjani/ERA_vision_nlp_ai, Backpropagation & Architectural Basics",
-            network="report_a",
             parameters=17_360,
             receptive_field=28,
+            epochs=20,
             claims=(Claim("final", 99.44), Claim("best", 99.46)),
             notebook="reported_a_light_dropout",
         ),
         Report(
             key="B",
             source="Sushmitha-Katti/ERA, Session 6",
-            network="report_b",
             parameters=16_858,
             receptive_field=28,
+            epochs=19,
             claims=(Claim("final", 99.43), Claim("best", 99.47)),
             notebook="reported_b_heavy_dropout",
         ),
         Report(
             key="C",
             source="Madhur-1/ERA-v1, S6",
-            network="report_c",
             parameters=19_698,
             receptive_field=27,
+            epochs=20,
             claims=tuple(
                 Claim(statistic, value, run=f"run {number}")
                 for number, values in enumerate([(99.50, 99.51), (99.41, 99.47), (99.40, 99.44)], 1)
@@ -122,27 +130,27 @@ REPORTS = {
         Report(
             key="D",
             source="nandeesh-n-aiml/TSAI, S6",
-            network="report_d",
             parameters=18_482,
             receptive_field=52,
+            epochs=20,
             claims=(Claim("epoch", 99.35, epoch=1), Claim("epoch", 99.46, epoch=6), Claim("final", 99.45)),
             notebook="reported_d_padded_pairs",
         ),
         Report(
             key="E",
             source="Shivdutta/ERA2-Session6, Backpropagation Part 2",
-            network="deep",
             parameters=7_884,
             receptive_field=28,
+            epochs=15,
             claims=(Claim("final", 99.56), Claim("best", 99.56), Claim("first", 10), Claim("steady", 11)),
             notebook="reported_e_one_cycle",
         ),
         Report(
             key="E, earlier",
             source="Shivdutta/ERA2-Session6, Backpropagation Part 2",
-            network="report_e_early",
             parameters=12_178,
             receptive_field=None,
+            epochs=19,
             claims=(Claim("final", 99.44),),
             notebook="reported_e_early",
         ),

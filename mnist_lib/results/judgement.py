@@ -5,16 +5,17 @@ A claim is consistent with the runs if it lies inside their 95 % prediction inte
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mnist_lib.records import Record
 from mnist_lib.results import figures
 from mnist_lib.results.claims import REPORTS, Claim, Report
 from mnist_lib.results.drawing import Picture
-from mnist_lib.results.show import Table, glue
-from mnist_lib.results.statistics import Interval, prediction_interval
-from mnist_lib.results.target import TASK_ACCURACY, final_accuracy, reached
+from mnist_lib.results.sentences import count, share
+from mnist_lib.results.show import Table
+from mnist_lib.results.statistics import FEWEST, Interval, prediction_interval
+from mnist_lib.results.target import TASK_ACCURACY, Target, final_accuracy, reached
 
 LAST_EPOCHS = 5
 """How many epochs at the end are averaged for the most demanding of the three readings of the task."""
@@ -37,6 +38,13 @@ class Judgement:
             return "too high"
         return "too low" if self.claim.value < self.expected.low else "consistent"
 
+    @property
+    def beyond(self) -> float:
+        """How far the claim lies outside `expected`; 0 inside, NaN where that is open."""
+        if math.isnan(self.expected.low):
+            return math.nan
+        return max(self.claim.value - self.expected.high, self.expected.low - self.claim.value, 0.0)
+
     def row(self) -> dict[str, str]:
         """For a table."""
         show, done = self.claim.format, [value for value in self.values if not math.isnan(value)]
@@ -57,7 +65,10 @@ def judge(claim: Claim, runs: Sequence[Record]) -> Judgement:
     values = [claim.measure(run) for run in runs]
     if any(map(math.isnan, values)):
         return Judgement(claim, values, Interval(math.nan, math.nan, math.nan))
-    return Judgement(claim, values, prediction_interval(values))
+    expected = prediction_interval(values)
+    if claim.is_accuracy:
+        expected = Interval(expected.center, max(expected.low, 0.0), min(expected.high, 100.0))
+    return Judgement(claim, values, expected)
 
 
 def judgements(report: Report, runs: Sequence[Record]) -> list[Judgement]:
@@ -65,17 +76,58 @@ def judgements(report: Report, runs: Sequence[Record]) -> list[Judgement]:
     return [judge(claim, runs) for claim in report.claims]
 
 
+VERDICTS = {"consistent": "consistent with {}", "too high": "too high for {}", "too low": "too low for {}"}
+"""How a sentence says what a table says in a word; the runs' name goes into the braces."""
+
+
 def in_words(judged: Sequence[Judgement]) -> str:
-    """The verdicts counted: ``all consistent``, ``5 consistent, 1 too low``, or, of a single claim, the verdict."""
-    counts = Counter(each.verdict for each in judged)
-    if len(counts) == 1:
-        return f"{'all ' if len(judged) > 1 else ''}{judged[0].verdict}"
-    return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    """Say how published numbers are judged: "both published numbers are consistent with these runs"."""
+    few = min(len(each.values) for each in judged) < FEWEST
+    why = f" (that takes at least {FEWEST} runs)" if few else " (not every run does what is claimed)"
+    if len(judged) > 1 and all(each.verdict not in VERDICTS for each in judged):
+        return f"{share(0, len(judged), 'published number', 'is', 'are')} judged{why}"
+    said: list[str] = []
+    for verdict, number in Counter(each.verdict for each in judged).most_common():
+        if said:
+            start, runs = "one is" if number == 1 else f"{number} are", "them"
+        else:
+            start, runs = share(number, len(judged), "published number", "is", "are"), "these runs"
+        said.append(f"{start} {VERDICTS.get(verdict, verdict).format(runs)}")
+    text = " and ".join([", ".join(said[:-1]), said[-1]]) if len(said) > 1 else said[0]
+    return text if all(each.verdict in VERDICTS for each in judged) else text + why
+
+
+def by_the_rule(judged: Sequence[Judgement], runs: Sequence[Record]) -> str:
+    """Say in sentences what the rule gives, and how far that carries."""
+    said = [f"By the rule, {in_words(judged)}."]
+    if any(each.verdict in VERDICTS for each in judged):
+        said.append(
+            f"The ends of the intervals come from {len(runs)} runs, "
+            "so a claim close to an end is a close call either way."
+        )
+    if on_other_images(runs):
+        said.append(
+            "These runs saw other images than the report's run, so this is a rehearsal and no verdict on the report."
+        )
+    return " ".join(said)
+
+
+def on_other_images(runs: Sequence[Record]) -> bool:
+    """Tell whether runs were evaluated on other images than the reports', which used MNIST's test images."""
+    return any(
+        (run.parameters.get("dataset", "mnist"), run.parameters.get("evaluate_on", "test")) != ("mnist", "test")
+        for run in runs
+    )
+
+
+def is_close(judged: Judgement, runs: Sequence[Record]) -> bool:
+    """Tell whether a claim about an accuracy lies outside its interval by less than one of the images."""
+    return judged.claim.is_accuracy and 0 < judged.beyond < 100 / runs[0].test_size
 
 
 def picture(judged: Mapping[str, Judgement]) -> Picture:
     """Every claim about an accuracy beside our runs, by the label of its row; left out is what our runs never do."""
-    accuracies = {name: each for name, each in judged.items() if each.claim.statistic in ("final", "best", "epoch")}
+    accuracies = {name: each for name, each in judged.items() if each.claim.is_accuracy}
     shown = {name: each for name, each in accuracies.items() if not all(map(math.isnan, each.values))}
     return figures.claims(
         list(shown),
@@ -100,13 +152,26 @@ def epochs_beside(logged: Mapping[int, float], groups: Mapping[str, Sequence[Rec
     return Table(rows)
 
 
-def readings(run: Record) -> dict[str, float]:
-    """A run's accuracy in percent, read in three ways."""
+def course(runs: Sequence[Record], epochs: Iterable[int]) -> str:
+    """Say where runs are after some epochs: "after epoch 1 the runs are at 97.84 % on average, and 98.21 % at most"."""
+    said = []
+    for epoch in epochs:
+        values = [run.test_accuracy[epoch - 1] for run in runs]
+        mean, several = f"{sum(values) / len(values):.2f} %", len(values) > 1
+        most = f"on average, and {max(values):.2f} % at most"
+        said.append(
+            f"after epoch {epoch} " + (f"the runs are at {mean} {most}" if several else f"the run is at {mean}")
+        )
+    return "; ".join(said)
+
+
+def readings(run: Record, last: int = LAST_EPOCHS) -> dict[str, float]:
+    """Read a run's accuracy, in percent, in three ways; the third is a mean over the `last` epochs."""
     accuracies = run.test_accuracy
     return {
         "best epoch": float(accuracies.max()),
         "final epoch": float(accuracies[-1]),
-        f"mean of the last {LAST_EPOCHS} epochs": float(accuracies[-LAST_EPOCHS:].mean()),
+        f"mean of the last {f'{last} epochs' if last > 1 else 'epoch'}": float(accuracies[-last:].mean()),
     }
 
 
@@ -122,10 +187,39 @@ def shares(runs: Sequence[Record]) -> Table:
     )
 
 
-def glue_judgements(judged: Sequence[Judgement], runs: Sequence[Record]) -> None:
-    """Store the numbers that the analysis of a report needs."""
-    by_best, by_final, by_mean = map(reached, _by_reading(runs).values())
-    glue(verdicts=in_words(judged), claims=len(judged), by_best=by_best, by_final=by_final, by_mean=by_mean)
+def reached_by_reading(runs: Sequence[Record]) -> list[int]:
+    """Count the runs that reach the task's accuracy: at the best epoch, the final one, on the mean of the last ones."""
+    return [reached(values) for values in _by_reading(runs).values()]
+
+
+def at_the_task(runs: Sequence[Record]) -> str:
+    """Say how many runs reach the task's accuracy, read in three ways: "4 of 5 runs reach 99.40 % after the last …"."""
+    (by_best, by_final, by_mean), whole, epochs = reached_by_reading(runs), len(runs), _shortest(runs)
+    best, mean = "at the best epoch", f"on the average of the last {min(LAST_EPOCHS, epochs)} epochs"
+
+    def reach(number: int) -> str:
+        return f"{share(number, whole, 'run', 'reaches', 'reach')} {TASK_ACCURACY:.2f} %"
+
+    if not by_best:
+        return f"{reach(0)}{f', not even {best}' * (epochs > 1)}"
+    if epochs == 1:
+        return f"{reach(by_final)} after the only epoch"
+    if min(by_best, by_final, by_mean) == whole:
+        return f"{reach(whole)} {best}, after the last one and {mean}"
+    if whole == 1:
+        ways = {best: by_best, "after the last one": by_final, mean: by_mean}
+        done, not_done = ([way for way, number in ways.items() if number == n] for n in (1, 0))
+        return f"{reach(1)} {' and '.join(done)}, but not {' or '.join(not_done)}"
+    words = {0: "neither", whole: "both"} if whole == 2 else {0: "none", whole: f"all {whole}"}
+    others = [words.get(number, "one" if number == 1 else number) for number in (by_best, by_mean)]
+    return f"{reach(by_final)} after the last epoch, {others[0]} {best}, and {others[1]} {mean}"
+
+
+def bound(target: Target, runs: Sequence[Record]) -> str:
+    """Say whether the target's bound on the accuracy is met: "The bound on the accuracy is undecided"."""
+    if len(runs) < target.seeds:
+        return f"With {count(len(runs), 'run')}, the bound on the accuracy stays undecided (that takes {target.seeds})"
+    return f"The bound on the accuracy is {target.verdicts(runs)[-1]}"
 
 
 def synthesis(groups: Mapping[str, Sequence[Record]]) -> Table:
@@ -137,7 +231,7 @@ def synthesis(groups: Mapping[str, Sequence[Record]]) -> Table:
     rows = []
     for key, runs in groups.items():
         judged = [each for each in judgements(REPORTS[key], runs) if each.claim.statistic in ("final", "best")]
-        by_best, by_final, by_mean = map(reached, _by_reading(runs).values())
+        by_best, by_final, by_mean = reached_by_reading(runs)
         rows.append(
             {
                 "report": key,
@@ -153,22 +247,15 @@ def synthesis(groups: Mapping[str, Sequence[Record]]) -> Table:
     return Table(rows)
 
 
-def glue_readings(groups: Mapping[str, Sequence[Record]]) -> None:
-    """Store how many runs of all reports together reach the task's accuracy, by how it is read."""
-    runs = [run for each in groups.values() for run in each]
-    by_best, by_final, by_mean = map(reached, _by_reading(runs).values())
-    glue(report_runs=len(runs), by_best=by_best, by_final=by_final, by_mean=by_mean)
-
-
 def all_judged(groups: Mapping[str, Sequence[Record]]) -> dict[str, Judgement]:
     """The judgements of all claims of all reports, by report and statistic."""
     return {f"{key}: {each.claim}": each for key, runs in groups.items() for each in judgements(REPORTS[key], runs)}
 
 
-def named(groups: Mapping[str, Sequence[Record]], verdict: str) -> str:
-    """The claims of all reports that have this verdict, for a sentence."""
-    found = [name.replace(", %", "") for name, each in all_judged(groups).items() if each.verdict == verdict]
-    return "; ".join(found) or "none"
+def named(judged: Iterable[str]) -> str:
+    """List claims, called as in `all_judged`, for a sentence: "*D*, after epoch 1; *E*, after the best epoch"."""
+    pairs = (name.replace(", %", "").split(": ") for name in judged)
+    return "; ".join(f"*{key}*, {claim.removeprefix('accuracy ')}" for key, claim in pairs)
 
 
 def _listed(judged: Sequence[Judgement], statistic: str) -> str:
@@ -177,5 +264,9 @@ def _listed(judged: Sequence[Judgement], statistic: str) -> str:
 
 
 def _by_reading(runs: Sequence[Record]) -> dict[str, list[float]]:
-    read = [readings(run) for run in runs]
+    read = [readings(run, min(LAST_EPOCHS, _shortest(runs))) for run in runs]
     return {name: [each[name] for each in read] for name in read[0]}
+
+
+def _shortest(runs: Sequence[Record]) -> int:
+    return min(len(run.test_accuracy) for run in runs)

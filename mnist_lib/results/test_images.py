@@ -15,10 +15,24 @@ from mnist_lib.results.statistics import correlated_binomials, power
 
 SIMULATED_RUNS = 2000
 
+SHARES = {
+    "every run": 1.0,
+    "at least 9 of 10 runs": 0.9,
+    "at least half of the runs": 0.5,
+    "at least one run": 1e-9,
+}
+"""In how large a share of the runs a test image is wrong, by its name in a table."""
+
+
+def one_image(runs: Sequence[Record]) -> float:
+    """How many percentage points one test image is."""
+    return 100 / runs[0].test_size
+
 
 def best_over_final(runs: Sequence[Record]) -> float:
     """How far the best epoch is above the last one, in percentage points, on average over the runs."""
-    return averages.fmean(float(run.test_accuracy.max() - run.test_accuracy[-1]) for run in runs)
+    counts = [run.history["test_correct"] for run in runs]
+    return averages.fmean(max(each) - each[-1] for each in counts) * one_image(runs)
 
 
 def epoch_correlation(runs: Sequence[Record]) -> float:
@@ -50,7 +64,7 @@ def simulated_best_over_final(runs: Sequence[Record]) -> float:
 
 
 def flattery(groups: Mapping[str, Sequence[Record]]) -> Table:
-    """One row an experiment: what picking the best epoch on the test images adds, measured and simulated."""
+    """One row per experiment: what picking the best epoch on the test images adds, measured and simulated."""
     return Table(
         {
             "experiment": name,
@@ -63,6 +77,12 @@ def flattery(groups: Mapping[str, Sequence[Record]]) -> Table:
     )
 
 
+def fall_at_the_end(runs: Sequence[Record]) -> float:
+    """How far the mean course of the runs ends below its highest epoch, in points."""
+    course = np.mean([run.test_accuracy for run in runs], axis=0)
+    return float(course.max() - course[-1])
+
+
 def wrong_in(runs: Sequence[Record], share: float) -> list[int]:
     """The test images that at least this share of the runs gets wrong, by their index, the most often missed first."""
     counts = Counter(index for run in runs for index, _, _ in run.misclassified)
@@ -70,15 +90,14 @@ def wrong_in(runs: Sequence[Record], share: float) -> list[int]:
     return sorted(chosen, key=lambda index: (-counts[index], index))
 
 
+def wrong_counts(runs: Sequence[Record]) -> dict[str, int]:
+    """How many test images are wrong in how large a share of the runs, by the names in `SHARES`."""
+    return {name: len(wrong_in(runs, share)) for name, share in SHARES.items()}
+
+
 def wrong_table(runs: Sequence[Record]) -> Table:
-    """How many test images are wrong in how large a share of the runs."""
-    shares = {
-        "every run": 1.0,
-        "at least 9 of 10 runs": 0.9,
-        "at least half of the runs": 0.5,
-        "at least one run": 1e-9,
-    }
-    return Table({"wrong in": name, "test images": len(wrong_in(runs, share))} for name, share in shares.items())
+    """One row per share of the runs: how many test images are wrong in so many."""
+    return Table({"wrong in": name, "test images": number} for name, number in wrong_counts(runs).items())
 
 
 def spread(groups: Mapping[str, Sequence[Record]]) -> float:
@@ -106,7 +125,7 @@ def seeds_needed(difference: float, one_run: float, wanted: float = 0.8) -> int 
 
 
 def power_picture(differences: Sequence[float], one_run: float, most: int = 40) -> Picture:
-    """The probability to find a true difference, against the runs of each network; a line a difference in points."""
+    """The probability to find a true difference, against the runs of each network; one line per difference."""
     seeds = range(2, most + 1)
     series = {f"{each:g} points": [power(each, one_run, n) for n in seeds] for each in differences}
     return drawing.lines(series, x="runs of each network", y="probability to find the difference", at=seeds)

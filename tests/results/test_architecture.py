@@ -12,7 +12,6 @@ import torch
 import torchsummary
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mnist_lib.blocks import conv_bn, conv_bn_relu
 from torch import nn
 from torch.nn import functional
 

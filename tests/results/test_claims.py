@@ -6,25 +6,25 @@ import math
 import numpy as np
 import pytest
 
-from mnist_lib import experiments
-from mnist_lib.parameters import NotebookParameters, notebook_parameters, validate
+from mnist_lib import cells, experiments
+from mnist_lib.parameters import NotebookParameters
 from mnist_lib.results import judgement
 from mnist_lib.results.architecture import parameter_count, receptive_field_table
 from mnist_lib.results.claims import REPORTS, Claim
 from mnist_lib.results.judgement import judge
 from mnist_lib.results.statistics import Interval, prediction_interval
+from mnist_lib.results.target import Target
 from support import run
 
 NOTEBOOKS = {path.stem: path for path in (experiments.root() / "notebooks").glob("reported_*.ipynb")}
 IN_THE_BOOK = [report for report in REPORTS.values() if report.notebook in NOTEBOOKS]
 
-by_report = pytest.mark.parametrize("report", REPORTS.values(), ids=lambda report: report.key)
 by_page = pytest.mark.parametrize("report", IN_THE_BOOK, ids=lambda report: report.key)
 
 
-@by_report
-def test_a_report_describes_a_network_that_we_rebuilt(report):
-    network = experiments.NETWORKS[report.network]()
+@by_page
+def test_a_report_describes_the_network_of_its_notebook(report):
+    network = cells.of_file(NOTEBOOKS[report.notebook]).network()
     assert parameter_count(network) == report.parameters
     if report.receptive_field is not None:
         assert receptive_field_table(network)["receptive field"].iloc[-1] == report.receptive_field
@@ -63,15 +63,15 @@ def test_every_page_about_a_report_has_its_claims():
 
 @by_page
 def test_the_notebook_has_the_published_recipe(report):
-    values = notebook_parameters(NOTEBOOKS[report.notebook])
-    recipe = dataclasses.asdict(validate(NotebookParameters, values).recipe)
+    recipe = dataclasses.asdict(cells.of_file(NOTEBOOKS[report.notebook]).recipe)
     defaults = {f.name: f.default for f in dataclasses.fields(NotebookParameters)}
-    published = {"network": report.network, "momentum": 0.9, **RECIPES[report.key]}
+    published = {"momentum": 0.9, **RECIPES[report.key]}
     assert recipe == {name: published.get(name, defaults[name]) for name in recipe}
+    assert recipe["epochs"] == report.epochs
 
 
 def test_the_same_number_of_seeds_for_all():
-    assert {notebook_parameters(path)["seeds"] for path in NOTEBOOKS.values()} == {5}
+    assert {cells.notebook_parameters(path)["seeds"] for path in NOTEBOOKS.values()} == {5}
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,64 @@ def test_an_interval_of_epochs_is_whole_epochs():
     assert Claim("final", 99).range(Interval(99, 98.9996, 99.0004)) == "99.000 to 99.000"
 
 
-def test_verdicts_are_counted_in_words():
-    runs = [run(accuracy) for accuracy in (99.38, 99.40, 99.41, 99.42, 99.44)]
-    judged = [judge(Claim("final", value), runs) for value in (99.41, 99.43, 99.60)]
-    assert judgement.in_words(judged) == "2 consistent, 1 too high"
-    assert judgement.in_words(judged[:2]) == "all consistent"
-    assert judgement.in_words(judged[2:]) == "too high"
+FIVE = [run(accuracy) for accuracy in (99.38, 99.40, 99.41, 99.42, 99.44)]
+
+
+def final(*values: float, runs=FIVE) -> list[judgement.Judgement]:
+    return [judge(Claim("final", value), runs) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("judged", "words"),
+    [
+        (final(99.41), "the one published number is consistent with these runs"),
+        (final(99.60), "the one published number is too high for these runs"),
+        (final(99.41, 99.43), "both published numbers are consistent with these runs"),
+        (final(99.1, 99.2, 99.1), "all 3 published numbers are too low for these runs"),
+        (
+            final(99.41, 99.43, 99.60),
+            "2 of 3 published numbers are consistent with these runs and one is too high for them",
+        ),
+        (
+            final(99.41, 99.60, 99.61, 99.62, 99.1),
+            "3 of 5 published numbers are too high for these runs, one is consistent with them "
+            "and one is too low for them",
+        ),
+        (final(99.41, runs=FIVE[:1]), "the one published number is not judged (that takes at least 3 runs)"),
+        (
+            final(99.41, 99.43, runs=FIVE[:2]),
+            "neither of the two published numbers is judged (that takes at least 3 runs)",
+        ),
+        (
+            [*final(99.41), judge(Claim("steady", 2), FIVE)],
+            "one of the two published numbers is consistent with these runs and one is not judged "
+            "(not every run does what is claimed)",
+        ),
+    ],
+)
+def test_judgements_in_words(judged, words):
+    assert judgement.in_words(judged) == words
+
+
+def test_how_far_a_judgement_carries():
+    said = judgement.by_the_rule(final(99.41), FIVE)
+    assert said.endswith("come from 5 runs, so a claim close to an end is a close call either way.")
+    assert judgement.by_the_rule(final(99.41, runs=FIVE[:2]), FIVE[:2]).endswith("(that takes at least 3 runs).")
+    digits = [dataclasses.replace(each, parameters={"dataset": "digits"}) for each in FIVE]
+    assert judgement.by_the_rule(final(99.41), digits).endswith("a rehearsal and no verdict on the report.")
+
+
+def test_how_far_a_claim_is_off():
+    # By hand, as in `test_the_rule`: the interval ends at 99.478.
+    inside, outside, far = final(99.47, 99.48, 99.49)
+    assert inside.beyond == 0
+    assert outside.beyond == pytest.approx(0.002, abs=0.0005)
+    assert [judgement.is_close(each, FIVE) for each in (inside, outside, far)] == [False, True, False]
+    assert math.isnan(final(99.47, runs=FIVE[:2])[0].beyond)
+
+
+def test_an_interval_of_accuracies_ends_at_100():
+    assert final(99.0, runs=[run(96.0), run(98.0), run(100.0)])[0].expected.high == 100
 
 
 @pytest.mark.parametrize(
@@ -116,8 +168,7 @@ def test_verdicts_are_counted_in_words():
 )
 def test_the_rule(claimed, verdict):
     # By hand: mean 99.41, standard deviation 0.0224, t quantile 2.776; 2.776 · 0.0224 · √1.2 = 0.068.
-    runs = [run(accuracy) for accuracy in (99.38, 99.40, 99.41, 99.42, 99.44)]
-    assert judge(Claim("final", claimed), runs).verdict == verdict
+    assert judge(Claim("final", claimed), FIVE).verdict == verdict
 
 
 def test_one_run_judges_nothing():
@@ -140,6 +191,62 @@ def test_three_readings_of_the_task():
     counts = judgement.shares(runs).frame["runs at 99.40 %"].tolist()
     assert counts == ["2 of 2", "1 of 2", "1 of 2"]
     assert judgement.readings(runs[0])["mean of the last 5 epochs"] == pytest.approx((99.41 + 4 * 99.39) / 5)
+
+
+TOP = (99.38, 99.39, 99.41, 99.39, 99.39, 99.39)
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        ([run(99.1)], "the one run does not reach 99.40 %"),
+        ([run(99.1, 99.2)], "the one run does not reach 99.40 %, not even at the best epoch"),
+        ([run(99.5), run(99.1)], "one of the two runs reaches 99.40 % after the only epoch"),
+        (
+            [run(*TOP)],
+            "the one run reaches 99.40 % at the best epoch, but not after the last one or on the average of the last "
+            "5 epochs",
+        ),
+        (
+            [run(99.5, 99.4)],
+            "the one run reaches 99.40 % at the best epoch, after the last one and on the average of the last 2 epochs",
+        ),
+        (
+            [run(*TOP), run(99.1, 99.4)],
+            "one of the two runs reaches 99.40 % after the last epoch, both at the best epoch, and neither on the average of "
+            "the last 2 epochs",
+        ),
+        (
+            [run(*TOP), run(*TOP), run(99.1, 99.1, 99.1, 99.1, 99.1, 99.5)],
+            "1 of 3 runs reaches 99.40 % after the last epoch, all 3 at the best epoch, and none on the average of "
+            "the last 5 epochs",
+        ),
+    ],
+)
+def test_the_three_readings_in_words(runs, words):
+    assert judgement.at_the_task(runs) == words
+
+
+def test_a_bound_in_words():
+    target = Target(99.40)
+    assert judgement.bound(target, FIVE) == "The bound on the accuracy is undecided"
+    assert judgement.bound(target, [run(99.5)] * 5) == "The bound on the accuracy is met"
+    few = "With one run, the bound on the accuracy stays undecided (that takes 5)"
+    assert judgement.bound(target, FIVE[:1]) == few
+
+
+def test_single_epochs_in_words():
+    runs = [run(98.0, 99.0), run(98.2, 99.0)]
+    assert judgement.course(runs, [1]) == "after epoch 1 the runs are at 98.10 % on average, and 98.20 % at most"
+    assert (
+        judgement.course(runs[:1], [1, 2]) == "after epoch 1 the run is at 98.00 %; after epoch 2 the run is at 99.00 %"
+    )
+
+
+def test_claims_by_name():
+    judged = judgement.all_judged({"D": FIVE, "E, earlier": FIVE})
+    assert judgement.named(list(judged)[::2]) == "*D*, after epoch 1; *D*, after the last epoch"
+    assert judgement.named(list(judged)[3:]) == "*E, earlier*, after the last epoch"
 
 
 def test_a_log_beside_runs_that_are_too_short():

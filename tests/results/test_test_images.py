@@ -91,7 +91,15 @@ def test_images_by_how_many_runs_get_them_wrong():
         each.misclassified.extend([index, 4, 9] for index in wrong)
     assert test_images.wrong_in(runs, 1.0) == [7]
     assert test_images.wrong_in(runs, 0.5) == [7, 5]
+    assert list(test_images.wrong_counts(runs).values()) == [1, 1, 2, 3]
     assert test_images.wrong_table(runs).frame["test images"].tolist() == [1, 1, 2, 3]
+
+
+def test_what_the_end_of_a_course_loses():
+    runs = [run(99.0, 99.4, 99.1), run(99.0, 99.2, 99.3)]
+    assert test_images.best_over_final(runs) == pytest.approx(0.15)
+    assert test_images.fall_at_the_end(runs) == pytest.approx(0.1)
+    assert test_images.one_image(runs) == 0.01
 
 
 def test_the_pooled_spread():
