@@ -188,7 +188,7 @@ def runs(
     """
     where = resolve_device(device)
     wanted = list(range(seeds)) if isinstance(seeds, int) else seeds
-    say = report or progress.shown()
+    say = progress.shown() if report is None else report
     found = [find(experiment, seed) or train(experiment, seed, where, experiment.store, say) for seed in wanted]
     return [dataclasses.replace(record, experiment=experiment.name) for record in found]
 

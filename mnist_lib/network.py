@@ -39,7 +39,7 @@ class Network:
     Calling it builds the network, with weights as torch draws them then.
 
     Raises:
-        ParameterError: an argument is unknown, missing or of another kind than the function's.
+        ParameterError: an argument is unknown, or of another kind than the function's.
     """
 
     source: str
@@ -91,8 +91,10 @@ class Network:
         """Build the network.
 
         Raises:
-            ParameterError: what the function returns is no `torch.nn.Module`.
+            ParameterError: an argument has no value, or what the function returns is no `torch.nn.Module`.
         """
+        if missing := sorted(self.signature.keys() - dict(self.arguments).keys()):
+            raise ParameterError(f"{self.name}({', '.join(missing)}): no value is given, and there is no default")
         # The text is executed anew each time: numbers that it draws are then the same for the same random state.
         built = vars(self._module())[self.name](**dict(self.arguments))
         if not isinstance(built, nn.Module):
@@ -140,13 +142,14 @@ class Network:
         for name in values.keys() - self.signature.keys():
             raise ParameterError(f"{self.name} has no argument {name!r}")
         for name, (kind, default) in self.signature.items():
+            if name not in values and default is None:
+                continue  # to be given later
             value = values.setdefault(name, default)
             if kind is float and type(value) is int:
                 values[name] = float(value)
-            elif value is None and kind is object:
-                del values[name]  # to be given later
-            elif type(value) is not kind and kind is not object:
-                raise ParameterError(f"{name} = {value!r}: expected {kind.__name__}, for {self.name}({name})")
+            elif type(value) not in (KINDS.values() if kind is object else (kind,)):
+                expected = " or ".join(KINDS) if kind is object else kind.__name__
+                raise ParameterError(f"{name} = {value!r}: expected {expected}, for {self.name}({name})")
         return values
 
     def _module(self) -> types.ModuleType:

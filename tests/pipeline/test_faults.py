@@ -43,6 +43,7 @@ from support import (
     check_nothing_is_truncated,
     command,
     content,
+    few_digits,
     put,
     refused_download,
     sealed,
@@ -73,12 +74,6 @@ def with_recipe(name: str, **changes: object) -> Experiment:
     return dataclasses.replace(RUN, name=name, recipe=dataclasses.replace(RUN.recipe, **changes))
 
 
-def few_digits(dataset="digits", evaluate_on="test"):
-    """64 digits to train on and 40 to evaluate on."""
-    parts = zip(data.digits(), (64, 40), strict=True)
-    return tuple(Images(part.images[:n], part.labels[:n]) for part, n in parts)
-
-
 @pytest.fixture(autouse=True)
 def no_user_store(tmp_store):
     """Nothing is written where the user's runs are."""
@@ -86,7 +81,7 @@ def no_user_store(tmp_store):
 
 @pytest.fixture
 def few_images(monkeypatch):
-    monkeypatch.setattr(data, "load", few_digits)
+    few_digits(monkeypatch)
 
 
 def train(folder: Path, seeds=SEEDS, run=RUN, log=None) -> list[records.Record]:
@@ -102,7 +97,7 @@ def whole(tmp_path_factory) -> dict[str, object]:
     """What an uninterrupted sweep leaves."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", few_digits)
+        few_digits(patch)
         train(folder)
     return content(folder)
 
@@ -162,7 +157,7 @@ def train_until(kind: str, number: int, folder: Path) -> None:
         replace(scratch, path)
         event(kinds_of_events(path))
 
-    data.load = few_digits
+    few_digits(pytest.MonkeyPatch())  # this process is for it
     training.functional.cross_entropy = step
     tempfile.mkstemp, os.fdopen, os.replace = begin, HalfFirst, put
     train(folder)
@@ -248,7 +243,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
 
 def train_and_tell(folder: Path, start, results) -> None:
     """In a process of its own: train seed 0 as soon as all are ready, and tell how many epochs it trained itself."""
-    data.load = few_digits
+    few_digits(pytest.MonkeyPatch())  # this process is for it
     log = []
     start.wait()
     (record,) = train(folder, [0], log=log)
@@ -493,7 +488,7 @@ def good(tmp_path_factory) -> dict:
     """A record, as JSON gives it."""
     folder = tmp_path_factory.mktemp("good")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", few_digits)
+        few_digits(patch)
         train(folder, [0], with_recipe("good", epochs=2))
     return json.loads(record_path(folder, 0).read_text())
 
@@ -685,7 +680,7 @@ NETWORKS = [page.of_notebook(path.stem).network for path in catalogue.find() if 
 
 
 def test_500_parameter_sets_are_refused_by_name_or_train_a_step():
-    train_images, test_images = (Images(part.images[:8], part.labels[:8]) for part in few_digits())
+    train_images, test_images = (Images(part.images[:8], part.labels[:8]) for part in data.load("digits"))
     outcomes = {"refused": 0, "trained": 0, "diverged": 0}
 
     @settings(max_examples=500, database=None)

@@ -15,35 +15,22 @@ import torch
 from torch import nn
 
 from mnist_lib import data, experiments, machine, records
-from mnist_lib.data import Images
-from mnist_lib.experiments import NETWORKS, Experiment, find, runs, train
+from mnist_lib.experiments import PUBLISHED_ONLY, Experiment, find, find_path, runs, train
 from mnist_lib.machine import resolve_device
 from mnist_lib.parameters import ParameterError, Recipe
 from mnist_lib.records import RecordError, record_path, weights_path
 from mnist_lib.training import DivergenceError, Trainer
+from support import few_digits, networks
 
 CPU = torch.device("cpu")
-RECIPE = Recipe(network="skeleton_dropout", dataset="digits", epochs=3, batch_size=16, rotation=10.0)
-
-
-@pytest.fixture(autouse=True)
-def few_images(monkeypatch):
-    """64 digits to train on and 40 to evaluate on."""
-    load = data.load
-
-    def load_few(dataset, evaluate_on="test"):
-        return tuple(
-            Images(part.images[:n], part.labels[:n])
-            for part, n in zip(load(dataset, evaluate_on), (64, 40), strict=True)
-        )
-
-    monkeypatch.setattr(data, "load", load_few)
-    return load_few
+RECIPE = Recipe(dataset="digits", epochs=3, batch_size=16, rotation=10.0)
+NETWORK, OTHER_NETWORK = (networks()[name] for name in ("iteration_04_dropout", "iteration_05_global_average_pooling"))
 
 
 @pytest.fixture(autouse=True)
 def places(tmp_store, tmp_path, monkeypatch):
-    """No published records, and a store that is empty."""
+    """Few images, no published records, and a store that is empty."""
+    few_digits(monkeypatch)
     monkeypatch.setattr(experiments, "root", lambda: tmp_path / "report")
 
 
@@ -65,8 +52,8 @@ def log() -> Log:
     return Log()
 
 
-def recipe(**changes) -> Experiment:
-    return Experiment("iteration_00", dataclasses.replace(RECIPE, **changes))
+def small(network=NETWORK, **changes) -> Experiment:
+    return Experiment("iteration_00", dataclasses.replace(RECIPE, **changes), network)
 
 
 def outside_environment(record: records.Record) -> str:
@@ -90,7 +77,7 @@ def publish(run: Experiment, seed: int, **changes) -> records.Record:
 
 
 def test_second_call_finds_what_the_first_trained(log):
-    run = recipe(epochs=2)
+    run = small(epochs=2)
     trained = runs(run, 2, "cpu", log)
     assert log == [(0, 1), (0, 2), (1, 1), (1, 2)]
     found = runs(run, 2, "cpu", log)
@@ -103,12 +90,13 @@ def test_second_call_finds_what_the_first_trained(log):
     assert find(run, 3) is None
 
 
-def test_record_holds_what_was_run_and_what_came_out(few_images):
-    run = recipe(epochs=2)
+def test_record_holds_what_was_run_and_what_came_out():
+    run = small(epochs=2)
     (record,) = runs(run, [7], "cpu")
-    train_images, test_images = few_images("digits")
+    train_images, test_images = data.load("digits")
     assert (record.experiment, record.seed) == ("iteration_00", 7)
     assert record.parameters == dataclasses.asdict(run.recipe)
+    assert record.network == {"source": NETWORK.source, "name": "network", "arguments": {}}
     assert record.digests == run.digests
     assert record.parameter_count == 10_970
     assert (record.train_size, record.test_size) == (64, 40)
@@ -120,21 +108,22 @@ def test_record_holds_what_was_run_and_what_came_out(few_images):
     environment = record.environment
     assert (environment["device"], environment["threads"]) == ("cpu", 1)
     assert len(environment["epoch_seconds"]) == 2
-    assert {"date", "python", "torch", "device_name", "cpu_capability", "commit"} <= set(environment)
+    assert {"date", "python", "torch", "device_name", "cpu_capability", "commit", "changed"} <= set(environment)
 
     # The weights beside it give the same predictions.
     weights = safetensors.torch.load(weights_path(record_path(run.store, 7)).read_bytes())
-    trained = Trainer(NETWORKS["skeleton_dropout"], run.recipe, 0, train_images, test_images, CPU)
+    trained = Trainer(run.network, run.recipe, 0, train_images, test_images, CPU)
     trained.model.load_state_dict(weights)
     test_loss, predictions = trained.evaluate()
     assert test_loss == record.history["test_loss"][-1]
     assert len(record.misclassified) == 40 - record.history["test_correct"][-1]
     wrong = [i for i in range(40) if predictions[i] != test_images.labels[i]]
+    assert record.trained_correct == trained.trained_correct()
     assert record.misclassified == [[i, int(test_images.labels[i]), int(predictions[i])] for i in wrong]
 
 
 def test_published_record_is_preferred(log):
-    run = recipe(epochs=1)
+    run = small(epochs=1)
     first = train(run, 0, CPU, run.store)
     publish(run, 0, environment=first.environment | {"device": "published"})
     (record,) = runs(run, 1, "cpu", log)
@@ -143,8 +132,8 @@ def test_published_record_is_preferred(log):
 
 
 def test_published_record_that_is_stale_is_passed_over(log):
-    run = recipe(epochs=1)
-    publish(run, 0, digests={"code": "of yesterday", "data": "embedded"})
+    run = small(epochs=1)
+    publish(run, 0, digests=run.digests | {"code": "of yesterday"})
     before = (run.published / "seed_0.json").read_bytes()
     (record,) = runs(run, 1, "cpu", log)
     assert log == [(0, 1)]
@@ -155,75 +144,151 @@ def test_published_record_that_is_stale_is_passed_over(log):
 
 
 def test_changed_parameter_is_another_run(log):
-    run = recipe(epochs=1)
+    run = small(epochs=1)
     (first,) = runs(run, 1, "cpu", log)
-    for changes in ({"learning_rate": 0.02}, {"batch_size": 32}, {"network": "skeleton_gap"}, {"epochs": 2}):
-        other = recipe(**{"epochs": 1} | changes)
+    for changes in ({"learning_rate": 0.02}, {"batch_size": 32}, {"network": OTHER_NETWORK}, {"epochs": 2}):
+        other = small(**{"epochs": 1} | changes)
         assert other.store != run.store
         assert find(other, 0) is None
-    (second,) = runs(recipe(epochs=1, learning_rate=0.02), 1, "cpu", log)
+    (second,) = runs(small(epochs=1, learning_rate=0.02), 1, "cpu", log)
     assert len(log) == 2
     assert second.history != first.history
     assert find(run, 0) == first
 
 
 def test_trying_something_out_leaves_what_is_published(log):
-    publish(recipe(epochs=1), 0)
-    before = {path: path.read_bytes() for path in recipe().published.iterdir()}
-    runs(recipe(epochs=1, momentum=0.5), 1, "cpu", log)
+    publish(small(epochs=1), 0)
+    before = {path: path.read_bytes() for path in small().published.iterdir()}
+    runs(small(epochs=1, momentum=0.5), 1, "cpu", log)
     assert len(log) == 1
-    assert {path: path.read_bytes() for path in recipe().published.iterdir()} == before
+    assert {path: path.read_bytes() for path in small().published.iterdir()} == before
 
 
-def test_differences_names_what_changed(monkeypatch):
-    run = recipe(epochs=1)
+def test_differences_names_what_changed():
+    run = small(epochs=1)
     record = train(run, 0, CPU, run.store)
     assert run.differences(record) == []
-    assert recipe(epochs=1, momentum=0.5, schedule="step").differences(record) == [
+    assert small(epochs=1, momentum=0.5, label_smoothing=0.1).differences(record) == [
+        "label_smoothing was 0.0, is 0.1",
         "momentum was 0.9, is 0.5",
+    ]
+    assert small(epochs=1, schedule="step").differences(record) == [
         "schedule was 'constant', is 'step'",
+        "the training code changed",
     ]
     edited = dataclasses.replace(record, digests=record.digests | {"code": "other"})
     assert run.differences(edited) == ["the training code changed"]
     assert run.differences(dataclasses.replace(record, digests={})) == [
+        "the network is another",
         "the training code changed",
         "the data changed",
     ]
-    other_network = recipe(epochs=1, network="skeleton_gap")
-    assert other_network.differences(record) == [
-        "network was 'skeleton_dropout', is 'skeleton_gap'",
-        "the training code changed",
-    ]
+    assert small(OTHER_NETWORK, epochs=1).differences(record) == ["the network is another"]
+    refused = dataclasses.replace(record, parameters=record.parameters | {"epochs": 0})
+    assert run.differences(refused) == ["epochs = 0: expected a whole number from 1 to 1000"]
 
 
 def test_parameter_that_is_newer_than_a_record_counts_as_its_default():
-    run = recipe(epochs=1)
+    run = small(epochs=1)
     record = train(run, 0, CPU, run.store)
     older = {name: value for name, value in record.parameters.items() if name not in ("interpolation", "momentum")}
     assert run.differences(dataclasses.replace(record, parameters=older)) == []
-    assert recipe(epochs=1, momentum=0.5).differences(dataclasses.replace(record, parameters=older)) == [
+    assert small(epochs=1, momentum=0.5).differences(dataclasses.replace(record, parameters=older)) == [
         "momentum was 0.9, is 0.5"
     ]
 
 
-def test_code_digest_is_that_of_the_loop_and_the_network():
-    digests = {name: Experiment("x", Recipe(network=name)).digests["code"] for name in NETWORKS}
-    assert len(set(digests.values())) == len(NETWORKS)
-    mnist, digits = (Experiment("x", Recipe(network="deep", dataset=d)).digests for d in ("mnist", "digits"))
-    assert mnist["code"] == digits["code"]
-    assert mnist["data"] != digits["data"] == "embedded"
+def test_digests_tell_code_network_and_data_apart():
+    run, other = small(), small(OTHER_NETWORK)
+    assert run.digests["code"] == other.digests["code"]
+    assert run.digests["network"] != other.digests["network"]
+    assert run.digests["data"] == "embedded" != small(dataset="mnist").digests["data"]
+    assert small(label_smoothing=0.1).digests == run.digests
+    assert small(label_smoothing=0.1).digest != run.digest
+
+
+def test_a_value_without_effect_makes_no_other_run(log):
+    runs(small(epochs=1), 1, "cpu", log)
+    for changes in (
+        {"step_size": 3},
+        {"nesterov": False},
+        {"fade": 0.5, "rotation": 0.0},
+        {"other_learning_rate": 1.0},
+    ):
+        run = small(**{"epochs": 1} | changes)
+        assert (run.digest == small(epochs=1).digest) == ("fade" not in changes)
+    (record,) = runs(small(epochs=1, step_size=3), 1, "cpu", log)
+    assert len(log) == 1
+    assert small(epochs=1, temperature=9.0).differences(record) == []
+
+
+def test_a_run_has_the_label_of_who_asks(log):
+    """It was trained under one name, and is the same run under any other."""
+    first = small(epochs=1)
+    again = dataclasses.replace(first, name="my_own/copy")
+    (trained,), (found,) = runs(first, 1, "cpu", log), runs(again, 1, "cpu", log)
+    assert len(log) == 1
+    assert again.store == first.store
+    assert (trained.experiment, found.experiment, find(again, 0).experiment) == ("iteration_00", *["my_own/copy"] * 2)
+    assert dataclasses.replace(found, experiment="iteration_00") == trained
+    assert found.path == find_path(again, 0) == record_path(first.store, 0)
+
+
+def test_a_page_shows_published_records_only_and_trains_none(log, monkeypatch):
+    run = small(epochs=1)
+    train(run, 0, CPU, run.store)
+    publish(run, 1)
+    monkeypatch.setenv(PUBLISHED_ONLY, "1")
+    assert find(run, 0) is None
+    assert [record.seed for record in runs(run, [1], "cpu", log)] == [1]
+    with pytest.raises(RecordError, match="iteration_00 seed 0 has no published record, and a page trains none"):
+        runs(run, 1, "cpu", log)
+    assert not log
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "../elsewhere"}, "name = '../elsewhere': expected a name such as iteration_11_mine"),
+        ({"name": ""}, "name = '': expected a name"),
+        ({"name": "a b"}, "name = 'a b': expected a name"),
+        ({"recipe": {"epochs": 2}}, "recipe = {'epochs': 2}: expected a Recipe"),
+        ({"network": "deep"}, "network = 'deep': expected a function that returns a network"),
+        ({"network": nn.Linear(2, 3)}, r"network = Linear\(.*: expected a function"),
+        ({"network": lambda: nn.Identity()}, "network = <function .*: expected a function .* made by def"),
+        ({"teacher": small()}, "teachers = 0: it goes with an experiment to learn from"),
+        ({"recipe": dataclasses.replace(RECIPE, teachers=2)}, "teachers = 2: it goes with an experiment"),
+    ],
+)
+def test_an_experiment_that_could_not_be_run_is_refused_when_it_is_made(changes, message):
+    with pytest.raises(ParameterError, match="^" + message):
+        dataclasses.replace(small(), **changes)
+
+
+def nothing():
+    """A network whose author forgot to return it."""
+
+
+def test_a_network_that_cannot_be_built_is_refused_before_images_are_loaded(monkeypatch):
+    monkeypatch.setitem(data.DATASETS, "digits", dataclasses.replace(data.DATASETS["digits"], read=digits))
+    with pytest.raises(ParameterError, match=r"^nothing returned NoneType: expected a torch\.nn\.Module$"):
+        runs(small(nothing), 1, "cpu")
+
+
+def digits():
+    pytest.fail("data was loaded")
 
 
 # -- continuing from trained weights
 
 
 def test_a_continued_run_starts_with_the_weights_of_the_same_seed():
-    first = recipe(epochs=1, rotation=0.0)
-    again = Experiment("iteration_00/continued", first.recipe, start=first)
+    first = small(epochs=1, rotation=0.0)
+    again = Experiment("iteration_00/continued", first.recipe, NETWORK, start=first)
     record = train(again, 3, CPU, again.published)
     assert find(first, 3) is not None, "what it starts from is trained if it is missing"
     weights = records.read_weights(experiments.find_path(first, 3))
-    fresh = Trainer(NETWORKS[first.recipe.network], first.recipe, 3, *data.load("digits"), CPU)
+    fresh = Trainer(NETWORK, first.recipe, 3, *data.load("digits"), CPU)
     fresh.model.load_state_dict(weights)
     assert record.first_losses == fresh.replay(len(record.first_losses))
     assert record.first_losses != find(first, 3).first_losses
@@ -231,16 +296,33 @@ def test_a_continued_run_starts_with_the_weights_of_the_same_seed():
 
 
 def test_a_continued_run_is_stale_when_what_it_starts_from_changes():
-    first = recipe(epochs=1)
-    record = train(Experiment("a", first.recipe, start=first), 0, CPU, first.published)
-    other = Experiment("a", first.recipe, start=recipe(epochs=2))
-    assert Experiment("a", first.recipe, start=first).differences(record) == []
+    first = small(epochs=1)
+    record = train(Experiment("a", first.recipe, NETWORK, start=first), 0, CPU, first.published)
+    other = Experiment("a", first.recipe, NETWORK, start=small(epochs=2))
+    assert Experiment("a", first.recipe, NETWORK, start=first).differences(record) == []
     assert other.differences(record) == ["what trains the weights at the start changed"]
-    assert Experiment("a", first.recipe).differences(record) == ["what trains the weights at the start changed"]
+    assert Experiment("a", first.recipe, NETWORK).differences(record) == [
+        "what trains the weights at the start changed"
+    ]
+
+
+def test_a_student_learns_from_the_first_runs_of_its_teacher():
+    teacher = small(OTHER_NETWORK, epochs=1, learning_rate=0.1)
+    recipe = dataclasses.replace(RECIPE, epochs=1, teachers=2)
+    student = Experiment("iteration_00", recipe, NETWORK, teacher=teacher)
+    record = train(student, 0, CPU, student.store)
+    assert find(teacher, 1) is not None, "its runs are trained if they are missing"
+    trainer = experiments.make_trainer(student, 0, CPU)
+    for seed, network in enumerate(trainer.teachers):
+        weights = records.read_weights(find_path(teacher, seed))
+        assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+    assert trainer.replay() == record.first_losses
+    unlike = dataclasses.replace(student, teacher=small(OTHER_NETWORK, epochs=1))
+    assert unlike.differences(record) == ["what trains the teachers changed"]
 
 
 def test_damaged_weights_are_refused_by_name():
-    run = recipe(epochs=1)
+    run = small(epochs=1)
     train(run, 0, CPU, run.published)
     file = weights_path(record_path(run.published, 0))
     file.write_bytes(flipped(file.read_bytes(), -1))
@@ -255,7 +337,7 @@ def test_damaged_weights_are_refused_by_name():
 
 
 def test_same_seed_same_record_outside_environment():
-    run = recipe(epochs=2)
+    run = small(epochs=2)
     first = train(run, 0, CPU, run.store)
     weights = weights_path(record_path(run.store, 0)).read_bytes()
     shutil.rmtree(run.store)
@@ -269,7 +351,7 @@ def test_same_seed_same_record_outside_environment():
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
 def test_interrupted_run_continues_and_ends_as_an_uninterrupted_one(tmp_path, log, stop_after):
-    run = recipe()
+    run = small()
     whole = train(run, 0, CPU, tmp_path / "whole")
     log.stop_at = (0, stop_after)
     with pytest.raises(KeyboardInterrupt):
@@ -298,14 +380,33 @@ def interrupted(run: Experiment, log: Log) -> Path:
     return run.store / "seed_0.partial.safetensors"
 
 
-def test_checkpoint_of_another_recipe_is_not_continued(log):
+@pytest.mark.parametrize("other", [small(learning_rate=0.5), small(OTHER_NETWORK)], ids=["recipe", "network"])
+def test_checkpoint_of_another_recipe_or_network_is_refused_by_name(log, other):
     """Published runs of one experiment share a folder, whatever their recipe was."""
-    checkpoint = interrupted(recipe(learning_rate=0.5), log)
-    run = recipe()
-    run.store.mkdir(parents=True)
-    shutil.copy(checkpoint, run.store)
+    run = small()
+    checkpoint = shutil.copy(interrupted(other, log), _made(run.store))
+    with pytest.raises(RecordError, match=f"^{checkpoint}: this run was begun with another recipe or under other code"):
+        train(run, 0, CPU, run.store, log)
+    assert not log
+    experiments.forget_other_checkpoint(other, 0, run.store)
+    assert files_in(run.store) == {"seed_0.partial.safetensors"}, "its own is kept"
+    experiments.forget_other_checkpoint(run, 0, run.store)
     train(run, 0, CPU, run.store, log)
     assert log == [(0, 1), (0, 2), (0, 3)]
+
+
+def test_checkpoint_of_other_code_is_refused_by_name(log, monkeypatch):
+    run = small()
+    checkpoint = interrupted(run, log)
+    monkeypatch.setattr(experiments, "code_digest", lambda recipe: "another")
+    with pytest.raises(RecordError, match=f"^{checkpoint}: this run was begun with another recipe or under other code"):
+        train(run, 0, CPU, checkpoint.parent, log)
+    assert not log
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
 
 
 def with_progress(content: bytes, change) -> bytes:
@@ -337,13 +438,13 @@ def flipped(content: bytes, position: int) -> bytes:
         pytest.param(lambda whole: safetensors.torch.save({"a": torch.zeros(3)}), id="no metadata"),
         pytest.param(lambda whole: safetensors.torch.save({}, {"progress": "3"}), id="foreign metadata"),
         pytest.param(lambda whole: with_progress(whole, lambda p: p.pop("epochs")), id="no epochs"),
-        pytest.param(lambda whole: with_progress(whole, lambda p: p.pop("parameters")), id="no parameters"),
+        pytest.param(lambda whole: with_progress(whole, lambda p: p.pop("recipe")), id="no recipe"),
         pytest.param(lambda whole: with_progress(whole, lambda p: p["epochs"].clear()), id="other epochs"),
         pytest.param(lambda whole: with_progress(whole, lambda p: p["seconds"].append(1)), id="other seconds"),
     ],
 )
 def test_damaged_checkpoint_is_refused_by_name(log, damage):
-    run = recipe(network="skeleton", epochs=2)
+    run = small(epochs=2)
     checkpoint = interrupted(run, log)
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
     with pytest.raises(RecordError, match=f"^{checkpoint}: damaged checkpoint .*; delete it to start the run anew$"):
@@ -352,14 +453,14 @@ def test_damaged_checkpoint_is_refused_by_name(log, damage):
 
 
 def test_run_whose_checkpoint_was_deleted_starts_anew(log):
-    run = recipe(epochs=2)
+    run = small(epochs=2)
     interrupted(run, log).unlink()
     train(run, 0, CPU, run.store, log)
     assert log == [(0, 1), (0, 2)]
 
 
 def test_checkpoint_that_is_a_folder_is_refused_by_name(log):
-    run = recipe(epochs=2)
+    run = small(epochs=2)
     checkpoint = interrupted(run, log)
     checkpoint.unlink()
     checkpoint.mkdir()
@@ -368,7 +469,7 @@ def test_checkpoint_that_is_a_folder_is_refused_by_name(log):
 
 
 def test_damaged_record_is_refused_by_name(log):
-    run = recipe(epochs=1)
+    run = small(epochs=1)
     runs(run, 1, "cpu")
     path = record_path(run.store, 0)
     path.write_text(path.read_text()[:-30])
@@ -381,12 +482,12 @@ def test_store_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MNIST_LIB_RUNS", str(tmp_path / "file"))
     with pytest.raises(RecordError, match=f"{tmp_path}/file/.* could not be written"):
-        runs(recipe(epochs=1), 1, "cpu")
+        runs(small(epochs=1), 1, "cpu")
 
 
 def test_runs_are_kept_where_the_environment_says(tmp_store, monkeypatch):
     assert experiments.runs_directory() == tmp_store
-    assert recipe().store.parent == tmp_store
+    assert small().store.parent == tmp_store
     monkeypatch.delenv("MNIST_LIB_RUNS")
     assert experiments.runs_directory().parts[-2:] == ("mnist_lib", "runs")
 
@@ -427,9 +528,8 @@ def fails_when_evaluated():
         (fails_when_evaluated, r"epoch 1", 0),
     ],
 )
-def test_run_whose_loss_is_not_a_number_leaves_nothing(log, monkeypatch, network, message, epochs):
-    monkeypatch.setitem(NETWORKS, network.__name__, network)
-    run = recipe(network=network.__name__)
+def test_run_whose_loss_is_not_a_number_leaves_nothing(log, network, message, epochs):
+    run = small(network)
     with pytest.raises(DivergenceError, match=message):
         runs(run, 1, "cpu", log)
     assert len(log) == epochs
@@ -437,20 +537,10 @@ def test_run_whose_loss_is_not_a_number_leaves_nothing(log, monkeypatch, network
 
 
 def test_too_large_a_learning_rate_leaves_nothing():
-    run = recipe(network="skeleton_bn", learning_rate=100.0, epochs=10)
+    run = small(networks()["iteration_03_batch_normalisation"], learning_rate=100.0, epochs=10)
     with pytest.raises(DivergenceError, match="Try a smaller learning_rate"):
         runs(run, 1, "cpu")
     assert files_in(run.store) == set()
-
-
-@pytest.mark.parametrize(
-    ("network", "hint"),
-    [("depe", "; did you mean 'deep'?"), ("skeleton_pb", "; did you mean 'skeleton_bn'?"), ("?", "")],
-)
-def test_unknown_network_is_refused(network, hint):
-    with pytest.raises(ParameterError) as caught:
-        recipe(network=network)
-    assert str(caught.value) == f"network = {network!r}: expected one of {', '.join(NETWORKS)}{hint}"
 
 
 # -- devices
@@ -483,14 +573,14 @@ def test_device_that_does_not_exist(name):
 
 
 def test_missing_device_is_an_error_before_anything_is_read(only_a_cpu, log, monkeypatch):
-    monkeypatch.setattr(data, "load", lambda *_: pytest.fail("data was loaded"))
+    monkeypatch.setattr(data, "load", digits)
     with pytest.raises(ParameterError, match="auto would use cpu"):
-        runs(recipe(), 1, "cuda", log)
+        runs(small(), 1, "cuda", log)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_run_on_a_gpu():
-    (record,) = runs(recipe(), 1, "cuda")
+    (record,) = runs(small(), 1, "cuda")
     assert record.environment["device"] == "cuda"
     assert np.isfinite(record.history["test_loss"]).all()
 
@@ -506,3 +596,6 @@ def test_the_commit_is_that_of_the_library_not_of_where_it_is_installed(tmp_path
     (tmp_path / place).mkdir(parents=True)
     monkeypatch.setattr(machine, "__file__", str(tmp_path / place / "machine.py"))
     assert machine.commit() == (head.stdout.strip() if own else None)
+    assert machine.is_changed() is (False if own else None)
+    (tmp_path / place / "machine.py").write_text("changed = True\n")
+    assert machine.is_changed() is (True if own else None)

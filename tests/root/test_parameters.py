@@ -1,40 +1,32 @@
 """Strict parameters: what is accepted, what is refused, and with which words."""
 
 import dataclasses
-import keyword
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
-import nbformat
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nbclient import NotebookClient
-from papermill.translators import PythonTranslator
 
 from mnist_lib.parameters import (
     BackpropParameters,
+    Checked,
     ComparisonParameters,
     NotebookParameters,
     ParameterError,
     Recipe,
     SweepParameters,
-    assigned_names,
     bounded,
-    from_notebook,
-    notebook_parameters,
     validate,
 )
-from support import PATIENCE, ROOT
 
-KNOWN = {f.name for f in dataclasses.fields(NotebookParameters)}
-REQUIRED = {f.name: "deep" for f in dataclasses.fields(NotebookParameters) if f.default is dataclasses.MISSING}
+KNOWN = {f.name for f in dataclasses.fields(NotebookParameters)} - {"network"}
+REQUIRED = {"name": "iteration_00"}
 DEFAULTS = NotebookParameters(**REQUIRED)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Types:
+class Types(Checked):
     """One field of every kind, without bounds where a kind can be had without."""
 
     flag: bool = False
@@ -48,7 +40,7 @@ class Types:
 
 def refused(schema=NotebookParameters, /, **values) -> str:
     """The message with which `values` are refused."""
-    if schema is NotebookParameters:
+    if schema not in (Recipe, Types):
         values = REQUIRED | values
     with pytest.raises(ParameterError) as caught:
         validate(schema, values)
@@ -78,6 +70,11 @@ def refused(schema=NotebookParameters, /, **values) -> str:
         ("threads", 2),
         ("device", "cuda:1"),
         ("learning_rates", (0.01, 0.1)),
+        ("optimizer", "muon"),
+        ("nesterov", True),
+        ("weight_decay", 0.0),
+        ("preparation", "deskew"),
+        ("elastic", 14.0),
     ],
 )
 def test_value_is_accepted_unchanged(name, value):
@@ -85,9 +82,9 @@ def test_value_is_accepted_unchanged(name, value):
 
 
 def test_whole_number_is_accepted_for_a_float_and_becomes_one():
-    recipe = validate(Recipe, {"network": "deep", "learning_rate": 1})
+    recipe = validate(Recipe, {"learning_rate": 1})
     assert type(recipe.learning_rate) is float
-    assert recipe == Recipe(network="deep", learning_rate=1.0)
+    assert recipe == Recipe(learning_rate=1.0)
 
 
 def test_list_becomes_a_tuple_of_checked_numbers():
@@ -99,7 +96,7 @@ def test_list_becomes_a_tuple_of_checked_numbers():
 
 def test_recipe_is_the_part_that_decides_the_result():
     recipe = validate(NotebookParameters, REQUIRED | {"epochs": 3, "seeds": 2, "device": "cpu"})
-    assert recipe.recipe == Recipe(network="deep", epochs=3)
+    assert recipe.recipe == Recipe(epochs=3)
 
 
 # -- types
@@ -116,10 +113,11 @@ def test_recipe_is_the_part_that_decides_the_result():
         ("learning_rate", True, "a number above 0 up to 100"),
         ("learning_rate", None, "a number above 0 up to 100"),
         ("learning_rate", "fast", "a number above 0 up to 100"),
-        ("network", 3, "a word"),
+        ("name", 3, "a word"),
         ("device", None, "a word"),
         ("dataset", 3, "one of mnist, digits"),
-        ("schedule", None, "one of constant, step, one_cycle"),
+        ("schedule", None, "one of constant, step, one_cycle, linear, cosine"),
+        ("nesterov", 1, "True or False"),
         ("learning_rates", 0.1, "a list such as [0.01, 0.1]"),
         (
             "learning_rates",
@@ -158,7 +156,7 @@ def test_string_that_looks_like_a_number_is_refused_with_a_hint(name, value, hin
     assert f"{name} = {value!r}: expected" in message
     assert message.endswith(f"(a string that looks like a number: {hint})")
     # What the hint tells to write is accepted.
-    validate(Recipe, {"network": "deep", name: eval(hint.removeprefix("write ").partition(",")[0])})
+    validate(Recipe, {name: eval(hint.removeprefix("write ").partition(",")[0])})
 
 
 @pytest.mark.parametrize(("name", "value"), [("epochs", "2.5"), ("epochs", "nan"), ("learning_rate", "inf")])
@@ -242,7 +240,7 @@ def test_what_the_derivation_refuses(values, message):
 )
 def test_list_that_is_empty_or_repeats_itself_is_refused(schema, values):
     with pytest.raises(ParameterError, match=r" = \[.*\]: expected at least one, and none of them twice"):
-        validate(schema, values)
+        validate(schema, REQUIRED | values)
 
 
 def test_list_that_is_empty_by_default_may_be_empty():
@@ -260,7 +258,10 @@ def test_misspelt_option_is_refused_with_a_suggestion(name, value, suggestion):
 
 
 def test_option_like_no_other_is_refused_without_a_suggestion():
-    assert refused(schedule="triangle") == "schedule = 'triangle': expected one of constant, step, one_cycle"
+    assert (
+        refused(schedule="triangle")
+        == "schedule = 'triangle': expected one of constant, step, one_cycle, linear, cosine"
+    )
 
 
 # -- names
@@ -284,8 +285,71 @@ def test_unknown_name_is_refused_before_wrong_values_are_looked_at():
 
 
 def test_missing_required_parameter_is_refused():
-    with pytest.raises(ParameterError, match=r"^parameter 'network' is missing$"):
-        validate(Recipe, {"epochs": 3})
+    with pytest.raises(ParameterError, match=r"^parameter 'name' is missing$"):
+        validate(NotebookParameters, {"epochs": 3})
+
+
+def test_a_network_is_no_parameter():
+    """As it was once; a habit, or an old command line."""
+    message = "unknown parameter 'network': a network is changed in the notebook's network cell"
+    assert refused(network="deep") == message
+    assert refused(Recipe, network="deep") == message
+
+
+# -- a recipe made by hand
+
+
+def test_a_recipe_made_by_hand_is_checked_as_a_notebooks():
+    with pytest.raises(ParameterError, match=r"^epochs = 0: expected a whole number from 1 to 1000$"):
+        Recipe(epochs=0)
+    with pytest.raises(ParameterError, match=r"^momentum = 1\.0: expected a number from 0 to 0\.9999$"):
+        dataclasses.replace(Recipe(), momentum=1.0)
+    with pytest.raises(TypeError, match="epcohs"):
+        Recipe(epcohs=3)
+    assert type(Recipe(learning_rate=1).learning_rate) is float
+
+
+def test_parts_that_contradict_each_other_are_refused():
+    with pytest.raises(ParameterError, match=r"^nesterov = True: it needs a momentum above 0$"):
+        Recipe(nesterov=True, momentum=0.0)
+
+
+def test_a_recipe_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Recipe().epochs = 3
+
+
+# -- what decides the result
+
+
+@pytest.mark.parametrize(
+    ("recipe", "identity"),
+    [
+        ({}, {}),
+        ({"epochs": 15, "learning_rate": 0.01}, {}),
+        ({"epochs": 3, "learning_rate": 1}, {"epochs": 3, "learning_rate": 1.0}),
+        ({"step_size": 3, "step_factor": 0.5}, {}),
+        ({"schedule": "step", "step_size": 3}, {"schedule": "step", "step_size": 3}),
+        ({"schedule": "one_cycle", "momentum": 0.5}, {"schedule": "one_cycle"}),
+        ({"optimizer": "adamw", "momentum": 0.5, "nesterov": True}, {"optimizer": "adamw"}),
+        ({"optimizer": "muon", "momentum": 0.5, "nesterov": True}, {"optimizer": "muon", "momentum": 0.5}),
+        ({"other_learning_rate": 1.0}, {}),
+        ({"optimizer": "muon", "other_learning_rate": 1.0}, {"optimizer": "muon", "other_learning_rate": 1.0}),
+        ({"warm_up": 0.1}, {}),
+        ({"schedule": "cosine", "warm_up": 0.1}, {"schedule": "cosine", "warm_up": 0.1}),
+        ({"temperature": 2.0, "distillation": 0.9}, {}),
+        ({"teachers": 1, "temperature": 2.0}, {"teachers": 1, "temperature": 2.0}),
+        ({"fade": 0.5, "final_strength": 0.5}, {}),
+        ({"rotation": 5.0, "final_strength": 0.5}, {"rotation": 5.0}),
+        ({"rotation": 5.0, "fade": 0.5, "final_strength": 0.5}, {"rotation": 5.0, "fade": 0.5, "final_strength": 0.5}),
+        ({"interpolation": "nearest"}, {}),
+        ({"interpolation": "nearest", "rotation": 5.0}, {"interpolation": "nearest", "rotation": 5.0}),
+        ({"interpolation": "nearest", "rotation": 5.0, "shear": 0.1}, {"rotation": 5.0, "shear": 0.1}),
+        ({"precision": "bfloat16", "threads": 2}, {"precision": "bfloat16", "threads": 2}),
+    ],
+)
+def test_only_values_that_have_an_effect_and_are_no_defaults_identify_a_recipe(recipe, identity):
+    assert Recipe(**recipe).identity == identity
 
 
 # -- the same over any values
@@ -302,7 +366,7 @@ SAMPLE = settings(max_examples=60, deadline=None)  # no deadline: the machine ma
 def test_number_is_accepted_exactly_within_its_range(value):
     expected = 0 < value <= 100  # false for NaN
     try:
-        assert validate(Recipe, {"network": "deep", "learning_rate": value}).learning_rate == value
+        assert validate(Recipe, {"learning_rate": value}).learning_rate == value
         accepted = True
     except ParameterError:
         accepted = False
@@ -318,145 +382,11 @@ def test_any_value_is_accepted_or_refused_by_name(name, value):
         assert str(error).startswith(name)
     else:
         # What was accepted is accepted again: a recipe read back from a record gives the same recipe.
-        assert validate(NotebookParameters, dataclasses.asdict(recipe)) == recipe
+        again = {key: getattr(recipe, key) for key in KNOWN}
+        assert validate(NotebookParameters, again) == recipe
 
 
 @SAMPLE
-@given(st.text().filter(lambda name: name not in KNOWN), ANYTHING)
+@given(st.text().filter(lambda name: name not in KNOWN | {"network"}), ANYTHING)
 def test_any_unknown_name_is_refused(name, value):
     assert refused(**{name: value}).startswith(f"unknown parameter {name!r}")
-
-
-# -- which names a notebook's cells assign
-
-PARAMETERS = """\
-# The recipe
-network: str = "deep"  # a name of models.NETWORKS
-epochs: int = 15
-learning_rate: float = 1e-2
-"""
-INJECTED = "# Parameters\nepochs = 2\n"
-NAMES = ["network", "epochs", "learning_rate"]
-
-
-@pytest.mark.parametrize(
-    ("cells", "expected"),
-    [
-        pytest.param([PARAMETERS], NAMES, id="parameters cell alone"),
-        pytest.param(["", "import os", PARAMETERS, "total = 3"], NAMES, id="other cells do not count"),
-        pytest.param([PARAMETERS, INJECTED], NAMES, id="papermill's cell assigns known names"),
-        pytest.param([PARAMETERS, INJECTED, "x = 1"], NAMES, id="cells after papermill's do not count"),
-        pytest.param([PARAMETERS, "# Parameters\nepcohs = 2"], [*NAMES, "epcohs"], id="misspelt with -p"),
-        pytest.param([PARAMETERS, "# Parameters\n_x = 2"], [*NAMES, "_x"], id="leading underscore"),
-        pytest.param([PARAMETERS, "# Parameters\nIn = 2"], [*NAMES, "In"], id="IPython's own name"),
-        pytest.param([PARAMETERS, '# Parameters\nopen = "x"'], [*NAMES, "open"], id="a builtin"),
-        pytest.param(
-            [PARAMETERS + "epcohs: int = 3", INJECTED], [*NAMES, "epcohs"], id="misspelt in the parameters cell"
-        ),
-        pytest.param([PARAMETERS + "extra = 3"], [*NAMES, "extra"], id="not annotated in the parameters cell"),
-        # In Jupyter a person edits the parameters cell and runs it again: what was assigned before is history.
-        pytest.param([PARAMETERS + "epcohs: int = 3", PARAMETERS], NAMES, id="corrected and run again"),
-        pytest.param([PARAMETERS, "# Parameters\n_x = 2", PARAMETERS], NAMES, id="injected, then run again without"),
-        pytest.param(
-            [PARAMETERS, PARAMETERS, "# Parameters\n_x = 2"], [*NAMES, "_x"], id="run again with the injected"
-        ),
-        pytest.param([PARAMETERS, INJECTED, INJECTED], NAMES, id="injected cell run twice"),
-        pytest.param(["%load_ext autoreload", PARAMETERS, "!ls", "files = !ls"], NAMES, id="IPython's syntax"),
-        pytest.param([PARAMETERS, "%%time\nepochs: int = 3"], NAMES, id="cell magic"),
-        pytest.param([PARAMETERS, "def f():\n    epochs: int = 3"], NAMES, id="annotated inside a function"),
-        pytest.param([PARAMETERS, "count: int = 3"], NAMES, id="another annotated name"),
-        pytest.param([PARAMETERS, "# Parameters of each layer\nrows = []"], NAMES, id="a comment that begins alike"),
-        pytest.param([PARAMETERS, "x = 1\n# Parameters\ny = 2"], NAMES, id="the comment further down"),
-    ],
-)
-def test_assigned_names(cells, expected):
-    assert assigned_names(cells, KNOWN) == expected
-
-
-@pytest.mark.parametrize("cells", [[], [""], ["import os", "epochs = 3"], [INJECTED], ["epochs: int ="]])
-def test_notebook_without_a_parameters_cell_is_refused(cells):
-    with pytest.raises(ParameterError, match="no parameters cell has been executed: run the notebook from its top"):
-        assigned_names(cells, KNOWN)
-
-
-IDENTIFIERS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True).filter(lambda n: not keyword.iskeyword(n))
-
-
-@SAMPLE
-@given(st.dictionaries(IDENTIFIERS, ANYTHING, max_size=4))
-def test_every_name_that_papermill_injects_is_seen(values):
-    injected = PythonTranslator.codify({k: v for k, v in values.items() if not isinstance(v, bytes)})
-    expected = dict.fromkeys([*NAMES, *(k for k, v in values.items() if not isinstance(v, bytes))])
-    assert assigned_names(["", PARAMETERS, injected, "later = 1"], KNOWN) == list(expected)
-
-
-# -- in a file
-
-
-def notebook_file(folder: Path, *cells: tuple[str, list[str]]) -> Path:
-    path = folder / "iteration_00.ipynb"
-    made = [nbformat.v4.new_code_cell(source, metadata={"tags": tags}) for source, tags in cells]
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title"), *made]), path)
-    return path
-
-
-def test_parameters_are_read_from_a_file(tmp_path):
-    path = notebook_file(
-        tmp_path, ("1 / 0", []), (PARAMETERS + "learning_rates: list[float] = [0.1, -1]", ["parameters"])
-    )
-    expected = {"network": "deep", "epochs": 15, "learning_rate": 0.01, "learning_rates": [0.1, -1]}
-    assert notebook_parameters(path) == expected
-
-
-@pytest.mark.parametrize(
-    ("cells", "message"),
-    [
-        ([(PARAMETERS, [])], "one cell must have the tag `parameters`, 0 have it"),
-        ([(PARAMETERS, ["parameters"])] * 2, "one cell must have the tag `parameters`, 2 have it"),
-        ([("epochs: int = len('abc')", ["parameters"])], "the parameters cell must hold literals only"),
-        ([("epochs: int", ["parameters"])], "the parameters cell must hold literals only"),
-        ([("%time\nepochs: int = 3", ["parameters"])], "the parameters cell must hold literals only"),
-    ],
-)
-def test_file_without_a_proper_parameters_cell_is_refused(tmp_path, cells, message):
-    with pytest.raises(ParameterError, match=f"^iteration_00.ipynb: {message}"):
-        notebook_parameters(notebook_file(tmp_path, *cells))
-
-
-# -- in a real kernel
-
-CHECK = """\
-from mnist_lib.parameters import Recipe, from_notebook
-try:
-    recipe = from_notebook(Recipe)
-    print(recipe.network, recipe.epochs, recipe.learning_rate)
-except ValueError as error:
-    print(type(error).__name__, error)
-"""
-
-
-def test_from_notebook_in_a_kernel():
-    """Each case runs the parameters cell anew, as a person would in Jupyter."""
-    cases = [
-        ("%xmode Plain", "deep 15 0.01"),
-        (INJECTED, "deep 2 0.01"),
-        ("epcohs = 3  # any cell may use any name", "deep 15 0.01"),
-        ("# Parameters\nepcohs = 5", "ParameterError unknown parameter 'epcohs': did you mean 'epochs'?"),
-        ("# Parameters\nepochs = '5'", "ParameterError epochs = '5': expected a whole number from 1 to 1000 (a string"),
-        ("# Parameters\n_x = 5", "ParameterError unknown parameter '_x': known: network"),
-        ("# Parameters\nopen = 5", "ParameterError unknown parameter 'open': known: network"),
-        ("# Parameters\nIn = 5", "ParameterError unknown parameter 'In': known: network"),
-    ]
-    sources = [CHECK] + [source for between, _ in cases for source in (PARAMETERS, between, CHECK)]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-    patience = dict.fromkeys(("timeout", "startup_timeout", "iopub_timeout"), PATIENCE)
-    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}, **patience).execute()
-    printed = [cell.outputs[0].text for cell in notebook.cells if cell.source == CHECK]
-    assert printed[0].startswith("ParameterError no parameters cell has been executed")
-    for (between, expected), text in zip(cases, printed[1:], strict=True):
-        assert text.startswith(expected), between
-
-
-def test_from_notebook_outside_a_notebook_says_what_to_call():
-    with pytest.raises(ParameterError, match="elsewhere call validate"):
-        from_notebook(NotebookParameters)

@@ -1,0 +1,302 @@
+"""What cells say: which names they assign, the network's arguments among them; in a file and in a running kernel."""
+
+import dataclasses
+import keyword
+from pathlib import Path
+
+import nbformat
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nbclient import NotebookClient
+from papermill.translators import PythonTranslator
+
+from mnist_lib.cells import assigned_names, from_notebook, has_network, notebook_parameters, of_file, was_injected
+from mnist_lib.parameters import NotebookParameters, ParameterError
+from support import PATIENCE, ROOT
+
+KNOWN = {f.name for f in dataclasses.fields(NotebookParameters)}
+ANYTHING = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.floats(), max_size=3))
+
+# -- which names a notebook's cells assign
+
+PARAMETERS = """\
+# The recipe
+name: str = "iteration_00"
+epochs: int = 15
+learning_rate: float = 1e-2
+"""
+INJECTED = "# Parameters\nepochs = 2\n"
+NAMES = ["name", "epochs", "learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        pytest.param([PARAMETERS], NAMES, id="parameters cell alone"),
+        pytest.param(["", "import os", PARAMETERS, "total = 3"], NAMES, id="other cells do not count"),
+        pytest.param([PARAMETERS, INJECTED], NAMES, id="papermill's cell assigns known names"),
+        pytest.param([PARAMETERS, INJECTED, "x = 1"], NAMES, id="cells after papermill's do not count"),
+        pytest.param([PARAMETERS, "# Parameters\nepcohs = 2"], [*NAMES, "epcohs"], id="misspelt with -p"),
+        pytest.param([PARAMETERS, "# Parameters\n_x = 2"], [*NAMES, "_x"], id="leading underscore"),
+        pytest.param([PARAMETERS, "# Parameters\nIn = 2"], [*NAMES, "In"], id="IPython's own name"),
+        pytest.param([PARAMETERS, '# Parameters\nopen = "x"'], [*NAMES, "open"], id="a builtin"),
+        pytest.param(
+            [PARAMETERS + "epcohs: int = 3", INJECTED], [*NAMES, "epcohs"], id="misspelt in the parameters cell"
+        ),
+        pytest.param([PARAMETERS + "extra = 3"], [*NAMES, "extra"], id="not annotated in the parameters cell"),
+        # In Jupyter a person edits the parameters cell and runs it again: what was assigned before is history.
+        pytest.param([PARAMETERS + "epcohs: int = 3", PARAMETERS], NAMES, id="corrected and run again"),
+        pytest.param([PARAMETERS, "# Parameters\n_x = 2", PARAMETERS], NAMES, id="injected, then run again without"),
+        pytest.param(
+            [PARAMETERS, PARAMETERS, "# Parameters\n_x = 2"], [*NAMES, "_x"], id="run again with the injected"
+        ),
+        pytest.param([PARAMETERS, INJECTED, INJECTED], NAMES, id="injected cell run twice"),
+        pytest.param(["%load_ext autoreload", PARAMETERS, "!ls", "files = !ls"], NAMES, id="IPython's syntax"),
+        pytest.param([PARAMETERS, "%%time\nepochs: int = 3"], NAMES, id="cell magic"),
+        pytest.param([PARAMETERS, "def f():\n    epochs: int = 3"], NAMES, id="annotated inside a function"),
+        pytest.param([PARAMETERS, "count: int = 3"], NAMES, id="another annotated name"),
+        pytest.param([PARAMETERS, "# Parameters of each layer\nrows = []"], NAMES, id="a comment that begins alike"),
+        pytest.param([PARAMETERS, "x = 1\n# Parameters\ny = 2"], NAMES, id="the comment further down"),
+    ],
+)
+def test_assigned_names(cells, expected):
+    assert assigned_names(cells, KNOWN) == expected
+
+
+@pytest.mark.parametrize("cells", [[], [""], ["import os", "epochs = 3"], [INJECTED], ["epochs: int ="]])
+def test_notebook_without_a_parameters_cell_is_refused(cells):
+    with pytest.raises(ParameterError, match="no parameters cell has been executed: run the notebook from its top"):
+        assigned_names(cells, KNOWN)
+
+
+IDENTIFIERS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True).filter(lambda n: not keyword.iskeyword(n))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(IDENTIFIERS, ANYTHING, max_size=4))
+def test_every_name_that_papermill_injects_is_seen(values):
+    injected = PythonTranslator.codify(values)
+    expected = dict.fromkeys([*NAMES, *values])
+    assert assigned_names(["", PARAMETERS, injected, "later = 1"], KNOWN) == list(expected)
+
+
+# -- in a file
+
+
+def notebook_file(folder: Path, *cells: tuple[str, list[str]]) -> Path:
+    path = folder / "iteration_00.ipynb"
+    made = [nbformat.v4.new_code_cell(source, metadata={"tags": tags}) for source, tags in cells]
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title"), *made]), path)
+    return path
+
+
+def test_parameters_are_read_from_a_file(tmp_path):
+    path = notebook_file(
+        tmp_path, ("1 / 0", []), (PARAMETERS + "learning_rates: list[float] = [0.1, -1]", ["parameters"])
+    )
+    expected = {"name": "iteration_00", "epochs": 15, "learning_rate": 0.01, "learning_rates": [0.1, -1]}
+    assert notebook_parameters(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([(PARAMETERS, [])], "one cell must have the tag `parameters`, 0 have it"),
+        ([(PARAMETERS, ["parameters"])] * 2, "one cell must have the tag `parameters`, 2 have it"),
+        ([("epochs: int = len('abc')", ["parameters"])], "the parameters cell must hold literals only"),
+        ([("epochs: int", ["parameters"])], "the parameters cell must hold literals only"),
+        ([("%time\nepochs: int = 3", ["parameters"])], "the parameters cell must hold literals only"),
+    ],
+)
+def test_file_without_a_proper_parameters_cell_is_refused(tmp_path, cells, message):
+    with pytest.raises(ParameterError, match=f"^iteration_00.ipynb: {message}"):
+        notebook_parameters(notebook_file(tmp_path, *cells))
+
+
+# -- the network and its arguments
+
+NETWORK = """\
+from torch import nn
+
+
+def network(width: int = 10, p=0.5, *, kind: str = "a", deep: bool = False):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.Dropout(p), nn.Linear(width, 10))
+"""
+
+
+def read(folder: Path, parameters: str = "", network: str = NETWORK) -> NotebookParameters:
+    return of_file(notebook_file(folder, (PARAMETERS + parameters, ["parameters"]), (network, ["network"])))
+
+
+def test_a_notebook_in_a_file_has_its_network_and_its_parameters(tmp_path):
+    found = read(tmp_path)
+    assert (found.name, found.epochs, found.recipe.epochs) == ("iteration_00", 15, 15)
+    assert dict(found.network.arguments) == {"width": 10, "p": 0.5, "kind": "a", "deep": False}
+    assert found.network()[1].out_features == 10
+
+
+def test_the_parameters_cell_wins_over_the_functions_defaults(tmp_path):
+    found = read(tmp_path, "width: int = 7\ndeep: bool = True\np: float = 1")
+    assert dict(found.network.arguments) == {"width": 7, "p": 1.0, "kind": "a", "deep": True}
+    assert found.network()[1].out_features == found.width == 7
+
+
+@pytest.mark.parametrize(
+    ("parameters", "signature", "message"),
+    [
+        ("width: str = '12'", "width: int = 10", r"width = '12': expected a whole number .*write 12, without quotes"),
+        ("width: float = 12.5", "width: int = 10", r"width = 12\.5: expected a whole number$"),
+        ("width: bool = True", "width: int = 10", r"width = True: expected a whole number$"),
+        ("widht: int = 12", "width: int = 10", r"unknown parameter 'widht': did you mean 'width'\?$"),
+        ("", "width: int", r"parameter 'width' is missing$"),
+        (
+            "",
+            "momentum: float = 0.5",
+            r"network\(momentum\): momentum is a parameter of the recipe: choose another name",
+        ),
+        ("", "seeds: int = 5", r"network\(seeds\): seeds is a parameter of the recipe"),
+        ("", "*sizes", r"network: each argument needs a name of its own, without \* and /"),
+        ("", "**more", r"network: each argument needs a name of its own"),
+        ("", "width, /", r"network: each argument needs a name of its own"),
+        ("", "sizes: list = ()", r"network\(sizes\): expected one of int, float, str, bool"),
+        ("", "sizes=(1, 2)", r"network\(sizes\): expected one of int, float, str, bool"),
+        ("", "width=5 + n", r"network\(width\): its default must be a literal"),
+    ],
+)
+def test_arguments_are_checked_like_any_parameter(tmp_path, parameters, signature, message):
+    network = f"n = 3\n\ndef network({signature}):\n    pass"
+    with pytest.raises(ParameterError, match=f"^{message}"):
+        read(tmp_path, parameters, network)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "signature", "value"),
+    [
+        ("width: int = 3", "width", 3),
+        ("width: float = 3", "width", 3.0),
+        ("width: float = 3", "width: 'float'", 3.0),
+        ("width: int = 3", "width=5", 3),
+    ],
+)
+def test_the_kind_of_an_argument_is_the_functions_or_else_the_parameters_cells(tmp_path, parameters, signature, value):
+    found = read(tmp_path, parameters, f"def network({signature}):\n    pass")
+    assert found.network.arguments == (("width", value),)
+    assert type(found.width) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("def net(): pass", "the cell must define a function 'network', at its top level"),
+        ("if True:\n    def network(): pass", "the cell must define a function 'network', at its top level"),
+        ("def network(:", "the network cell cannot be read"),
+        (
+            "def network():\n    return nn.ReLU(epochs)",
+            "the network cell uses 'epochs', 'nn', which is defined elsewhere: define it in the same cell, or make it "
+            "an argument of network",
+        ),
+    ],
+)
+def test_a_network_cell_that_does_not_stand_alone_is_refused(tmp_path, cell, message):
+    with pytest.raises(ParameterError, match=f"^{message}"):
+        read(tmp_path, "", cell)
+
+
+def test_a_notebook_without_a_network(tmp_path):
+    path = notebook_file(tmp_path, (PARAMETERS, ["parameters"]))
+    assert not has_network(path) and not was_injected(path)
+    assert of_file(path).network is None
+    path = notebook_file(
+        tmp_path, (PARAMETERS, ["parameters"]), (INJECTED, ["injected-parameters"]), (NETWORK, ["network"])
+    )
+    assert has_network(path) and was_injected(path)
+
+
+def test_two_network_cells_are_refused(tmp_path):
+    path = notebook_file(tmp_path, (PARAMETERS, ["parameters"]), *[(NETWORK, ["network"])] * 2)
+    with pytest.raises(ParameterError, match="one cell must have the tag `network`, 2 have it"):
+        of_file(path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"cells": 3}'])
+def test_what_is_no_notebook_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "x.ipynb"
+    path.write_text(content)
+    with pytest.raises(ParameterError, match=f"^{path}: not a notebook"):
+        of_file(path)
+
+
+# -- in a real kernel
+
+CHECK = """\
+from mnist_lib.cells import from_notebook
+from mnist_lib.parameters import NotebookParameters
+try:
+    found = from_notebook(NotebookParameters, network)
+    print(found.name, found.epochs, found.learning_rate, found.network.arguments, found.network.digest[:9])
+except (NameError, ValueError) as error:
+    print(type(error).__name__, error)
+"""
+SMALL_NETWORK = """\
+from torch import nn
+
+
+def network(width: int = 10):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, width))
+"""
+
+
+def test_from_notebook_in_a_kernel(tmp_path):
+    """Each case runs the parameters cell anew, as a person would in Jupyter."""
+    path = notebook_file(tmp_path, (PARAMETERS, ["parameters"]), (SMALL_NETWORK, ["network"]))
+    digest = of_file(path).network.digest[:9]
+    usual = f"iteration_00 15 0.01 (('width', 10),) {digest}"
+    cases = [
+        ("%xmode Plain", usual),
+        (INJECTED, f"iteration_00 2 0.01 (('width', 10),) {digest}"),
+        ("epcohs = 3  # any cell may use any name", usual),
+        ("# Parameters\nepcohs = 5", "ParameterError unknown parameter 'epcohs': did you mean 'epochs'?"),
+        ("# Parameters\nepochs = '5'", "ParameterError epochs = '5': expected a whole number from 1 to 1000 (a string"),
+        ("# Parameters\n_x = 5", "ParameterError unknown parameter '_x': known: "),
+        ("# Parameters\nopen = 5", "ParameterError unknown parameter 'open': known: "),
+        ("# Parameters\nIn = 5", "ParameterError unknown parameter 'In': known: "),
+        ("# Parameters\nwidht = 5", "ParameterError unknown parameter 'widht': did you mean 'width'?"),
+        ("# Parameters\nwidth = '5'", "ParameterError width = '5': expected a whole number (a string that looks"),
+        ("# Parameters\nwidth = 12", "iteration_00 15 0.01 (('width', 12),) "),
+        ("# Parameters\nnetwork = 'deep'", "ParameterError unknown parameter 'network': a network is changed in the"),
+        (PARAMETERS + "width: int = 7", "iteration_00 15 0.01 (('width', 7),) "),
+        (SMALL_NETWORK.replace("784, width", "784, 2 * width"), "iteration_00 15 0.01 (('width', 10),) "),
+        (
+            SMALL_NETWORK.replace("width", "epochs"),
+            "ParameterError network(epochs): epochs is a parameter of",
+        ),
+        (
+            SMALL_NETWORK.replace("784", "side"),
+            "ParameterError the network cell uses 'side', which is defined elsewhere",
+        ),
+        (
+            "%%time\n" + SMALL_NETWORK.replace("784, width", "784, 3 * width"),
+            "ParameterError the text of network as it was executed is not found",
+        ),
+        ("network = lambda width: width", "ParameterError network = <function <lambda> at"),
+    ]
+    sources = [CHECK]
+    for between, _ in cases:
+        # papermill puts its cell after the parameters; a network is defined later.
+        after = [between] if "network" in between and not between.startswith("# Param") else [between, SMALL_NETWORK]
+        sources += [PARAMETERS, *after, CHECK]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    patience = dict.fromkeys(("timeout", "startup_timeout", "iopub_timeout"), PATIENCE)
+    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}, **patience).execute()
+    checks = [cell for cell in notebook.cells if cell.source == CHECK]
+    printed = ["".join(output.text for output in cell.outputs) for cell in checks]
+    assert printed[0].startswith("NameError name 'network' is not defined")
+    for (between, expected), text in zip(cases, printed[1:], strict=True):
+        assert text.startswith(expected), between
+    assert len({text.split()[-1] for text in printed if "'width', " in text}) == 4, "the arguments and the text count"
+
+
+def test_from_notebook_outside_a_notebook_says_what_to_call():
+    with pytest.raises(ParameterError, match="elsewhere call validate"):
+        from_notebook(NotebookParameters)
