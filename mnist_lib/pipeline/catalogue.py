@@ -108,6 +108,15 @@ def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[Missing
     if seeds is not None:
         own = [experiment for experiment, _ in wanted if experiment.name == path.stem]
         wanted = [(experiment, seeds) for experiment in own or [experiment for experiment, _ in wanted]]
+    return _without_record(wanted)
+
+
+def lacking_runs(path: Path) -> list[Missing]:
+    """Return the runs that a notebook shows, its own or another's, and that have no valid record."""
+    return _without_record([(experiment, range(seeds)) for experiment, seeds in read_runs(path)])
+
+
+def _without_record(wanted: Sequence[tuple[Experiment, Sequence[int]]]) -> list[Missing]:
     missing = []
     for experiment, numbers in wanted:
         left_behind = records.left_behind(experiment.published)
