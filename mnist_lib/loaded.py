@@ -10,7 +10,7 @@ import linecache
 import sys
 import types
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, cached_property
 
 from mnist_lib import face
 from mnist_lib.digests import canonical, needed, text_digest, unannotated
@@ -44,9 +44,9 @@ def source(name: str) -> str:
     text, constants = _kept[name]
     module = sys.modules[name]
     codes = _codes(text, name)
-    for function in _functions(module):
-        if function.__code__ not in codes:
-            raise CodeError(f"{name}.{function.__qualname__} was changed in this session: restart the kernel")
+    for function, code in _functions(module, _defined(text)):
+        if code not in codes:
+            raise CodeError(f"{name}.{function} was changed in this session: restart the kernel")
     for key, value in _constants(module).items():
         if key in constants and constants[key] != value:
             raise CodeError(f"{name}.{key} was changed in this session: restart the kernel")
@@ -189,20 +189,41 @@ def _constants(module: types.ModuleType) -> dict[str, object]:
     return found
 
 
-def _functions(module: types.ModuleType) -> Iterator[types.FunctionType]:
-    """The functions that a module defines, and the methods and properties of its classes."""
-    waiting = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+def _functions(module: types.ModuleType, defined: frozenset[str]) -> Iterator[tuple[str, types.CodeType | None]]:
+    """The functions of a module, and the methods and properties of its classes, by name, with their code.
+
+    Whatever stands where the text has a definition is one of them: another module's function may have been put there.
+    """
+    home = module.__name__
+    waiting = [(n, v) for n, v in vars(module).items() if n in defined or getattr(v, "__module__", None) == home]
     while waiting:
-        value = waiting.pop()
-        if isinstance(value, type):
-            waiting += [each for each in vars(value).values() if not isinstance(each, type)]
+        name, value = waiting.pop()
+        if isinstance(value, type) and value.__module__ == home:
+            waiting += [(f"{name}.{n}", each) for n, each in vars(value).items() if not isinstance(each, type)]
         elif isinstance(value, property):
-            waiting += [value.fget, value.fset]
+            waiting += [(name, part) for part in (value.fget, value.fset) if part is not None]
+        elif isinstance(value, cached_property):
+            waiting.append((name, value.func))
         elif isinstance(value, staticmethod | classmethod) or hasattr(value, "__wrapped__"):
-            waiting.append(value.__wrapped__)
-        elif isinstance(value, types.FunctionType) and value.__module__ == module.__name__:
+            waiting.append((name, value.__wrapped__))
+        elif name in defined:
+            code = getattr(value, "__code__", None)
+            yield name, code if getattr(code, "co_qualname", None) == name else None
+        elif isinstance(value, types.FunctionType) and value.__module__ == home:
             if value.__code__.co_filename != "<string>":  # what a dataclass makes
-                yield value
+                yield name, value.__code__
+
+
+@cache
+def _defined(text: str) -> frozenset[str]:
+    """The functions, classes and methods that a module's text defines at its top level."""
+    found: set[str] = set()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            inside = node.body if isinstance(node, ast.ClassDef) else []
+            methods = {f"{node.name}.{each.name}" for each in inside if isinstance(each, ast.FunctionDef)}
+            found |= {node.name} | methods
+    return frozenset(found)
 
 
 @cache

@@ -20,9 +20,10 @@ import yaml
 from bs4 import BeautifulSoup
 from torchvision.datasets import MNIST
 
-from mnist_lib import data, records
-from mnist_lib.data import DataError
+from mnist_lib import cells, data, page, records
+from mnist_lib.data import DataError, Images
 from mnist_lib.digests import text_digest
+from mnist_lib.network import Network
 from mnist_lib.records import Record
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,31 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text("utf-8")
     assert text.count(old) >= 1, f"{path} does not contain {old!r}"
     path.write_text(text.replace(old, new, 1), "utf-8")
+
+
+# -- networks
+
+
+@cache
+def networks() -> dict[str, Network]:
+    """The published networks, by the names of their notebooks; calling one builds it."""
+    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    return {path.stem: page.of_notebook(path.stem).network for path in paths if cells.has_network(path)}
+
+
+# -- images
+
+
+def few_digits(patch: pytest.MonkeyPatch) -> None:
+    """Leave 64 digits to train on, of which 14 are held out for validation, and 40 to evaluate on."""
+    whole = data.DATASETS["digits"]
+
+    def digits() -> tuple[Images, Images]:
+        parts = zip(whole.read(), (64, 40), strict=True)
+        return tuple(Images(part.images[:n], part.labels[:n]) for part, n in parts)
+
+    # Not data.load: the library refuses to vouch for code that was replaced.
+    patch.setitem(data.DATASETS, "digits", dataclasses.replace(whole, read=digits, held_out=14))
 
 
 # -- records
