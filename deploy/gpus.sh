@@ -5,13 +5,13 @@ set -eu
 address=tcp://127.0.0.1:8786
 gpus=$(nvidia-smi --query-gpu=index --format=csv,noheader)
 
-dask scheduler --host 127.0.0.1 --port 8786 --preload mnist_lib.cluster &
+dask scheduler --host 127.0.0.1 --port 8786 --preload mnist_lib.pipeline.cluster &
 started=$!
 trap 'kill $started 2>/dev/null' EXIT
 trap 'exit 130' INT TERM
 for gpu in $gpus; do
     # The worker sees one GPU, and offers it: a run asks for one, so no GPU is shared.
-    CUDA_VISIBLE_DEVICES=$gpu dask worker $address --nthreads 1 --resources GPU=1 --preload mnist_lib.cluster &
+    CUDA_VISIBLE_DEVICES=$gpu dask worker $address --nthreads 1 --resources GPU=1 --preload mnist_lib.pipeline.cluster &
     started="$started $!"
 done
 mnist-lib train "$@" --device cuda --scheduler $address

@@ -31,7 +31,7 @@ def main() -> int:
         walltime=options.walltime,
         interface=options.interface,
         job_extra_directives=["--gres=gpu:1"] if options.gpu else [],
-        worker_extra_args=["--preload", "mnist_lib.pipeline.cluster", *(["--resources", "GPU=1"] if options.gpu else [])],
+        worker_extra_args=["--preload", "mnist_lib.pipeline.cluster"] + ["--resources", "GPU=1"] * options.gpu,
     )
     with cluster:
         # Adaptive, so that a job that ended, at its longest time, say, is replaced as long as there are runs.

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +113,19 @@ def was_injected(path: Path) -> bool:
 def _tagged(path: Path, tag: str) -> str | None:
     """The source of the one cell with this tag; None if there is none."""
     try:
-        cells = json.loads(path.read_text("utf-8-sig"))["cells"]
-        sources = ["".join(c["source"]) for c in cells if tag in c["metadata"].get("tags", ())]
+        sources = [source for tags, source in _tagged_cells(path.read_text("utf-8-sig")) if tag in tags]
     except (ValueError, KeyError, TypeError) as error:
         raise ParameterError(f"{path}: not a notebook: {error!r}") from error
     if len(sources) > 1:
         raise ParameterError(f"{path.name}: one cell must have the tag `{tag}`, {len(sources)} have it")
     return sources[0] if sources else None
+
+
+@cache
+def _tagged_cells(text: str) -> list[tuple[list[str], str]]:
+    """The tags and the source of each cell of a notebook that has tags."""
+    cells = json.loads(text)["cells"]
+    return [(cell["metadata"]["tags"], "".join(cell["source"])) for cell in cells if cell["metadata"].get("tags")]
 
 
 def _annotations(source: str) -> dict[str, str]:

@@ -177,6 +177,10 @@ def _train(options: argparse.Namespace) -> int:
 
 def _say_remedies(runs: list, pattern: str) -> None:
     """Say which command gives each of the runs its record."""
+    if damaged := sum(run.remedy == "git restore" for run in runs):
+        print(
+            f"{damaged} cannot be read: `git restore book/records` takes them back, or delete them and train them anew"
+        )
     words = {
         "train": "trains the runs that have no record",
         "verify --accept": "checks the records that older code made, and keeps those that the new code makes, too",
@@ -241,12 +245,8 @@ def _run(options: argparse.Namespace) -> int:
     altered = [] if options.accept else [(path, staleness.altered(path)) for path in paths]
     altered = [(path, found) for path, found in altered if found]
     for path, found in altered:
-        print(
-            f"{path.stem} is not executed: the results of {', '.join(found)} are not those that the page was made of,"
-        )
-        print(
-            "  though the recipe is the same. `git restore book/records` takes them back, --accept takes them as they are."
-        )
+        print(f"{path.stem} is not executed: under the same recipe, the results of {', '.join(found)} are others than")
+        print("  those of the page. `git restore book/records` takes these back, --accept takes the others.")
     blocked = {path for path, _ in altered} | {path for path in paths if _lacks(path, missing)}
     os.environ.pop("MNIST_LIB_BLANK_IMAGES", None)  # published pages show the images
     stale = [path for path in paths if path not in blocked and (options.force or staleness.stale(path))]

@@ -154,7 +154,8 @@ def _root(node: ast.expr) -> set[str]:
 
 def _used(statement: ast.stmt) -> set[str]:
     """The global names that a statement reads, at once or when a function in it is called."""
-    tables, found = [symtable.symtable(ast.unparse(unannotated(statement)), "<statement>", "exec")], set()
+    tree = _Uninlined().visit(unannotated(statement))
+    tables, found = [symtable.symtable(ast.unparse(tree), "<statement>", "exec")], set()
     while tables:
         table = tables.pop()
         tables += table.get_children()
@@ -173,6 +174,22 @@ class _Unannotated(ast.NodeTransformer):
         node.returns = None
         return self.generic_visit(node)
 
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None
         return node
+
+
+class _Uninlined(ast.NodeTransformer):
+    """Makes generators of comprehensions, whose names Python 3.12 and later count as those of the scope around."""
+
+    def visit_ListComp(self, node: ast.ListComp | ast.SetComp) -> ast.AST:
+        self.generic_visit(node)
+        return ast.GeneratorExp(node.elt, node.generators)
+
+    visit_SetComp = visit_ListComp  # noqa: N815
+
+    def visit_DictComp(self, node: ast.DictComp) -> ast.AST:
+        self.generic_visit(node)
+        return ast.GeneratorExp(ast.Tuple([node.key, node.value], ast.Load()), node.generators)

@@ -257,7 +257,7 @@ def _train(experiment: Experiment, seed: int, device: torch.device, checkpoint: 
         if report is not None:
             report(experiment, seed, epoch, len(epochs), seconds[-1])
 
-    state = {name: value.cpu().contiguous() for name, value in trainer.evaluated().state_dict().items()}
+    state = {name: training.copied(value) for name, value in trainer.evaluated().state_dict().items()}
     weights = safetensors.torch.save(state)
     record = Record(
         experiment=experiment.name,
@@ -340,7 +340,10 @@ def _save(
     )
     state = trainer.state()
     metadata = {"progress": done, "digest": _checkpoint_digest(done, state)}
-    files.write_atomically(path, safetensors.torch.save(state, metadata))
+    try:
+        files.write_atomically(path, safetensors.torch.save(state, metadata))
+    except files.FileError as error:
+        raise RecordError(str(error)) from error
 
 
 def _checkpoint_digest(done: str, state: dict[str, torch.Tensor]) -> str:

@@ -16,19 +16,20 @@ from torch.nn import functional
 
 from mnist_lib.blocks import Residual
 
-LAYERS = (
-    nn.Conv2d,
-    nn.BatchNorm2d,
-    nn.ReLU,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.Flatten,
-    nn.Linear,
-)
-"""Layers that compute in blocks."""
+LAYERS = {
+    nn.Conv2d: lambda layer: layer.groups == 1 and layer.padding_mode == "zeros" and isinstance(layer.padding, tuple),
+    nn.BatchNorm2d: lambda layer: layer.affine and layer.track_running_stats and layer.momentum is not None,
+    nn.ReLU: lambda layer: True,
+    nn.MaxPool2d: lambda layer: layer.dilation in (1, (1, 1)) and not layer.return_indices,
+    nn.AvgPool2d: lambda layer: layer.divisor_override is None,
+    nn.AdaptiveAvgPool2d: lambda layer: True,
+    nn.Dropout: lambda layer: True,
+    nn.Dropout2d: lambda layer: True,
+    nn.Flatten: lambda layer: True,
+    nn.Linear: lambda layer: True,
+    Residual: lambda layer: _is_chain(layer),
+}
+"""Layers that compute in blocks, and whether one of the kind does."""
 
 BLOCK = 16
 """Channels of a block, for processors with AVX-512."""
@@ -39,15 +40,15 @@ def in_bfloat16(network: nn.Module) -> nn.Module:
 
     Names and parameters stay what they are.
     """
-    if type(network) is nn.Sequential and _is_chain(network):
-        return Fast(*network)
     kind = type(network)
-    network.__class__ = type(kind.__name__, (_Autocast, kind), {})
+    in_blocks = kind is nn.Sequential and _is_chain(network)
+    network.__class__ = Fast if in_blocks else type(kind.__name__, (_Autocast, kind), {})
     return network
 
 
 def _is_chain(layers: nn.Sequential) -> bool:
-    return all(isinstance(layer, LAYERS) or (isinstance(layer, Residual) and _is_chain(layer)) for layer in layers)
+    hooked = any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+    return not hooked and all(type(layer) in LAYERS and LAYERS[type(layer)](layer) for layer in layers)
 
 
 class _Autocast(nn.Module):
@@ -98,8 +99,11 @@ def _through(layers: nn.Sequential, x: torch.Tensor, channels: int) -> tuple[tor
         if not x.is_mkldnn:  # after a Flatten there are no channels any more
             x = layer(x)
         elif isinstance(layer, Residual):
-            change, channels = _through(layer, x, channels)
-            x = x + change
+            change, changed = _through(layer, x, channels)
+            if x.shape == change.shape and change.is_mkldnn:
+                x = x + change
+            else:  # one of the two has no filling: the network's input, or what is no longer in blocks
+                x = _dense(x, channels) + (_dense(change, changed) if change.is_mkldnn else change)
         elif isinstance(layer, nn.Conv2d):
             x, channels = _convolution(layer, x), layer.out_channels
         elif isinstance(layer, nn.BatchNorm2d):

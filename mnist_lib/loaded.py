@@ -10,7 +10,7 @@ import linecache
 import sys
 import types
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, cached_property
 
 from mnist_lib import face
 from mnist_lib.digests import canonical, needed, text_digest, unannotated
@@ -38,14 +38,15 @@ def source(name: str) -> str:
     Raises:
         CodeError: the module's code has been changed since, by autoreload, say.
     """
-    __import__(name)
-    remember()
+    if name not in _kept:
+        __import__(name)
+        remember()
     text, constants = _kept[name]
     module = sys.modules[name]
     codes = _codes(text, name)
-    for function in _functions(module):
-        if function.__code__ not in codes:
-            raise CodeError(f"{name}.{function.__qualname__} was changed in this session: restart the kernel")
+    for function, code in _functions(module, _defined(text)):
+        if code not in codes:
+            raise CodeError(f"{name}.{function} was changed in this session: restart the kernel")
     for key, value in _constants(module).items():
         if key in constants and constants[key] != value:
             raise CodeError(f"{name}.{key} was changed in this session: restart the kernel")
@@ -86,7 +87,7 @@ def _closure(definitions: tuple[str, ...], left_out: tuple[str, ...]) -> tuple[s
         statements, _ = needed(source(f"{PACKAGE}.{module}".rstrip(".")), [name])
         if not statements:
             parts.add(f"{module} does not define {name}")
-        parts |= {f"{module} {canonical(node)}" for node in statements if not _of_package(node, module)}
+        parts |= {f"{module} {_canonical(node)}" for node in statements if not _of_package(node, module)}
         waiting += imported(statements, module)
     return text_digest(*sorted(parts)), frozenset(modules)
 
@@ -98,29 +99,48 @@ def imported(statements: Iterable[ast.stmt], module: str = "") -> list[str]:
         statements: top-level statements of a module, or of a notebook's cell.
         module: that module's name, without the package's; it is needed for relative imports only.
     """
-    statements = [unannotated(node) for node in statements]
+    statements = list(statements)
     modules: dict[str, str] = {}
     found: list[str] = []
     for node in statements:
-        for each in ast.walk(node):
-            if isinstance(each, ast.ImportFrom) and (origin := _origin(each, module)) is not None:
-                for alias in each.names:
-                    full = f"{origin}.{alias.name}".lstrip(".")
-                    if _is_module(full):
-                        modules[alias.asname or alias.name] = full
-                    else:
-                        found.append(_FACE.get(full, full))
-            elif isinstance(each, ast.Import):
-                modules |= {
-                    alias.asname or alias.name: alias.name.partition(".")[2]
-                    for alias in each.names
-                    if alias.name.startswith(f"{PACKAGE}.")
-                }
+        for name, origin, attribute in _imports(node, module):
+            full = f"{origin}.{attribute}".strip(".")
+            if attribute and not _is_module(full):
+                found.append(_FACE.get(full, full))
+            else:
+                modules[name] = full
     for node in statements:
-        for each in ast.walk(node):
-            if isinstance(each, ast.Attribute) and (full := modules.get(ast.unparse(each.value))) is not None:
-                found.append(f"{full}.{each.attr}")
+        found += [f"{modules[name]}.{attribute}" for name, attribute in _attributes(node) if name in modules]
     return found
+
+
+_canonical = cache(canonical)  # statements are parsed once, so a node stands for its text
+
+
+@cache
+def _imports(node: ast.stmt, module: str) -> list[tuple[str, str, str]]:
+    """What a statement imports of the library: the name given to it, a module, and what of it (nothing: all)."""
+    found: list[tuple[str, str, str]] = []
+    for each in ast.walk(node):
+        if isinstance(each, ast.ImportFrom) and (origin := _origin(each, module)) is not None:
+            found += [(alias.asname or alias.name, origin, alias.name) for alias in each.names]
+        elif isinstance(each, ast.Import):
+            ours = (alias for alias in each.names if alias.name.startswith(f"{PACKAGE}."))
+            found += [(alias.asname or alias.name, alias.name.partition(".")[2], "") for alias in ours]
+    return found
+
+
+@cache
+def _attributes(node: ast.stmt) -> list[tuple[str, str]]:
+    """The attributes that a statement reads, ``a.b`` and ``a.b.c``, as pairs, but for those in annotations."""
+    found = (each for each in ast.walk(unannotated(node)) if isinstance(each, ast.Attribute))
+    return [(ast.unparse(each.value), each.attr) for each in found if _is_dotted(each.value)]
+
+
+def _is_dotted(node: ast.expr) -> bool:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name)
 
 
 def _of_package(node: ast.stmt, module: str) -> bool:
@@ -169,20 +189,41 @@ def _constants(module: types.ModuleType) -> dict[str, object]:
     return found
 
 
-def _functions(module: types.ModuleType) -> Iterator[types.FunctionType]:
-    """The functions that a module defines, and the methods and properties of its classes."""
-    waiting = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+def _functions(module: types.ModuleType, defined: frozenset[str]) -> Iterator[tuple[str, types.CodeType | None]]:
+    """The functions of a module, and the methods and properties of its classes, by name, with their code.
+
+    Whatever stands where the text has a definition is one of them: another module's function may have been put there.
+    """
+    home = module.__name__
+    waiting = [(n, v) for n, v in vars(module).items() if n in defined or getattr(v, "__module__", None) == home]
     while waiting:
-        value = waiting.pop()
-        if isinstance(value, type):
-            waiting += [each for each in vars(value).values() if not isinstance(each, type)]
+        name, value = waiting.pop()
+        if isinstance(value, type) and value.__module__ == home:
+            waiting += [(f"{name}.{n}", each) for n, each in vars(value).items() if not isinstance(each, type)]
         elif isinstance(value, property):
-            waiting += [value.fget, value.fset]
+            waiting += [(name, part) for part in (value.fget, value.fset) if part is not None]
+        elif isinstance(value, cached_property):
+            waiting.append((name, value.func))
         elif isinstance(value, staticmethod | classmethod) or hasattr(value, "__wrapped__"):
-            waiting.append(value.__wrapped__)
-        elif isinstance(value, types.FunctionType) and value.__module__ == module.__name__:
+            waiting.append((name, value.__wrapped__))
+        elif name in defined:
+            code = getattr(value, "__code__", None)
+            yield name, code if getattr(code, "co_qualname", None) == name else None
+        elif isinstance(value, types.FunctionType) and value.__module__ == home:
             if value.__code__.co_filename != "<string>":  # what a dataclass makes
-                yield value
+                yield name, value.__code__
+
+
+@cache
+def _defined(text: str) -> frozenset[str]:
+    """The functions, classes and methods that a module's text defines at its top level."""
+    found: set[str] = set()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            inside = node.body if isinstance(node, ast.ClassDef) else []
+            methods = {f"{node.name}.{each.name}" for each in inside if isinstance(each, ast.FunctionDef)}
+            found |= {node.name} | methods
+    return frozenset(found)
 
 
 @cache

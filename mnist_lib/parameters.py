@@ -94,7 +94,7 @@ class Recipe(Checked):
     temperature: float = bounded(1.0, low=0.1, high=100, effect=lambda r: r.teachers > 0)
     rotation: float = bounded(0.0, low=0, high=180)
     crop_probability: float = bounded(0.0, low=0, high=1)
-    interpolation: str = choice("bilinear", options=("bilinear", "nearest"), effect=lambda r: bool(r.rotation))
+    interpolation: str = choice("bilinear", options=("bilinear", "nearest"), effect=lambda r: r.is_rotated_alone)
     shear: float = bounded(0.0, low=0, high=1)
     scale: float = bounded(0.0, low=0, high=0.9)
     translation: float = bounded(0.0, low=0, high=14)
@@ -104,10 +104,20 @@ class Recipe(Checked):
     precision: str = choice("float32", options=("float32", "bfloat16"))
     threads: int = bounded(1, low=1, high=256)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nesterov and not self.momentum:
+            raise ParameterError("nesterov = True: it needs a momentum above 0")
+
     @property
     def is_affine(self) -> bool:
         """Whether images are sheared, scaled or moved: rotation is then part of the same map."""
         return bool(self.shear or self.scale or self.translation)
+
+    @property
+    def is_rotated_alone(self) -> bool:
+        """Whether images are rotated, and not resampled for anything else, too."""
+        return bool(self.rotation) and not (self.is_affine or self.elastic)
 
     @property
     def is_augmented(self) -> bool:

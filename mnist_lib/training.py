@@ -218,7 +218,7 @@ class Trainer:
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:
                     tensors[f"optimizer.{index}.{key}"] = value
-        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        return {name: copied(value) for name, value in tensors.items()}
 
     def restore(self, tensors: dict[str, torch.Tensor], epochs_done: int, first_losses: list[float]) -> None:
         """Continue from a `state` that was taken after `epochs_done` epochs."""
@@ -233,7 +233,8 @@ class Trainer:
         for name, tensor in parts["optimizer"].items():
             index, _, key = name.partition(".")
             parameter = parameters[int(index)]
-            like = torch.empty_like(parameter) if tensor.shape == parameter.shape else torch.empty_like(tensor)
+            of_weights = tensor.shape == parameter.shape  # in their layout; all others are counts of steps
+            like = torch.empty_like(parameter if of_weights else tensor, device=parameter.device)
             self.optimizer.state[parameter][key] = like.copy_(tensor)
         self.epochs_done, self.first_losses = epochs_done, list(first_losses)
 
@@ -291,6 +292,11 @@ def taught(
     with torch.no_grad():
         said = torch.stack([functional.softmax(teacher(images) / temperature, 1) for teacher in teachers]).mean(0)
     return functional.cross_entropy(logits / temperature, said) * temperature**2
+
+
+def copied(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor for a file, which takes none twice: a layer that stands in a network twice has two names."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def mean_and_std(images: torch.Tensor) -> tuple[float, float]:

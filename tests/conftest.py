@@ -84,6 +84,7 @@ def small_report(tmp_path) -> Path:
     shutil.copy(ROOT / "notebooks" / notebook.name, notebook)
     for old, new in (
         ('dataset: str = \\"mnist\\"', 'dataset: str = \\"digits\\"'),
+        ('baseline: str = \\"iteration_01_setup\\"', 'baseline: str = \\"none\\"'),
         ("epochs: int = 15", "epochs: int = 6"),
         ("seeds: int = ", "seeds: int = 4  # "),
     ):

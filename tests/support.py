@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import http.server
+import json
 import os
 import socket
 import struct
@@ -19,8 +20,10 @@ import yaml
 from bs4 import BeautifulSoup
 from torchvision.datasets import MNIST
 
-from mnist_lib import data, records
-from mnist_lib.data import DataError
+from mnist_lib import cells, data, page, records
+from mnist_lib.data import DataError, Images
+from mnist_lib.digests import text_digest
+from mnist_lib.network import Network
 from mnist_lib.records import Record
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +37,31 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), "utf-8")
 
 
+# -- networks
+
+
+@cache
+def networks() -> dict[str, Network]:
+    """The published networks, by the names of their notebooks; calling one builds it."""
+    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    return {path.stem: page.of_notebook(path.stem).network for path in paths if cells.has_network(path)}
+
+
+# -- images
+
+
+def few_digits(patch: pytest.MonkeyPatch) -> None:
+    """Leave 64 digits to train on, of which 14 are held out for validation, and 40 to evaluate on."""
+    whole = data.DATASETS["digits"]
+
+    def digits() -> tuple[Images, Images]:
+        parts = zip(whole.read(), (64, 40), strict=True)
+        return tuple(Images(part.images[:n], part.labels[:n]) for part, n in parts)
+
+    # Not data.load: the library refuses to vouch for code that was replaced.
+    patch.setitem(data.DATASETS, "digits", dataclasses.replace(whole, read=digits, held_out=14))
+
+
 # -- records
 
 
@@ -41,10 +69,12 @@ def run(*accuracies: float, seed: int = 0) -> Record:
     """A record with these accuracies in percent, epoch by epoch."""
     correct = [round(100 * accuracy) for accuracy in accuracies]
     history = {"test_correct": correct, "train_correct": correct}
+    history |= {name: [0.1] * len(correct) for name in ("learning_rate", "test_loss", "train_loss")}
     return Record(
         experiment="x",
         seed=seed,
-        parameters={},
+        parameters={"epochs": len(correct)},
+        network={"source": "", "name": "network", "arguments": {}},
         digests={},
         parameter_count=1,
         train_size=10_000,
@@ -52,9 +82,16 @@ def run(*accuracies: float, seed: int = 0) -> Record:
         history=history,
         first_losses=[],
         misclassified=[],
+        trained_correct=correct[-1],
         weights_digest="",
         environment={},
     )
+
+
+def sealed(content: dict) -> dict:
+    """What a record's file holds, with the digest that it should then state."""
+    kept = {name: value for name, value in content.items() if name != "digest"}
+    return kept | {"digest": text_digest(json.dumps(kept, sort_keys=True))}
 
 
 def content(folder: Path) -> dict[str, object]:
@@ -92,6 +129,13 @@ def command(report: Path, *arguments: str) -> subprocess.Popen:
         text=True,
         start_new_session=True,
     )
+
+
+def mnist_lib(*arguments: str, root: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
+    """What a command of the library in `root` does; in a copy, it keeps its own runs there, too."""
+    environment = os.environ | {"PYTHONPATH": str(root)} | ({} if root == ROOT else {"MNIST_LIB_RUNS": f"{root}/runs"})
+    call = [sys.executable, "-m", "mnist_lib.cli", *arguments]
+    return subprocess.run(call, cwd=root, env=environment | variables, capture_output=True, text=True)
 
 
 # -- files like MNIST's, and a server that has them

@@ -15,14 +15,8 @@ import pytest
 
 from mnist_lib import cli, experiments, files
 from mnist_lib.pipeline import workers
-from mnist_lib.site import book
-from support import ROOT
-
-
-def mnist_lib(*arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "mnist_lib.cli", *arguments]
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+from mnist_lib.site import address, book
+from support import ROOT, mnist_lib
 
 
 @pytest.fixture
@@ -35,10 +29,16 @@ def copy(tmp_path):
     return tmp_path
 
 
+def copy_address(root: Path) -> subprocess.CompletedProcess:
+    """What `make address` does."""
+    command = [sys.executable, "-m", "mnist_lib.site.address"]
+    return subprocess.run(command, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True)
+
+
 def test_help_names_every_command():
     done = mnist_lib("--help")
     assert done.returncode == 0
-    for command in ("status", "train", "verify", "run", "quick", "book", "workbook", "clean", "address", "new"):
+    for command in ("status", "train", "verify", "run", "quick", "book", "workbook", "clean", "pdf", "new"):
         assert f"\n    {command} " in done.stdout
 
 
@@ -67,11 +67,11 @@ def test_a_number_of_workers_is_from_1(count):
     assert f"{count!r}: expected a whole number from 1" in done.stderr
 
 
-@pytest.mark.parametrize("address", ["nowhere", "tcp://nowhere"])
-def test_a_scheduler_that_has_no_port_is_refused_at_once(copy, address):
-    done = mnist_lib("train", "iteration_01_setup", "--scheduler", address, root=copy)
+@pytest.mark.parametrize("scheduler", ["nowhere", "tcp://nowhere"])
+def test_a_scheduler_that_has_no_port_is_refused_at_once(copy, scheduler):
+    done = mnist_lib("train", "iteration_01_setup", "--scheduler", scheduler, root=copy)
     assert done.returncode == 1
-    assert f"ClusterError: no scheduler answers at {address}: missing port number" in done.stderr
+    assert f"ClusterError: no scheduler answers at {scheduler}: missing port number" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -94,14 +94,14 @@ def test_a_book_without_a_rehearsal_says_what_to_do(copy):
     assert "make it by `mnist-lib quick`" in done.stderr
 
 
-@pytest.mark.parametrize("address", ["nonsense", "https://github.com/alice", "https://gitlab.example.org/a/b"])
-def test_an_address_that_pages_could_not_use_is_refused(copy, address):
+@pytest.mark.parametrize("wrong", ["nonsense", "https://github.com/alice", "https://gitlab.example.org/a/b"])
+def test_an_address_that_pages_could_not_use_is_refused(copy, wrong):
     project = copy / "pyproject.toml"
-    project.write_text(project.read_text().replace("https://github.com/OWNER/mnist-report", address))
+    project.write_text(project.read_text().replace("https://github.com/OWNER/mnist-report", wrong))
     before = (copy / "README.md").read_text()
-    done = mnist_lib("address", root=copy)
+    done = copy_address(copy)
     assert done.returncode == 1
-    assert f"Repository = {address!r}: expected https://github.com/<owner>/<name>" in done.stderr
+    assert f"Repository = {wrong!r}: expected https://github.com/<owner>/<name>" in done.stderr
     assert (copy / "README.md").read_text() == before
 
 
@@ -110,7 +110,7 @@ def test_only_addresses_are_changed(copy):
     project, readme = copy / "pyproject.toml", copy / "README.md"
     readme.write_text("aGVsbG8OWNER/mnist-reportbG8 https://github.com/OWNER/mnist-report, OWNER/mnist-report2")
     project.write_text(project.read_text().replace("OWNER/mnist-report", "alice/digits.git"))
-    assert mnist_lib("address", root=copy).returncode == 0
+    assert copy_address(copy).returncode == 0
     assert readme.read_text() == "aGVsbG8OWNER/mnist-reportbG8 https://github.com/alice/digits, OWNER/mnist-report2"
 
 
@@ -165,13 +165,13 @@ def test_clean_strips_what_chance_left(copy):
 def test_the_address_is_copied_everywhere(copy):
     project = copy / "pyproject.toml"
     project.write_text(project.read_text().replace("OWNER/mnist-report", "somebody/their-report"))
-    done = mnist_lib("address", root=copy)
+    done = copy_address(copy)
     assert done.returncode == 0, done.stderr
     assert "changed" in done.stdout
     texts = [path.read_text("utf-8") for path in copy.rglob("*") if path.suffix in {".md", ".yml", ".cff", ".ipynb"}]
     assert not any("OWNER/mnist-report" in text for text in texts)
     assert sum("somebody/their-report" in text for text in texts) > 12
-    assert mnist_lib("address", root=copy).stdout == ""
+    assert copy_address(copy).stdout == ""
 
 
 def test_another_address_makes_no_notebook_stale(copy):
@@ -179,19 +179,19 @@ def test_another_address_makes_no_notebook_stale(copy):
     shutil.copytree(ROOT / "book" / "records", copy / "book" / "records")
     project = copy / "pyproject.toml"
     project.write_text(project.read_text().replace("OWNER/mnist-report", "team42/report-2.0"))
-    assert mnist_lib("address", root=copy).returncode == 0
+    assert copy_address(copy).returncode == 0
     assert mnist_lib("status", root=copy).stdout.splitlines()[-1] == "0 stale"
 
 
 def test_an_address_that_was_half_copied_is_copied_by_the_next_call(copy, monkeypatch):
     project, settings = copy / "pyproject.toml", copy / "_config.yml"
     project.write_text(project.read_text().replace("OWNER/mnist-report", "somebody/their-report"))
-    monkeypatch.setattr(book, "ROOT", copy)
-    changed = book.copy_address()
+    monkeypatch.setattr(address, "ROOT", copy)
+    changed = address.copy_address()
     assert changed[-1] == settings
     for path in changed[3:]:
         path.write_text(path.read_text("utf-8").replace("somebody/their-report", "OWNER/mnist-report"), "utf-8")
-    assert book.copy_address() == changed[3:]
+    assert address.copy_address() == changed[3:]
 
 
 def test_the_digest_of_the_sources_does_not_depend_on_where_they_lie(copy):

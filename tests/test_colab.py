@@ -11,7 +11,7 @@ import tomllib
 import nbformat
 import pytest
 
-from mnist_lib.parameters import notebook_parameters
+from mnist_lib.cells import notebook_parameters
 from mnist_lib.pipeline import catalogue, execution
 from support import ROOT
 

@@ -1,21 +1,37 @@
-"""The numbers in the pages' prose: glued from the results; what is typed is an input, a quotation or mathematics."""
+"""The pages' prose: its numbers are computed where they stand, and what a reader sees is the same everywhere.
+
+On GitHub, in Colab, in JupyterLab and in the book: so no notebook holds what only the book understands.
+"""
 
 import ast
+import inspect
 import math
 import re
 import statistics
+from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 
 import nbformat
 import pytest
 
-from mnist_lib import experiments, models, records, reported
+from mnist_lib import experiments, records
+from mnist_lib.results import sentences
 from mnist_lib.results.claims import REPORTS
 from mnist_lib.results.target import TASK_ACCURACY
 
-GLUED = re.compile(r"\{glue:\w+\}`([^`:]+)")
-NOT_PROSE = re.compile(r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|\{[\w:]+\}`[^`]*`|`[^`]*`|\]\([^)]*\)", re.DOTALL)
+BOOK_ONLY = re.compile(
+    r"""
+    \{[\w:+.-]+\}`              # a role, {glue:text}`accuracy`
+    | ^\s*(`{3,}|~{3,}|:{3,})\s*\{   # a directive, ```{figure}
+    | ^\s*:{3,}                 # a fence of colons
+    | ^\(.+\)=\s*$              # a target, (receptive-fields)=
+    | ^\+\+\+                   # a break between cells
+    """,
+    re.VERBOSE | re.MULTILINE,
+)
+"""What only the book understands; elsewhere it stands raw."""
+
+NOT_PROSE = re.compile(r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)|https?://\S+", re.DOTALL)
 DECIMAL = re.compile(r"(?<![\w.,])\d+\.\d+")
 
 TYPED = {
@@ -25,54 +41,149 @@ TYPED = {
     },
     "iteration_07_small_batch": {"0.08"},  # the standard error of a share of 10,000 images, on the page on the method
 }
-"""Decimal numbers that a page may hold although its code does not: mathematics, and quotations from other works."""
+"""Decimal numbers that Markdown may hold although no code does: mathematics, and quotations from other works."""
+
+FREE = {0, 1}
+"""The numbers that a cell of prose may hold as they are; subscripts besides."""
 
 by_name = pytest.mark.parametrize(
     "path", sorted((experiments.root() / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
 )
 
 
-def sentences(notebook: nbformat.NotebookNode, leave_out: re.Pattern = re.compile("(?!)")) -> list[str]:
-    """The prose in pieces that a message can quote."""
-    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    return re.split(r"(?<=[.:?])\s+|\n\n", leave_out.sub("…", text))
+def is_prose(cell: nbformat.NotebookNode) -> bool:
+    return "prose" in cell.metadata.get("tags", ())
+
+
+def pieces(text: str) -> list[str]:
+    """Prose in pieces that a message can quote."""
+    return re.split(r"(?<=[.:?])\s+|\n\n", text)
+
+
+def markdown(notebook: nbformat.NotebookNode) -> list[str]:
+    return [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+
+
+def outputs(notebook: nbformat.NotebookNode) -> list[str]:
+    """The Markdown that the cells have put out."""
+    found = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ())]
+    return ["".join(data["text/markdown"]) for data in found if "text/markdown" in data]
+
+
+def strings(tree: ast.AST) -> Iterator[str]:
+    """The texts in code, f-strings with … for what is computed; not what says how a number is written."""
+    parts = {id(part) for each in ast.walk(tree) if isinstance(each, ast.JoinedStr) for part in each.values}
+    formats = [each.format_spec for each in ast.walk(tree) if isinstance(each, ast.FormattedValue)]
+    parts |= {id(node) for each in formats if each is not None for node in ast.walk(each)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr) and id(node) not in parts:
+            yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            yield node.value
+
+
+def numbers(tree: ast.AST) -> list[float]:
+    """The numeric constants in code that are no subscript."""
+    subscripts = {id(n) for each in ast.walk(tree) if isinstance(each, ast.Subscript) for n in ast.walk(each.slice)}
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in subscripts]
+    return [node.value for node in constants if type(node.value) in (int, float)]
 
 
 def chosen(notebook: nbformat.NotebookNode) -> set[float]:
-    """The numbers in the code of a page and of the networks: what was chosen, such as parameters, and not found."""
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code" and "%pip" not in cell.source]
-    sources += [Path(module.__file__).read_text("utf-8") for module in (models, reported)]
+    """The numbers in a page's code, but for its prose: what was chosen, such as parameters, and not found."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and not is_prose(cell)]
+    sources = [cell.source for cell in code if "%pip" not in cell.source]
     nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
     return {float(n.value) for n in nodes if isinstance(n, ast.Constant) and type(n.value) in (int, float)}
 
 
+def typed_in(text: str) -> list[str]:
+    return [number for number in DECIMAL.findall(NOT_PROSE.sub("…", text)) if float(number) != TASK_ACCURACY]
+
+
 @by_name
-def test_every_glued_number_is_there(path):
+def test_nothing_is_written_that_only_the_book_understands(path):
     notebook = nbformat.read(path, as_version=4)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    there = {output.get("metadata", {}).get("scrapbook", {}).get("name") for output in outputs}
-    missing = [
-        f"{path.name}: nothing is glued under {name!r}: {sentence!r}"
-        for sentence in sentences(notebook)
-        for name in GLUED.findall(sentence)
-        if name not in there
-    ]
-    assert not missing, "\n".join(missing)
+    computed = [text for cell in notebook.cells if is_prose(cell) for text in strings(ast.parse(cell.source))]
+    for text in (*markdown(notebook), *computed, *outputs(notebook)):
+        found = BOOK_ONLY.search(re.sub(r"``.*?``", "", text))
+        assert found is None, f"{path.name}: {found[0]!r} in {text[:200]!r}"
 
 
 @by_name
-def test_no_result_is_typed(path):
-    """A decimal number in a sentence is in the page's code, or a public report's; a result is glued."""
+def test_no_result_is_typed_in_markdown(path):
+    """A decimal number in a sentence is in the page's code, or a public report's; a result is computed."""
     notebook = nbformat.read(path, as_version=4)
     claims = [claim.value for report in REPORTS.values() if report.notebook == path.stem for claim in report.claims]
-    allowed = {TASK_ACCURACY, *claims, *chosen(notebook), *map(float, TYPED.get(path.stem, ()))}
+    allowed = {*claims, *chosen(notebook), *map(float, TYPED.get(path.stem, ()))}
     typed = [
-        f"{path.name}: {number} is typed; glue it, or say in TYPED where it is from: {sentence!r}"
-        for sentence in sentences(notebook, NOT_PROSE)
-        for number in DECIMAL.findall(sentence)
+        f"{path.name}: {number} is typed; compute it, or say in TYPED where it is from: {sentence!r}"
+        for text in markdown(notebook)
+        for sentence in pieces(text)
+        for number in typed_in(sentence)
         if float(number) not in allowed
     ]
     assert not typed, "\n".join(typed)
+
+
+@by_name
+def test_no_number_is_typed_in_a_cell_of_prose(path):
+    """Neither in its sentences nor in its code: whoever changes a parameter would read the old one."""
+    for cell in filter(is_prose, nbformat.read(path, as_version=4).cells):
+        tree = ast.parse(cell.source)
+        typed = [f"{number} in {text.strip()[:200]!r}" for text in strings(tree) for number in typed_in(text)]
+        typed += [f"{number} in the code" for number in numbers(tree) if number not in FREE]
+        assert not typed, f"{path.name}, {cell.source.splitlines()[0]!r}: typed: {'; '.join(typed)}"
+
+
+@by_name
+def test_a_cell_of_prose_says_what_it_says_and_has_said_it(path):
+    """Its first line is what Colab and JupyterLab show where it is folded."""
+    for cell in filter(is_prose, nbformat.read(path, as_version=4).cells):
+        assert cell.source.startswith("# @title "), cell.source[:80]
+        assert "sentences.prose(" in cell.source
+        assert cell.metadata["tags"] == ["prose"]
+        assert all("text/markdown" in output.get("data", {}) for output in cell.outputs), cell.source[:80]
+
+
+def test_no_sentence_of_the_library_holds_a_typed_number():
+    """Docstrings quote some."""
+    tree = ast.parse(inspect.getsource(sentences))
+    quoting = {node.value.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and is_text(node.value)}
+    assert not [text for text in strings(tree) if text not in quoting and typed_in(text)]
+
+
+def is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        ('f"{mean:.2f} % after {len(runs)} epochs"', []),
+        ('f"99.47 % after {epochs}"', ["99.47"]),
+        ('f"see [LeCun](https://doi.org/10.1109/5.72), `0.25`, $0.5$"', []),
+        ("f\"{f'{low:.1f} or 2.5'}\"", ["2.5"]),
+        ('"plain 3.14"', ["3.14"]),
+        ("runs[:5], runs[0], 1 - 0", []),
+        ("99.47, 100 * x", [99.47, 100]),
+    ],
+)
+def test_what_is_typed_is_found(cell, found):
+    tree = ast.parse(cell)
+    assert [n for text in strings(tree) for n in typed_in(text)] + [n for n in numbers(tree) if n not in FREE] == found
+
+
+@pytest.mark.parametrize(
+    "text", ["{glue:text}`a:.2f`", "{cite}`lecun`", "```{figure} a.png", ":::{note}", "a\n(target)=\n", "{math}`x`"]
+)
+def test_what_only_the_book_understands_is_found(text):
+    assert BOOK_ONLY.search(text)
+
+
+@pytest.mark.parametrize("text", ["`x`", "$\\frac{1}{2}$ `y`", "```python\na\n```", "f(x) = 2", "(a) = b", "{1, 2}"])
+def test_what_is_understood_everywhere_is_not_found(text):
+    assert not BOOK_ONLY.search(text)
 
 
 def test_two_runs_of_iteration_10_differ_on_about_as_many_images_as_the_method_says():

@@ -17,7 +17,7 @@ from mnist_lib import files
 from mnist_lib.backprop import columns, network
 from mnist_lib.backprop.columns import Column
 from mnist_lib.backprop.spreadsheet import SETTINGS, SYMBOLS, Spreadsheet
-from mnist_lib.parameters import BackpropParameters, ParameterError, SweepParameters, validate
+from mnist_lib.parameters import BackpropParameters, ParameterError, SweepParameters
 
 MOST_STEPS = 10_000
 """The longest sheet that is written."""
@@ -87,7 +87,7 @@ def write(
     Raises:
         ParameterError: `path` cannot be a workbook, a parameter is not accepted, a learning rate is there twice, or
             there are too many steps.
-        RecordError: the file cannot be written; what was there before is untouched.
+        FileError: the file cannot be written; what was there before is untouched.
     """
     path = Path(path)
     if path.suffix != ".xlsx":
@@ -96,10 +96,10 @@ def write(
         raise ParameterError(f"{path} is a folder; name a file in it, such as {path / 'backprop.xlsx'}")
     if not path.parent.is_dir():
         raise ParameterError(f"{path}: there is no folder {path.parent}; make it first")
-    parameters = validate(BackpropParameters, dataclasses.asdict(parameters or BackpropParameters()))
+    parameters = parameters or BackpropParameters(name="workbook")
     if parameters.steps > MOST_STEPS:
         raise ParameterError(f"steps = {parameters.steps}: a workbook holds at most {MOST_STEPS}")
-    rates = [validate(BackpropParameters, {"learning_rate": rate}).learning_rate for rate in learning_rates]
+    rates = [dataclasses.replace(parameters, learning_rate=rate).learning_rate for rate in learning_rates]
     if not rates or len({_text(rate) for rate in rates}) < len(rates):
         raise ParameterError(f"learning_rates = {rates}: expected at least one, and none of them twice")
     files.write_atomically(path, _content(parameters, rates))

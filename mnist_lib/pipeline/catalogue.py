@@ -7,6 +7,7 @@ from pathlib import Path
 from mnist_lib import cells, experiments, page, records
 from mnist_lib.experiments import CODE_CHANGED, START_CHANGED, TEACHER_CHANGED, Experiment
 from mnist_lib.parameters import ComparisonParameters, NotebookParameters, ParameterError, SweepParameters, validate
+from mnist_lib.records import RecordError
 
 CODE_ONLY = {CODE_CHANGED, START_CHANGED, TEACHER_CHANGED}
 """What may have changed without changing what is computed."""
@@ -19,10 +20,13 @@ class Missing:
     experiment: Experiment
     seed: int
     reasons: tuple[str, ...]
+    is_damaged: bool = False
 
     @property
     def remedy(self) -> str:
-        """What gives the run its record: ``train``, ``train --replace`` or ``verify --accept``."""
+        """What gives the run its record: ``git restore``, ``train``, ``train --replace`` or ``verify --accept``."""
+        if self.is_damaged:
+            return "git restore"
         if not records.record_path(self.experiment.published, self.seed).exists():
             return "train"
         if {*self.reasons} <= CODE_ONLY:
@@ -109,7 +113,11 @@ def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[Missing
         left_behind = records.left_behind(experiment.published)
         for seed in numbers:
             file = records.record_path(experiment.published, seed)
-            reasons = experiment.differences(records.read(file)) if file.exists() else ["there is no record"]
+            try:
+                reasons = experiment.differences(records.read(file)) if file.exists() else ["there is no record"]
+            except RecordError as error:
+                missing.append(Missing(experiment, seed, (str(error),), is_damaged=True))
+                continue
             if not reasons and file.stem in left_behind:
                 reasons = [f"a process that was killed left {', '.join(left_behind[file.stem])}"]
             if reasons:

@@ -115,7 +115,11 @@ def _record_digests(run: Experiment, seeds: int) -> list[list[str | None]]:
     found: list[list[str | None]] = []
     for seed in range(seeds):
         file = records.record_path(run.published, seed)
-        found.append([run.digest, records.read(file).results_digest if file.exists() else None])
+        try:
+            results = records.read(file).results_digest if file.exists() else None
+        except records.RecordError:
+            results = "damaged"
+        found.append([run.digest, results])
     return found
 
 

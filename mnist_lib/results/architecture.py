@@ -22,10 +22,11 @@ from torch import nn
 from mnist_lib.results.tracing import Layer, Shape, Step, copied, soft_trace, trace
 
 INPUT_SHAPE: Shape = (1, 28, 28)
+Extent = tuple[int, int]  # the first pixel, and the one after the last
 
 
 def layers(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> list[Layer]:
-    """The layers of `network` in the order in which it uses them.
+    """List the layers of `network` in the order in which it uses them.
 
     A copy of the network runs once, in evaluation mode, on empty images of shape `input_shape`.
     With kernel k, stride s and dilation d, receptive field r and jump j follow from those of the layer before:
@@ -42,7 +43,7 @@ def layers(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> list[Layer]:
 
 
 def parameter_count(network: nn.Module) -> int:
-    """How many numbers the network learns, each counted once, whether or not its forward pass uses them."""
+    """Count the numbers that the network learns, each counted once, whether or not its forward pass uses them."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -70,7 +71,7 @@ def summary(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> None:
 
 
 def receptive_field_table(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> pd.DataFrame:
-    """One row for each convolution, pooling and linear layer: its geometry, output, jump and receptive field.
+    """Give geometry, output, jump and receptive field of each convolution, pooling and linear layer, one row for each.
 
     There is a row, too, for each layer that joins branches, and for each whose geometry is not known.
     """
@@ -83,7 +84,7 @@ def receptive_field_table(network: nn.Module, input_shape: Shape = INPUT_SHAPE) 
 
 
 def gradient_support(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> list[int]:
-    """The receptive field after each layer of `layers`, measured instead of computed.
+    """Measure the receptive field after each layer of `layers` instead of computing it.
 
     It is the side of the smallest square that holds all pixels with a non-zero gradient from the unit at the centre of
     the layer's output, over all channels. To leave no gradient to chance, it is taken through a copy in float64 with
@@ -98,7 +99,7 @@ def gradient_support(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> li
 
 
 def check_receptive_fields(network: nn.Module, input_shape: Shape = INPUT_SHAPE) -> list[int]:
-    """The receptive field after each layer of `layers`, computed and measured.
+    """Compute and measure the receptive field after each layer of `layers`, and return it.
 
     Raises:
         ValueError: the two differ; the message names the first such layer.
@@ -112,7 +113,7 @@ def check_receptive_fields(network: nn.Module, input_shape: Shape = INPUT_SHAPE)
 
 
 def alignment(before: nn.Module, after: nn.Module, input_shape: Shape = INPUT_SHAPE) -> list[tuple[str, Layer]]:
-    """The layers of both networks in one order, each after "−" (lost), "+" (gained) or "" (kept).
+    """List the layers of both networks in one order, each after "−" (lost), "+" (gained) or "" (kept).
 
     Layers are the same when their names and parameter counts are; a layer that was kept is described as in `after`.
     """
@@ -128,7 +129,7 @@ def alignment(before: nn.Module, after: nn.Module, input_shape: Shape = INPUT_SH
 
 
 def difference(before: nn.Module, after: nn.Module, input_shape: Shape = INPUT_SHAPE) -> pd.DataFrame:
-    """The layers that `after` lost ("−") and gained ("+"), as in `alignment`; each unchanged stretch is one row.
+    """Show what layers `after` lost ("−") and gained ("+"), as in `alignment`; each unchanged stretch is one row.
 
     Without any difference the table is empty.
     """
@@ -155,23 +156,24 @@ def _steps(network: nn.Module, input_shape: Shape) -> list[Step]:
     return steps
 
 
-def _supports(steps: list[Step], measured: dict[int, tuple[int, int]], input_shape: Shape) -> list[int]:
+def _supports(steps: list[Step], measured: dict[int, list[Extent]], input_shape: Shape) -> list[int]:
     """For each step the measured side, or the computed one where nothing could be measured."""
     sides = []
     for step in steps:
-        along = []
-        for span, size, extent in zip(
-            step.signal.spans, input_shape[1:], measured.get(step.signal.step, (0, 0)), strict=True
-        ):
-            first = span.first + span.units // 2 * span.jump
-            exact = extent and step.signal.known and 0 <= first <= size - span.field
-            along.append(extent if exact else max(extent, span.field))
+        along = [span.field for span in step.signal.spans]
+        for axis, (low, high) in enumerate(measured.get(step.signal.step, ())):
+            first, last = step.signal.spans[axis].of_middle()
+            within, fits = first <= low and high <= last, first >= 0 and last <= input_shape[1 + axis]
+            if not step.signal.known:
+                along[axis] = max(along[axis], high - low)
+            elif fits or not within:  # what reaches out of the image need not be filled
+                along[axis] = high - low
         sides.append(max(along))
     return sides
 
 
-def _measured(network: nn.Module, input_shape: Shape, steps: list[Step]) -> dict[int, tuple[int, int]]:
-    """The height and the width of the gradient's support, by the number of the step; empty if it cannot be had."""
+def _measured(network: nn.Module, input_shape: Shape, steps: list[Step]) -> dict[int, list[Extent]]:
+    """The rows and the columns that a gradient reaches, by the number of the step; empty if it cannot be had."""
     try:
         images, softened = soft_trace(network, input_shape)
         if [(step.signal.step, step.layer.name, step.layer.output) for step in softened] != [
@@ -184,7 +186,7 @@ def _measured(network: nn.Module, input_shape: Shape, steps: list[Step]) -> dict
             (gradient,) = torch.autograd.grad(unit, images, retain_graph=True, allow_unused=True)
             if gradient is not None and gradient.any():
                 extent = torch.aminmax(gradient.abs().sum((0, 1)).nonzero(), dim=0)
-                found[number] = tuple((extent.max - extent.min + 1).tolist())
+                found[number] = list(zip(extent.min.tolist(), (extent.max + 1).tolist(), strict=True))
         return found
     except Exception:  # whatever it is that such a copy cannot do, the network itself can
         return {}

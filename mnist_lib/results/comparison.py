@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from mnist_lib.records import Record
 from mnist_lib.results import figures
-from mnist_lib.results.show import Table, glue
-from mnist_lib.results.statistics import Interval, binomial_standard_error, difference_interval
-from mnist_lib.results.target import TASK_ACCURACY, TASK_PARAMETERS, Target, final_accuracy, reached
+from mnist_lib.results.show import Table
+from mnist_lib.results.statistics import Interval, difference_interval
+from mnist_lib.results.target import TASK_ACCURACY, TASK_PARAMETERS, final_accuracy, reached
 
 
 def label(name: str) -> str:
@@ -80,46 +80,12 @@ def changes_table(groups: Mapping[str, Sequence[Record]]) -> Table:
                 "accuracy, points": f"{change:+.2f}",
                 "in words": in_words(change),
                 "parameters": f"{sizes[1] - sizes[0]:+,}",
-                "minutes a run": f"{_minutes(groups[after]):.1f}",
+                "minutes a run": f"{minutes(groups[after]):.1f}",
             }
         )
     return Table(rows)
 
 
-def glue_comparison(groups: Mapping[str, Sequence[Record]]) -> None:
-    """Store the numbers that a comparison's analysis needs; the experiments come in the order of the report."""
-    steps, ends = changes(groups), [list(groups.values())[i] for i in (0, -1)]
-    gain, accuracy = accuracy_difference(*ends), final_accuracy(ends[1])
-    largest, smallest = (f(steps, key=lambda name: steps[name].center) for f in (max, min))
-    sizes, minutes = ([f(runs) for runs in ends] for f in (lambda r: r[0].parameter_count, _minutes))
-    target = Target(TASK_ACCURACY)
-    verdict = target.verdicts(ends[1])[-1] if len(ends[1]) >= target.seeds else "few"
-    words = {
-        "met": f"The whole interval is above {TASK_ACCURACY:.2f} %: the task is met.",
-        "missed": f"The whole interval is below {TASK_ACCURACY:.2f} %: the task is missed.",
-        "few": f"Fewer than {target.seeds} runs do not decide whether the task is met.",
-        "undecided": f"The interval contains {TASK_ACCURACY:.2f} %, so the task is neither clearly met nor missed.",
-    }
-    glue(
-        last_sentence=f"The last of the {len(groups)} networks has {sizes[1]:,} parameters and gets {accuracy} % of "
-        f"the test images right, on average over {len(ends[1])} runs. {words[verdict]}",
-        changes=len(steps),
-        gains=sum(change.low > 0 for change in steps.values()),
-        losses=sum(change.high < 0 for change in steps.values()),
-        largest_gain=label(largest),
-        largest_gain_points=steps[largest].center,
-        largest_loss=label(smallest),
-        largest_loss_points=steps[smallest].center,
-        last_parameters=f"{sizes[1]:,}",
-        times=sizes[0] / sizes[1],
-        gain=gain.center,
-        gain_low=gain.low,
-        gain_high=gain.high,
-        first_minutes=minutes[0],
-        last_minutes=minutes[1],
-        binomial=binomial_standard_error(TASK_ACCURACY, 10_000),
-    )
-
-
-def _minutes(runs: Sequence[Record]) -> float:
+def minutes(runs: Sequence[Record]) -> float:
+    """Return how many minutes a run took, on average."""
     return averages.fmean(run.seconds for run in runs) / 60

@@ -36,12 +36,19 @@ def curves(runs: Sequence[Record], target: float | None = None) -> Picture:
     right.legend(loc="lower right")
     left.legend()
     train, test = (accuracies[name].mean(0) for name in ("train", "test"))
+    shown = "of one seed" if len(runs) == 1 else f"mean and range of {len(runs)} seeds"
+    course = f"goes from {test[0]:.2f} % after the first epoch to {test[-1]:.2f} % after the last"
     alt = (
-        f"Loss and accuracy over {len(test)} epochs, mean and range of {len(runs)} seeds. The mean test accuracy goes "
-        f"from {test[0]:.2f} % after the first epoch to {test[-1]:.2f} % after the last; the training accuracy "
-        f"ends at {train[-1]:.2f} %."
+        f"Loss and accuracy over {_count(len(test), 'epoch')}, {shown}. "
+        f"The {'test' if len(runs) == 1 else 'mean test'} accuracy "
+        f"{f'is {test[0]:.2f} %' if len(test) == 1 else course}; the training accuracy ends at {train[-1]:.2f} %."
     )
     return Picture(figure, alt)
+
+
+def _count(number: int, noun: str) -> str:
+    """Say a number with its noun: "one run", "5 runs"."""
+    return f"one {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _band(axes: Axes, values: np.ndarray, colour: str, line: str, name: str) -> None:
@@ -66,12 +73,15 @@ def confusion_matrix(runs: Sequence[Record]) -> Picture:
     for label, prediction in zip(*counts.nonzero(), strict=True):
         axes.text(prediction, label, counts[label, prediction], ha="center", va="center", fontsize=8)
     axes.set(xticks=range(10), yticks=range(10), xlabel="predicted digit", ylabel="true digit")
-    axes.set_title(f"Mistakes of {len(runs)} {'run' if len(runs) == 1 else 'runs'}")
+    axes.set_title(f"Mistakes of {_count(len(runs), 'run')}")
     figure.colorbar(image, ax=axes, label="images")
+    if not counts.any():
+        return Picture(figure, f"Confusion matrix of {_count(len(runs), 'run')}: empty, for there is no mistake.")
     label, prediction = np.unravel_index(counts.argmax(), counts.shape)
+    times = "once" if counts.max() == 1 else f"{counts.max()} times"
     alt = (
-        f"Confusion matrix of the {counts.sum()} mistakes of {len(runs)} runs. The most frequent: "
-        f"{label} taken for {prediction}, {counts.max()} times."
+        f"Confusion matrix of the {_count(counts.sum(), 'mistake')} of {_count(len(runs), 'run')}. The most frequent: "
+        f"{label} taken for {prediction}, {times}."
     )
     return Picture(figure, alt)
 
@@ -98,9 +108,13 @@ def misclassified(runs: Sequence[Record], images: np.ndarray | None, most: int =
         taken = ", ".join(str(p) for p, _ in predictions.most_common(2))
         axes.set_title(f"{labels[index]} → {taken}\n{wrong[index]} of {len(runs)}", fontsize=9)
     every = sum(count == len(runs) for count in wrong.values())
+    if len(runs) == 1 or not chosen:
+        told = f"{len(chosen)} of the {_count(len(wrong), 'image')} that {_count(len(runs), 'run')} got wrong"
+        return Picture(figure, f"{told}, each with its label and what it was taken for.")
     alt = (
         f"The {len(chosen)} images that most of the {len(runs)} runs get wrong, each with its label, what it was taken "
-        f"for and by how many runs. {every} images are wrong in every run, {len(wrong)} in at least one."
+        f"for and by how many runs. {_count(every, 'image')} {'is' if every == 1 else 'are'} wrong in every run, "
+        f"{len(wrong)} in at least one."
     )
     return Picture(figure, alt)
 
@@ -117,6 +131,8 @@ def candidates(accuracies: Mapping[float, Sequence[float]], chosen: float) -> Pi
     axes.set_xticks(list(means), [f"{rate:g}" for rate in means])
     axes.minorticks_off()
     words = ", ".join(f"{rate:g}: {mean:.2f} %" for rate, mean in means.items())
+    if not means:
+        return Picture(figure, "An empty plot: no peak learning rate was tried.")
     best = max(means, key=means.__getitem__)
     return Picture(figure, f"Mean validation accuracy for each peak learning rate ({words}). The highest: {best:g}.")
 

@@ -22,7 +22,7 @@ FONT = {"fontsize": 8.5, "va": "center"}
 
 
 def picture(network: nn.Module, before: nn.Module | None = None, input_shape: Shape = INPUT_SHAPE) -> Picture:
-    """The layers of `network` from top to bottom; a block is as wide, in proportion, as the map that comes out.
+    """Draw the layers of `network` from top to bottom; a block is as wide, in proportion, as the map that comes out.
 
     Beside a block are the layer's name, its output (channels × height × width), its parameters, and its receptive
     field: how many pixels, in a square, one value of the output sees. Layers that `before` has not are marked by a

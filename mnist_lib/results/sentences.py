@@ -6,34 +6,65 @@ seed ends" differ in more than a number.
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Sequence
 
 from IPython.display import display
 
-from mnist_lib import cells, experiments
+from mnist_lib import cells, experiments, records
 from mnist_lib.digests import code_digest
-from mnist_lib.parameters import ComparisonParameters, NotebookParameters, ParameterError
+from mnist_lib.parameters import Checked, NotebookParameters, ParameterError
 from mnist_lib.records import Record
 from mnist_lib.results.comparison import accuracy_difference, in_words, label
-from mnist_lib.results.target import final_accuracy
+from mnist_lib.results.target import Target, final_accuracy
 
 
 def prose(*paragraphs: str | bool | None) -> None:
     """Show paragraphs as one output in Markdown; those that are None, False or empty are left out."""
-    text = "\n\n".join(inspect.cleandoc(each) for each in paragraphs if each)
+    text = "\n\n".join(_tidy(each) for each in paragraphs if each)
     if text:
         display({"text/markdown": text}, raw=True)
+
+
+def _tidy(text: str) -> str:
+    """A paragraph without its indentation, and without the blanks around a part of it that is empty this time."""
+    lines = re.sub(r"^ (?=\S)| +$", "", inspect.cleandoc(text), flags=re.MULTILINE)
+    return re.sub(r"(?<=\S)  +(?=\S)", " ", lines)
 
 
 def accuracy(runs: Sequence[Record]) -> str:
     """Say what the runs' accuracy is after the last epoch: "The mean … is 99.42 %, with a 95 % interval from …"."""
     mean, ends = final_accuracy(runs), [run.test_accuracy[-1] for run in runs]
+    images = evaluated_on(runs)
     if len(runs) == 1:
-        return f"The test accuracy after the last epoch is {mean.center:.2f} % (one run, so no interval)"
-    said = f"The mean test accuracy after the last epoch is {mean.center:.2f} %"
+        return f"The {images} accuracy after the last epoch is {mean.center:.2f} % (one run, so no interval)"
+    said = f"The mean {images} accuracy after the last epoch is {mean.center:.2f} %"
     if len(runs) == 2:
         return f"{said}, of two runs at {min(ends):.2f} % and {max(ends):.2f} %"
     return f"{said}, with a 95 % interval from {mean.low:.2f} to {mean.high:.2f} over {len(runs)} seeds"
+
+
+def evaluated_on(runs: Sequence[Record]) -> str:
+    """Say on which images the runs were evaluated: "test" or "validation"."""
+    return str(runs[0].parameters.get("evaluate_on", "test"))
+
+
+def verdict(target: Target, runs: Sequence[Record]) -> str:
+    """Say whether the accuracy that was aimed at is reached: "The target of at least 99.40 % is met"."""
+    aim = f"target of at least {target.accuracy:.2f} %"
+    if len(runs) < target.seeds:
+        words = {1: "One run does", 2: "Two runs do", 3: "Three runs do", 4: "Four runs do"}
+        few = words.get(len(runs), f"{len(runs)} runs do")
+        return f"{few} not decide on the {aim}; that takes {target.seeds}"
+    found, interval = target.verdicts(runs)[-1], final_accuracy(runs)
+    if found == "met":
+        return f"The {aim} is met"
+    begin, end = interval.low, interval.high
+    if found == "missed":
+        is_hidden = round(end, 2) == target.accuracy
+        return f"The {aim} is missed" + (f", because the interval ends at {end:.3f}" if is_hidden else "")
+    where = f"begins at {begin:.3f}" if round(begin, 2) == target.accuracy else "contains it"
+    return f"The {aim} is undecided, because the interval {where}"
 
 
 def change(before: Sequence[Record], after: Sequence[Record]) -> str:
@@ -49,24 +80,44 @@ def share(part: int, whole: int, noun: str, singular: str, plural: str) -> str:
     The noun is given in the singular, the verb in both numbers.
     """
     if whole == 1:
-        return f"the one {noun} {singular}" if part else f"the one {noun} never {singular}"
+        return f"the one {noun} {singular if part else _negated(singular, plural)}"
     if part == whole:
         return f"both {noun}s {plural}" if whole == 2 else f"all {whole} {noun}s {plural}"
     if part == 0:
         return f"neither of the two {noun}s {singular}" if whole == 2 else f"none of {whole} {noun}s {singular}"
+    if whole == 2:
+        return f"one of the two {noun}s {singular}"
     return f"{part} of {whole} {noun}s {singular if part == 1 else plural}"
 
 
+def _negated(singular: str, plural: str) -> str:
+    """The verb of one that does not: "does not end", "is not at", "has not reached", "never ended"."""
+    verb, _, rest = singular.partition(" ")
+    if verb in ("is", "was") or re.match(r"has \w+e[dn]\b", singular):
+        return f"{verb} not {rest}".rstrip()
+    return f"never {singular}" if singular == plural else f"does not {plural}"
+
+
 def count(number: float, noun: str, plural: str = "") -> str:
-    """Say a number with its noun: "one seed", "5 seeds", "1,200 parameters", "34 mistakes"."""
-    if number == 1:
+    """Say a number, rounded, with its noun: "one seed", "5 seeds", "no mistakes", "1,200 parameters"."""
+    rounded = f"{number:,.0f}"
+    if rounded == "1":
         return f"one {noun}"
-    return f"{number:,.0f} {plural or noun + 's'}"
+    return f"{'no' if number == 0 else rounded} {plural or noun + 's'}"
 
 
 def are_published(*groups: Sequence[Record]) -> bool:
-    """Tell whether all these runs are published ones, so that sentences about those alone may stand beside them."""
-    return all(is_published(run) for runs in groups for run in runs)
+    """Tell whether these are the published runs, all of them: then sentences about those alone may stand beside them.
+
+    Arguments:
+        groups: the runs of each experiment, the page's own first. Where that page publishes fewer runs than another,
+            as many of the other are enough. A group without runs is not published.
+    """
+    if not groups or not all(groups):
+        return False
+    own, published = len(groups[0]), [_published_number(runs) for runs in groups]
+    enough = [own >= published[0], *(len(runs) >= min(own, n) for runs, n in zip(groups, published, strict=True))]
+    return all(enough) and all(is_published(run) for runs in groups for run in runs)
 
 
 def is_published(run: Record) -> bool:
@@ -74,32 +125,59 @@ def is_published(run: Record) -> bool:
     return run.path is not None and run.path.is_relative_to(experiments.published_records())
 
 
-def yours(parameters: NotebookParameters | ComparisonParameters) -> str:
+def yours(parameters: Checked) -> str:
     """Say what differs from the published notebook: "Your run: epochs 1 (published 15), …"; nothing if nothing does."""
-    name = getattr(parameters, "name", "")
-    path = experiments.root() / "notebooks" / f"{name}.ipynb"
-    try:
-        there = cells.of_file(path) if name and path.exists() else None
-    except ParameterError:
-        there = None
-    if there is None:
-        return ""
-    names = [f.name for f in dataclasses.fields(parameters) if f.name not in ("device", "network")]
-    missing = object()
-    changed = [n for n in names if getattr(parameters, n) != getattr(there, n, missing)]
     said = [
-        f"{n} {_value(getattr(parameters, n))} ({'published ' * (i == 0)}{_value(getattr(there, n, 'without'))})"
-        for i, n in enumerate(changed)
+        f"{name} {_value(here)} ({'published ' * (number == 0)}{_value(there)})"
+        for number, (name, (here, there)) in enumerate(changed(parameters).items())
     ]
-    mine, published = parameters.network, there.network
-    if mine and published and code_digest(mine.source) != code_digest(published.source):
-        said.append("another network")
+    said += ["another network"] * has_another_network(parameters)
     return f"**Your run:** {', '.join(said)}." if said else ""
 
 
+def changed(parameters: Checked) -> dict[str, tuple[object, object]]:
+    """Return the parameters that differ from the published notebook's: here and there, by name; not the device."""
+    published = published_parameters(parameters)
+    names = [f.name for f in dataclasses.fields(parameters) if f.name not in ("device", "network")]
+    pairs = {name: (getattr(parameters, name), getattr(published, name, "without")) for name in names}
+    return {} if published is None else {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def has_another_network(parameters: Checked) -> bool:
+    """Tell whether the network cell is another than that of the published notebook, apart from comments and layout."""
+    mine, published = (getattr(each, "network", None) for each in (parameters, published_parameters(parameters)))
+    return bool(mine and published and code_digest(mine.source) != code_digest(published.source))
+
+
+def published_parameters(parameters: Checked) -> Checked | None:
+    """Return the parameters of the published notebook of that name; None if there is none, or it cannot be read."""
+    name = getattr(parameters, "name", "")
+    path = experiments.root() / "notebooks" / f"{name}.ipynb"
+    try:
+        is_ours = isinstance(parameters, NotebookParameters)  # or a class with the network's arguments
+        schema = NotebookParameters if is_ours else type(parameters)
+        return cells.of_file(path, schema) if name and path.exists() else None
+    except ParameterError:
+        return None
+
+
 def baseline(parameters: NotebookParameters) -> str:
-    """Name what the page compares with, as tables do: "9 augmentation"."""
-    return label(parameters.baseline)
+    """Name what the page compares with: "iteration 9 (augmentation)", "report C (strided)"."""
+    kind, _, rest = parameters.baseline.partition("_")
+    number, _, words = rest.partition("_")
+    known = {"iteration": f"iteration {number.lstrip('0')}", "reported": f"report {number.upper()}"}
+    if kind not in known or not words:
+        return label(parameters.baseline)
+    return f"{known[kind]} ({words.replace('_', ' ')})"
+
+
+def _published_number(runs: Sequence[Record]) -> int:
+    """How many runs of an experiment its notebook publishes; of a variant, how many there are."""
+    if runs[0].path is None:
+        return len(runs)
+    there = len(records.published_seeds(runs[0].path.parent))
+    path = experiments.root() / "notebooks" / f"{runs[0].path.parent.name}.ipynb"
+    return min(there, cells.of_file(path).seeds) if path.exists() else there
 
 
 def _value(value: object) -> str:

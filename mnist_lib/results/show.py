@@ -1,10 +1,9 @@
-"""How results are shown in a notebook: tables, numbers stored for the prose, progress of long work."""
+"""Tables, as a notebook and the book show them."""
 
 import re
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
-from IPython.display import display
 
 
 class Table:
@@ -26,10 +25,3 @@ def _unbroken(cell: object) -> object:
     if not isinstance(cell, str):
         return cell
     return re.sub(r"\[[^]]*\]( %)?| [×→] ", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)
-
-
-def glue(**values: object) -> None:
-    """Store numbers and words under names, for the prose: ``{glue:text}`name:.2f```."""
-    for name, value in values.items():
-        text = {"application/papermill.record/text/plain": repr(value)}
-        display(text, raw=True, metadata={"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}})

@@ -1,6 +1,8 @@
 """What an iteration's notebook shows: the change, the runs, the comparison with its baseline, the provenance."""
 
+import math
 import os
+import shlex
 import statistics as averages
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -15,10 +17,13 @@ from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import ComparisonParameters, NotebookParameters
 from mnist_lib.records import Record
 from mnist_lib.results import architecture, sentences
-from mnist_lib.results.comparison import accuracy_difference, in_words, label
-from mnist_lib.results.show import Table, glue
+from mnist_lib.results.comparison import accuracy_difference, label
+from mnist_lib.results.show import Table
 from mnist_lib.results.statistics import first_epoch_at, steady_from_epoch
-from mnist_lib.results.target import TASK_ACCURACY, Target, final_accuracy, reached
+from mnist_lib.results.target import TASK_ACCURACY, final_accuracy, reached
+
+LONGEST_LINE = 90
+"""Characters of a command, as far as a page shows them without scrolling."""
 
 SIDE_BY_SIDE_FROM = 16
 """Above so many rows, a list of removed and added layers tells less than the two networks side by side."""
@@ -31,10 +36,12 @@ def opening(parameters: NotebookParameters | ComparisonParameters) -> Markdown:
     if parameters.dataset == "digits":
         said = "**Made with the embedded digits of scikit-learn, not with MNIST: a rehearsal of the real page.**"
         return Markdown(said + after)
-    seeds = f"{parameters.seeds} {'seed' if parameters.seeds == 1 else 'seeds'}"
+    seeds = sentences.count(parameters.seeds, "seed")
     if isinstance(parameters, ComparisonParameters):
         seeds = f"at most {seeds} of each experiment"
-    epochs = f"{parameters.epochs} epochs" if parameters.epochs else "as many epochs as each experiment's own page says"
+    epochs = "as many epochs as each experiment's own page says"
+    if parameters.epochs:
+        epochs = sentences.count(parameters.epochs, "epoch")
     return Markdown(f"MNIST, {epochs}, {seeds}; evaluated on the {parameters.evaluate_on} images.{after}")
 
 
@@ -49,7 +56,10 @@ def recipe_difference(before: Experiment | None, after: Experiment) -> Table | M
         for name in was | now
         if was.get(name) != now.get(name)
     ]
-    return Table(rows) if rows else Markdown("The recipe is the same: only the network changed.")
+    if rows:
+        return Table(rows)
+    same = before.network.digest == after.network.digest
+    return Markdown(f"The recipe is the same{'' if same else ': only the network changed'}.")
 
 
 def _used(experiment: Experiment) -> dict[str, object]:
@@ -74,7 +84,8 @@ def network_difference(before: Experiment | None, after: Experiment) -> Table | 
         )
     changes = architecture.difference(before.network(), network)
     if changes.empty:
-        return Markdown(f"The network is the same, {count:,} parameters: only the recipe changed.")
+        same = _used(before) == _used(after)
+        return Markdown(f"The network is the same, {count:,} parameters{'' if same else ': only the recipe changed'}.")
     total = f"from {architecture.parameter_count(before.network()):,} to {count:,} parameters"
     if len(changes) > SIDE_BY_SIDE_FROM:
         tables = [architecture.receptive_field_table(each.network())["layer"] for each in (before, after)]
@@ -89,18 +100,27 @@ def network_difference(before: Experiment | None, after: Experiment) -> Table | 
 
 
 def training_log(runs: Sequence[Record]) -> Table:
-    """One row an epoch: means over the seeds, the range of the test accuracy, and how many seeds reach the task's."""
-    rows = []
+    """One row per epoch: means over the seeds, the range of the test accuracy, and how many seeds reach the task's.
+
+    Of one run, which has no range, whether it does.
+    """
+    rows, images = [], sentences.evaluated_on(runs)
     for epoch in range(len(runs[0].test_accuracy)):
         accuracies = [run.test_accuracy[epoch] for run in runs]
+        if len(runs) == 1:
+            of_seeds = {f"at {TASK_ACCURACY:.2f} %": "yes" if reached(accuracies) else "no"}
+        else:
+            of_seeds = {
+                "lowest and highest seed": f"{min(accuracies):.2f} to {max(accuracies):.2f}",
+                f"seeds at {TASK_ACCURACY:.2f} %": f"{reached(accuracies)} of {len(runs)}",
+            }
         rows.append(
             {
                 "epoch": epoch + 1,
-                "test %": f"{averages.fmean(accuracies):.2f}",
-                "lowest and highest seed": f"{min(accuracies):.2f} to {max(accuracies):.2f}",
-                f"seeds at {TASK_ACCURACY:.2f} %": f"{reached(accuracies)} of {len(runs)}",
+                f"{images} %": f"{averages.fmean(accuracies):.2f}",
+                **of_seeds,
                 "train %": f"{averages.fmean(run.train_accuracy[epoch] for run in runs):.2f}",
-                "test loss": f"{averages.fmean(run.history['test_loss'][epoch] for run in runs):.4f}",
+                f"{images} loss": f"{averages.fmean(run.history['test_loss'][epoch] for run in runs):.4f}",
                 "train loss": f"{averages.fmean(run.history['train_loss'][epoch] for run in runs):.4f}",
                 "last learning rate": f"{runs[0].history['learning_rate'][epoch]:.2g}",
             }
@@ -109,7 +129,7 @@ def training_log(runs: Sequence[Record]) -> Table:
 
 
 def seeds_table(runs: Sequence[Record]) -> Table:
-    """One row a seed: the final epoch, the best one, and when the task's accuracy was first and finally reached."""
+    """One row per seed: the final epoch, the best one, and when the task's accuracy was first and finally reached."""
     return Table(
         {
             "seed": run.seed,
@@ -124,19 +144,26 @@ def seeds_table(runs: Sequence[Record]) -> Table:
 
 
 def comparison(baseline: Sequence[Record], runs: Sequence[Record]) -> Table | Markdown:
-    """Two experiments side by side, and their difference with its interval and what it means."""
+    """Two experiments side by side, and their difference; with intervals where there are runs enough."""
     if not baseline:
-        return Markdown("There is no earlier iteration to compare with.")
+        return Markdown("There is no baseline to compare with.")
+    mean = "" if len(baseline) == len(runs) == 1 else "mean "
+    column = f"{mean}{sentences.evaluated_on(runs)} accuracy, %"
     rows = [
-        {
-            "experiment": label(each[0].experiment),
-            "seeds": len(each),
-            "mean test accuracy, %": str(final_accuracy(each)),
-        }
+        {"experiment": label(each[0].experiment), "seeds": str(len(each)), column: _accuracy(each)}
         for each in (baseline, runs)
     ]
-    change = f"{accuracy_difference(baseline, runs):+.2f}"
-    return Table([*rows, {"experiment": "difference, points", "seeds": "", "mean test accuracy, %": change}])
+    difference = accuracy_difference(baseline, runs)
+    change = f"{difference.center if math.isnan(difference.low) else difference:+.2f}"
+    return Table([*rows, {"experiment": "difference, points", "seeds": "", column: change}])
+
+
+def _accuracy(runs: Sequence[Record]) -> str:
+    """The mean accuracy after the last epoch with its interval, or, of two runs, with both ends."""
+    mean, ends = final_accuracy(runs), [run.test_accuracy[-1] for run in runs]
+    if not math.isnan(mean.low):
+        return str(mean)
+    return f"{mean.center:.2f}" + (f" ({min(ends):.2f} and {max(ends):.2f})" if len(runs) > 1 else "")
 
 
 def final_accuracies(trials: Mapping[float, Sequence[Record]]) -> dict[float, list[float]]:
@@ -160,48 +187,16 @@ def candidates_table(trials: Mapping[float, Sequence[Record]], chosen: float) ->
     )
 
 
-def glue_results(target: Target, baseline: Sequence[Record], runs: Sequence[Record]) -> None:
-    """Store the numbers that every iteration's analysis needs."""
-    accuracy, finals = final_accuracy(runs), [run.test_accuracy[-1] for run in runs]
-    train = averages.fmean(run.train_accuracy[-1] for run in runs)
-    glue(
-        accuracy=accuracy.center,
-        low=accuracy.low,
-        high=accuracy.high,
-        lowest=float(min(finals)),
-        highest=float(max(finals)),
-        train=train,
-        gap=train - accuracy.center,
-        best=averages.fmean(run.test_accuracy.max() for run in runs),
-        errors=averages.fmean(len(run.misclassified) for run in runs),
-        parameters=f"{runs[0].parameter_count:,}",
-        seeds=len(runs),
-        verdict=target.verdicts(runs)[-1],
-        reached=reached(finals),
-    )
-    if baseline:
-        change = accuracy_difference(baseline, runs)
-        before = averages.fmean(run.train_accuracy[-1] for run in baseline)
-        glue(
-            before=final_accuracy(baseline).center,
-            change=change.center,
-            change_low=change.low,
-            change_high=change.high,
-            change_in_words=in_words(change),
-            train_before=before,
-            gap_before=before - final_accuracy(baseline).center,
-        )
-
-
 def provenance(*groups: Sequence[Record]) -> Table:
-    """Which records results come from, one row an experiment: where they lie, what made them, what checks them."""
+    """Which records results come from, one row per experiment: where they lie, what made them, what checks them."""
     rows = []
     for runs in filter(None, groups):
         places, name = [run.environment for run in runs], runs[0].experiment
+        is_published = all(map(sentences.is_published, runs))
         rows.append(
             {
                 "records": f"{name}, {'seeds' if len(runs) > 1 else 'seed'} {_ranges(run.seed for run in runs)}",
-                "checked by": f"mnist-lib verify {name.partition('/')[0]}",
+                "checked by": f"mnist-lib verify {name.partition('/')[0]}" if is_published else "– (not published)",
                 "minutes": f"{sum(run.seconds for run in runs) / 60:.1f}",
                 "date": _distinct(place["date"] for place in places),
                 "commit": _distinct((place["commit"] or "–")[:8] for place in places),
@@ -225,14 +220,33 @@ def _distinct(words: Iterable[str]) -> str:
 
 
 def papermill_line(parameters: NotebookParameters) -> Markdown:
-    """The command that runs this notebook again with other parameters."""
-    name = parameters.name
-    return Markdown(
-        f"```shell\npapermill notebooks/{name}.ipynb out.ipynb \\\n"
-        "    -p epochs 2 -p seeds 1 -p learning_rate 0.05\n```\n"
-        f"`mnist-lib verify {name} --full 0` trains the published run of seed 0 again and compares every epoch; "
-        f"`mnist-lib train {name} --seeds 0-{2 * parameters.seeds - 1}` adds records of more seeds."
-    )
+    """The command that makes this page again, one that tries something else, and those that check what is published."""
+    name, there = parameters.name, sentences.published_parameters(parameters)
+    chosen = {each: here for each, (here, _) in sentences.changed(parameters).items()}
+    tried = {each: min(getattr(parameters, each), most) for each, most in (("epochs", 2), ("seeds", 1))}
+    tried = {each: value for each, value in tried.items() if value != getattr(parameters, each)}
+    tried["learning_rate"] = float(f"{parameters.learning_rate / 2:.2g}")
+    trial = ("a short try " if len(tried) > 1 else "") + "at half the learning rate"
+    said = [f"```shell\n# this page\n{_papermill(name, chosen)}\n# {trial}\n{_papermill(name, chosen | tried)}\n```"]
+    if sentences.has_another_network(parameters):
+        said.append("The network of this page is not the published one: give papermill your own copy of the notebook.")
+    if there is not None:
+        said.append(
+            f"`mnist-lib verify {name} --full 0` trains the published run of seed 0 again and compares every epoch; "
+            f"`mnist-lib train {name} --seeds 0-{2 * there.seeds - 1}` adds records of more seeds."
+        )
+    return Markdown("\n\n".join(said))
+
+
+def _papermill(name: str, values: Mapping[str, object]) -> str:
+    """The command that executes a notebook with these values; what does not fit into a line goes on in the next."""
+    parts = [f"papermill notebooks/{name}.ipynb out.ipynb"]
+    for key, value in values.items():
+        is_list = isinstance(value, tuple)
+        given = shlex.quote(f"{key}: [{', '.join(map(str, value))}]") if is_list else f"{key} {shlex.quote(str(value))}"
+        parts.append(f"{'-y' if is_list else '-p'} {given}")
+    line = " ".join(parts)
+    return line if len(line) <= LONGEST_LINE else f"{parts[0]} \\\n    {' '.join(parts[1:])}"
 
 
 def evaluation_images(experiment: Experiment) -> np.ndarray | None:

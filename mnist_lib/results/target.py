@@ -65,7 +65,7 @@ class Target:
         results = {
             "parameters": f"{runs[0].parameter_count:,}",
             "epochs": str(runs[0].parameters["epochs"]),
-            "mean accuracy after the last epoch": f"{accuracy:{'.3f' if hidden else '.2f'}} %",
+            "mean accuracy after the last epoch": in_percent(runs, ".3f" if hidden else ".2f"),
         }
         return Table(
             row | {"result": results[row["criterion"]], "verdict": verdict}
@@ -82,3 +82,16 @@ def final_accuracy(runs: Sequence[Record]) -> Interval:
     """Return the mean accuracy after the last epoch, in percent, with an interval that stays within 0 and 100."""
     mean = mean_interval([run.test_accuracy[-1] for run in runs])
     return mean if math.isnan(mean.low) else Interval(mean.center, max(mean.low, 0.0), min(mean.high, 100.0))
+
+
+def in_percent(runs: Sequence[Record], spec: str = ".2f") -> str:
+    """Write the accuracy after the last epoch: ``99.41 [99.36, 99.46] %``, or ``99.41 % (one run, no interval)``."""
+    accuracy = final_accuracy(runs)
+    if math.isnan(accuracy.low):
+        return f"{accuracy.center:{spec}} % ({'one run' if len(runs) == 1 else f'{len(runs)} runs'}, no interval)"
+    return f"{accuracy:{spec}} %"
+
+
+def logged_train_accuracy(runs: Sequence[Record]) -> float:
+    """Return the mean share of training images that were right in the last epoch, in percent, as they were learned."""
+    return sum(float(run.train_accuracy[-1]) for run in runs) / len(runs)

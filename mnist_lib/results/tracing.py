@@ -53,6 +53,11 @@ class Span:
     jump: int
     units: int
 
+    def of_middle(self) -> tuple[int, int]:
+        """Return what the middle row sees: its first pixel, and the one after the last."""
+        first = self.first + self.units // 2 * self.jump
+        return first, first + self.field
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -75,14 +80,14 @@ class Step:
 
 
 def trace(network: nn.Module, input_shape: Shape) -> list[Step]:
-    """The steps that the output of `network` descends from, in evaluation mode and for empty images."""
+    """List the steps that the output of `network` descends from, in evaluation mode and for empty images."""
     with copied(network) as mine:
         like = next(mine.parameters(), torch.empty(0))
         return _run(mine, torch.zeros(BATCH, *input_shape, dtype=like.dtype, device=like.device), soft=False)
 
 
 def soft_trace(network: nn.Module, input_shape: Shape) -> tuple[torch.Tensor, list[Step]]:
-    """Images and the steps of a network in which a gradient with respect to them is lost nowhere.
+    """Return images, and the steps of a network in which a gradient with respect to them is lost nowhere.
 
     In a copy in float64 all weights are positive, activations and normalisation are left out, and averages stand for
     maxima. Numbers are random, so that no two cancel, and come from a generator of their own.
@@ -119,7 +124,7 @@ def _run(network: nn.Module, images: torch.Tensor, soft: bool) -> list[Step]:
 
 @contextlib.contextmanager
 def copied(network: nn.Module) -> Iterator[nn.Module]:
-    """A copy to do anything with; the random state is what it was afterwards."""
+    """Lend a copy to do anything with; afterwards the random state is what it was."""
     # Tensors that a module keeps beside its parameters may be results of a computation, which deepcopy refuses.
     kept = [tensor for module in network.modules() for tensor in vars(module).values() if torch.is_tensor(tensor)]
     devices = {parameter.device for parameter in network.parameters() if parameter.is_cuda}
@@ -159,7 +164,7 @@ class Follower(TorchFunctionMode):
         return output
 
     def after_module(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        """A module whose calls could not be seen, since it leaves torch or is compiled, is one plain box."""
+        """Note a module whose calls could not be seen, since it leaves torch or is compiled, as one plain box."""
         signals = [self.signals[id(tensor)] for tensor in _tensors((args, kwargs)) if id(tensor) in self.signals]
         if signals and self._kept(output) and not any(id(tensor) in self.signals for tensor in _tensors(output)):
             self.resting = True
@@ -173,7 +178,7 @@ class Follower(TorchFunctionMode):
         self.signals[id(images)] = Signal(-1, spans, known=True)
 
     def behind(self, output: Any) -> list[Step]:
-        """The steps that `output` descends from; all, if it holds no tensor that could be followed."""
+        """List the steps that `output` descends from; all, if it holds no tensor that could be followed."""
         live = {self.signals[id(tensor)].step for tensor in _tensors(output) if id(tensor) in self.signals}
         for number in reversed(range(len(self.steps)) if live else ()):
             live |= self.steps[number].reads if number in live else set()

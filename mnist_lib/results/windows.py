@@ -34,7 +34,7 @@ class Window:
 
 
 def read(name: str, units: Pair, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Window:
-    """The window of a call of torch's function `name` that returned `output`; a plain box, if it is not known here."""
+    """Return the window of a call of torch's function `name`, which returned `output`; a plain box if it is unknown."""
     plain = Window(name.replace("_", " "), known=False)
     if name in _RESHAPING:  # flattened, a map still has its positions
         return _pointwise("flatten", "Same") if output.ndim == 2 else replace(plain, name="reshape")
@@ -46,7 +46,7 @@ def read(name: str, units: Pair, output: Any, args: Sequence[Any], kwargs: Mappi
 
 
 def short(pair: Pair) -> int | str:
-    """One number where height and width are equal; else both, such as ``3×5``."""
+    """Write one number where height and width are equal; else both, such as ``3×5``."""
     return pair[0] if pair[0] == pair[1] else f"{pair[0]}×{pair[1]}"
 
 
@@ -151,7 +151,8 @@ def _batch_norm(
 
 def _padding(units, input, pad, mode="constant", value=None) -> Window:
     left, _, top, _ = pad
-    return Window(f"padding {', '.join(map(str, pad))}" if len({*pad}) > 1 else f"padding {left}", padding=(top, left))
+    name = f"padding {left if len({*pad}) == 1 else tuple(pad)}"
+    return Window(name, padding=(top, left), known=mode == "constant" and min(pad) >= 0)
 
 
 _RESHAPING = {"flatten", "view", "reshape", "squeeze"}

@@ -69,7 +69,7 @@ def export(names: Sequence[str], published: Path, folder: Path) -> list[str]:
 
 
 def describe(network: nn.Module) -> tuple[list[dict[str, Any]], torch.Tensor]:
-    """The layers of `network` as the page needs them, and all their numbers, one after the other, of shape ``(n,)``.
+    """Describe the layers of `network` for the page, and line up all their numbers, shape ``(n,)``.
 
     ``tensors`` says for each tensor of a layer where it begins among the numbers, and how many it has. ``start`` is
     the row, and the column, of the image's pixel in which the receptive field of the first unit begins; with padding

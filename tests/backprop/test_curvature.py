@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mnist_lib import experiments
 from mnist_lib.backprop import curvature, network
-from mnist_lib.parameters import SweepParameters, notebook_parameters, validate
+from mnist_lib.cells import notebook_parameters
+from mnist_lib.parameters import SweepParameters, validate
 
 INPUTS = (0.05, 0.10)
 WEIGHTS = (0.15, 0.20, 0.25, 0.30, 0.40, 0.45, 0.50, 0.55)
@@ -151,7 +152,7 @@ def test_the_parameters_are_those_of_the_exercise():
     path = experiments.root() / "notebooks" / "learning_rate_sweep.ipynb"
     published = validate(SweepParameters, notebook_parameters(path))
     assert published == SweepParameters(
-        experiment="iteration_10_one_cycle", cnn_learning_rates=published.cnn_learning_rates
+        name="learning_rate_sweep", experiment="iteration_10_one_cycle", cnn_learning_rates=published.cnn_learning_rates
     )
     assert (published.inputs, published.targets, published.weights) == (INPUTS, TARGETS, WEIGHTS)
     assert published.learning_rates == (0.1, 0.2, 0.5, 0.8, 1.0, 2.0)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mnist_lib import experiments
 from mnist_lib.backprop import network
-from mnist_lib.parameters import BackpropParameters, notebook_parameters, validate
+from mnist_lib.cells import notebook_parameters
+from mnist_lib.parameters import BackpropParameters, validate
 
 INPUTS = (0.05, 0.10)
 WEIGHTS = (0.15, 0.20, 0.25, 0.30, 0.40, 0.45, 0.50, 0.55)
@@ -148,7 +149,7 @@ def test_the_worked_example_with_biases():
 
 
 def test_the_parameters_are_those_of_the_exercise():
-    defaults = BackpropParameters()
+    defaults = BackpropParameters(name="backprop_derivation")
     assert (defaults.inputs, defaults.weights, defaults.targets) == (INPUTS, WEIGHTS, TARGETS)
     path = experiments.root() / "notebooks" / "backprop_derivation.ipynb"
     assert validate(BackpropParameters, notebook_parameters(path)) == defaults

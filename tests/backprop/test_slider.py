@@ -6,7 +6,7 @@ import pytest
 from mnist_lib.backprop import network, slider
 from mnist_lib.parameters import SweepParameters
 
-EXERCISE = SweepParameters(experiment="iteration_10_one_cycle")
+EXERCISE = SweepParameters(name="learning_rate_sweep", experiment="iteration_10_one_cycle")
 NUMBERS = {"inputs": EXERCISE.inputs, "weights": EXERCISE.weights}
 FIGURE = slider.training(targets=EXERCISE.targets, learning_rates=EXERCISE.learning_rates, **NUMBERS)
 

@@ -18,17 +18,20 @@ import distributed
 import pytest
 import torch
 
-from mnist_lib import experiments, records
+from mnist_lib import experiments, page, records
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline import cluster
-from support import PATIENCE, ROOT
+from support import PATIENCE, ROOT, edit
 
 CPU = torch.device("cpu")
-RUN = Experiment("iteration_00", Recipe(network="deep", dataset="digits", epochs=3, batch_size=64))
-CONTINUED = Experiment("iteration_00/continued", dataclasses.replace(RUN.recipe, epochs=1), start=RUN)
+NETWORK = page.of_notebook("iteration_10_one_cycle").network
+RUN = Experiment("iteration_00", Recipe(dataset="digits", epochs=3, batch_size=64), NETWORK)
+CONTINUED = Experiment("iteration_00/continued", dataclasses.replace(RUN.recipe, epochs=1), NETWORK, start=RUN)
 DIVERGING = Experiment(
-    "iteration_99", dataclasses.replace(RUN.recipe, network="skeleton_bn", batch_size=16, learning_rate=100.0)
+    "iteration_99",
+    dataclasses.replace(RUN.recipe, batch_size=16, learning_rate=100.0),
+    page.of_notebook("iteration_03_batch_normalisation").network,
 )
 LIBRARY = ("--preload", "mnist_lib.pipeline.cluster")
 
@@ -176,12 +179,14 @@ def test_workers_that_would_train_something_else_are_refused(start, scheduler, p
     edited = tmp_path / "edited"
     shutil.copytree(ROOT / "mnist_lib", edited / "mnist_lib", ignore=shutil.ignore_patterns("__pycache__"))
     loop = edited / "mnist_lib" / "training.py"
-    loop.write_text(loop.read_text().replace("FIRST_STEPS = 10", "FIRST_STEPS = 11"))
+    edit(loop, "FIRST_STEPS = 10", "FIRST_STEPS = 11")
     early, _ = start_worker(start, scheduler, library=edited)
     with distributed.Client(scheduler, set_as_default=False) as client:
         client.wait_for_workers(1, timeout=PATIENCE)
-    with pytest.raises(cluster.ClusterError, match=r"127\.0\.0\.1:\d+ has other training code for iteration_00"):
-        cluster.train([(RUN, 0)], "cpu", scheduler)
+    for _ in ("edited", "mended on the disk, and not restarted"):
+        with pytest.raises(cluster.ClusterError, match=r"127\.0\.0\.1:\d+ has other training code for iteration_00"):
+            cluster.train([(RUN, 0)], "cpu", scheduler)
+        shutil.copy(ROOT / "mnist_lib" / "training.py", loop)
 
     early.kill()
     early.wait()
@@ -207,7 +212,7 @@ def test_runs_on_a_gpu_wait_for_a_worker_that_offers_one(start, scheduler):
 
 def test_an_address_where_no_scheduler_is_names_itself():
     with (
-        dask.recipe.set({"distributed.comm.timeouts.connect": "1s"}),
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
         pytest.raises(cluster.ClusterError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"),
     ):
         cluster.train([(RUN, 0)], "cpu", "tcp://127.0.0.1:9")

@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from nbclient.exceptions import DeadKernelError
 from torchvision.datasets import MNIST
 
-from mnist_lib import cli, data, experiments, records, training
+from mnist_lib import cells, cli, data, experiments, page, records, training
 from mnist_lib.data import DataError, Images
 from mnist_lib.digests import bytes_digest
-from mnist_lib.experiments import NETWORKS, Experiment
+from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import ParameterError, Recipe, validate
 from mnist_lib.pipeline import catalogue, execution
 from mnist_lib.records import RecordError, record_path, weights_path
@@ -45,10 +45,12 @@ from support import (
     content,
     put,
     refused_download,
+    sealed,
 )
 
 CPU = torch.device("cpu")
-RUN = Experiment("iteration_00", Recipe(network="deep", dataset="digits", epochs=3, batch_size=16))
+NETWORK = page.of_notebook("iteration_10_one_cycle").network
+RUN = Experiment("iteration_00", Recipe(dataset="digits", epochs=3, batch_size=16), NETWORK)
 SEEDS = (0, 1)
 
 # Children are forked from a process that has imported what is slow to import, and has done nothing else.
@@ -66,9 +68,14 @@ CHILDREN.set_forkserver_preload(
 )
 
 
+def with_recipe(name: str, **changes: object) -> Experiment:
+    """RUN under another name, with another recipe."""
+    return dataclasses.replace(RUN, name=name, recipe=dataclasses.replace(RUN.recipe, **changes))
+
+
 def few_digits(dataset="digits", evaluate_on="test"):
     """64 digits to train on and 40 to evaluate on."""
-    parts = zip(data._digits(), (64, 40), strict=True)
+    parts = zip(data.digits(), (64, 40), strict=True)
     return tuple(Images(part.images[:n], part.labels[:n]) for part, n in parts)
 
 
@@ -122,9 +129,9 @@ def train_until(kind: str, number: int, folder: Path) -> None:
     cross_entropy, mkstemp, fdopen, replace = training.functional.cross_entropy, tempfile.mkstemp, os.fdopen, os.replace
     writing = []
 
-    def step(*arguments):
+    def step(*arguments, **options):
         event("step")
-        return cross_entropy(*arguments)
+        return cross_entropy(*arguments, **options)
 
     def begin(prefix, dir):
         writing.append(kinds_of_events(Path(prefix)))
@@ -182,7 +189,7 @@ MOMENTS = [
 
 @pytest.mark.parametrize(("kind", "number"), MOMENTS)
 def test_killed_at_a_random_moment(tmp_path, few_images, whole, kind, number):
-    earlier = Experiment("earlier", dataclasses.replace(RUN.recipe, epochs=1))
+    earlier = with_recipe("earlier", epochs=1)
     train(tmp_path, [9], earlier)
     before = content(tmp_path)
     assert in_a_process(train_until, kind, number, tmp_path) == -signal.SIGKILL
@@ -200,7 +207,7 @@ def test_the_events_are_all_there_are(tmp_path):
 
 def test_killed_between_the_weights_and_the_record_that_replace_older_ones(tmp_path, few_images, whole):
     """The one moment at which a pair cannot match. It is noticed, and the next sweep makes the pair anew."""
-    train(tmp_path, run=Experiment("older", dataclasses.replace(RUN.recipe, momentum=0.5)))
+    train(tmp_path, run=with_recipe("older", momentum=0.5))
     assert in_a_process(train_until, "record", 4, tmp_path) == -signal.SIGKILL
     with pytest.raises(RecordError, match=r"seed_0\.safetensors: damaged: these are not the weights"):
         records.read_weights(record_path(tmp_path, 0))
@@ -308,8 +315,8 @@ def fill(folder: Path, left: int) -> None:
 
 def test_full_disk_leaves_what_was_there(small_disk, few_images, whole):
     """From no free page on, one more each time, until the record fits: it replaces an older one, or changes nothing."""
-    older = Experiment("older", dataclasses.replace(RUN.recipe, epochs=1, momentum=0.5))
-    newer = Experiment("newer", dataclasses.replace(RUN.recipe, epochs=1))
+    older = with_recipe("older", epochs=1, momentum=0.5)
+    newer = with_recipe("newer", epochs=1)
     folder = small_disk / "records"
     train(folder, [0, 1], older)
     before = content(folder)
@@ -394,7 +401,7 @@ def test_a_swapped_file_is_refused_by_name_before_training(root, small_files, mo
         return  # that is no fault
     folder = put(root, small_files | {name: small_files.get(instead, HTML)})
     monkeypatch.setattr(experiments.training, "Trainer", lambda *_: pytest.fail("training began"))
-    run = Experiment("iteration_00", Recipe(network="deep", epochs=1))
+    run = Experiment("iteration_00", Recipe(epochs=1), NETWORK)
     with pytest.raises(DataError, match=f"^{folder / name} is damaged: its MD5 is "):
         experiments.train(run, 0, CPU, tmp_path / "records")
     assert not list((tmp_path / "records").iterdir())
@@ -478,7 +485,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=8,
 )
-NAMES = [field.name for field in dataclasses.fields(records.Record)]
+NAMES = [field.name for field in dataclasses.fields(records.Record) if field.name != "path"]
 
 
 @pytest.fixture(scope="module")
@@ -487,16 +494,18 @@ def good(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("good")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load", few_digits)
-        train(folder, [0], Experiment("good", dataclasses.replace(RUN.recipe, epochs=2)))
+        train(folder, [0], with_recipe("good", epochs=2))
     return json.loads(record_path(folder, 0).read_text())
 
 
 @pytest.fixture(scope="module")
 def read_as_record(tmp_path_factory):
-    """Reads what it is given as the record of seed 0."""
+    """Reads what it is given as the record of seed 0; a record's content has the digest that it should."""
     path = record_path(tmp_path_factory.mktemp("record"), 0)
 
     def read(value: object) -> records.Record:
+        if isinstance(value, dict) and "digest" in value:
+            value = sealed(value)
         path.write_text(value if isinstance(value, str) else json.dumps(value), "utf-8")
         return records.read(path)
 
@@ -550,9 +559,9 @@ def test_any_json_is_refused(read_as_record, value):
         read_as_record(value)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "digest"])
 def test_a_missing_field_is_refused(good, read_as_record, name):
-    with pytest.raises(RecordError, match="not a record of format 1"):
+    with pytest.raises(RecordError, match="not a record of format 2"):
         read_as_record({key: value for key, value in good.items() if key != name})
 
 
@@ -575,9 +584,13 @@ def test_a_missing_field_is_refused(good, read_as_record, name):
         ("weights_digest", "../weights"),
         ("history", {}),
         ("environment", {}),
-        ("digests", {"code": 3, "data": "d"}),
-        ("format", 2),
-        ("format", "1"),
+        ("digests", {"code": 3, "network": "n", "data": "d"}),
+        ("digests", {"code": "c", "data": "d"}),
+        ("network", {"source": "", "name": "network"}),
+        ("network", {"source": "", "name": "network", "arguments": {"width": [1]}}),
+        ("trained_correct", -1),
+        ("format", 1),
+        ("format", "2"),
     ],
 )
 def test_a_wrong_field_is_refused_by_name(good, read_as_record, name, value):
@@ -594,7 +607,7 @@ def test_json_that_breaks_readers_is_refused(read_as_record, text):
 def test_text_in_a_record_is_escaped_on_the_page(good, read_as_record):
     script = "<script>alert('x')</script><img src=x onerror=alert(1)>"
     environment = good["environment"] | {"commit": script, "device_name": script, "torch": script}
-    record = read_as_record(good | {"environment": environment, "digests": {"code": script, "data": script}})
+    record = read_as_record(good | {"environment": environment, "digests": dict.fromkeys(good["digests"], script)})
     html = tables.provenance([record])._repr_html_()
     assert "<script" not in html and "<img" not in html
     assert "&lt;script&gt;" in html
@@ -615,7 +628,7 @@ def test_weights_are_never_unpickled(good, tmp_path, pack):
     """The record vouches for them: their digest is right."""
     weights = pack(Bomb(tmp_path / "exploded"))
     path = record_path(tmp_path, 0)
-    path.write_text(json.dumps(good | {"weights_digest": bytes_digest(weights)}))
+    path.write_text(json.dumps(sealed(good | {"weights_digest": bytes_digest(weights)})))
     weights_path(path).write_bytes(weights)
     with pytest.raises(RecordError, match=r"seed_0\.safetensors: not a safetensors file"):
         records.read_weights(path)
@@ -644,15 +657,31 @@ PLAUSIBLE = {
     "batch_size": st.integers(0, 60_100),
     "learning_rate": st.floats(0, 110),
     "momentum": st.floats(0, 1.1),
-    "schedule": st.sampled_from(["constant", "step", "one_cycle"]),
+    "optimizer": st.sampled_from(["sgd", "adamw", "muon"]),
+    "other_learning_rate": st.floats(0, 110),
+    "nesterov": st.booleans(),
+    "weight_decay": st.floats(0, 11),
+    "label_smoothing": st.floats(0, 1),
+    "average_decay": st.floats(0, 1),
+    "statistics_images": st.integers(0, 60_100),
+    "preparation": st.sampled_from(["none", "deskew"]),
+    "schedule": st.sampled_from(["constant", "step", "one_cycle", "linear", "cosine"]),
+    "warm_up": st.floats(0, 1),
     "step_size": st.integers(0, 1100),
     "step_factor": st.floats(0, 1.1),
     "rotation": st.floats(-1, 200),
     "crop_probability": st.floats(0, 1.1),
     "interpolation": st.sampled_from(["bilinear", "nearest"]),
+    "shear": st.floats(0, 1.1),
+    "scale": st.floats(0, 1),
+    "translation": st.floats(0, 15),
+    "elastic": st.floats(0, 15),
+    "fade": st.floats(0, 1.1),
+    "final_strength": st.floats(0, 1.1),
     "precision": st.sampled_from(["float32", "bfloat16", "float16"]),
     "threads": st.integers(0, 4),
 }
+NETWORKS = [page.of_notebook(path.stem).network for path in catalogue.find() if cells.has_network(path)]
 
 
 def test_500_parameter_sets_are_refused_by_name_or_train_a_step():
@@ -661,13 +690,14 @@ def test_500_parameter_sets_are_refused_by_name_or_train_a_step():
 
     @settings(max_examples=500, database=None)
     @given(
-        st.fixed_dictionaries({"network": st.sampled_from(sorted(NETWORKS))}, optional=PLAUSIBLE),
+        st.sampled_from(NETWORKS),
+        st.fixed_dictionaries({}, optional=PLAUSIBLE),
         st.one_of(st.none(), st.tuples(st.sampled_from(["network", *PLAUSIBLE, "epcohs"]), ANY_VALUE)),
     )
-    def refused_or_trained(values, strange):
+    def refused_or_trained(network, values, strange):
         values = values | dict([strange] if strange else [])
         try:
-            experiment = Experiment("iteration_00", validate(Recipe, values))
+            experiment = Experiment("iteration_00", validate(Recipe, values), network)
         except ParameterError as error:
             outcomes["refused"] += 1
             assert any(name in str(error) for name in values)
@@ -690,7 +720,13 @@ def test_500_parameter_sets_are_refused_by_name_or_train_a_step():
 
 # -- a kernel that dies
 
-DYING = ["number: int = 1", "number + 1", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "number + 2"]
+DYING = [
+    'name: str = "dying"',
+    "number = 1",
+    "number + 1",
+    "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+    "number + 2",
+]
 
 
 def dying_notebook(path: Path) -> None:
@@ -705,7 +741,7 @@ def test_a_kernel_that_dies_leaves_the_published_notebook(tmp_path):
     source, target = tmp_path / "dying.ipynb", tmp_path / "published.ipynb"
     dying_notebook(source)
     target.write_text("as it was")
-    with pytest.raises(DeadKernelError, match=r"^dying\.ipynb: the kernel died in code cell 3, 'import os, signal'$"):
+    with pytest.raises(DeadKernelError, match=r"^dying\.ipynb: the kernel died in code cell 4, 'import os, signal'$"):
         execution.execute(source, target)
     assert target.read_text() == "as it was"
     assert {path.name for path in tmp_path.iterdir()} == {"dying.ipynb", "published.ipynb"}
@@ -717,7 +753,7 @@ def test_a_kernel_that_dies_is_told_by_the_command_line(small_report):
     process = command(small_report, "run", "dying")
     printed, _ = process.communicate()
     assert process.returncode == 1
-    assert "dying failed: dying.ipynb: the kernel died in code cell 3, 'import os, signal'" in printed
+    assert "dying failed: dying.ipynb: the kernel died in code cell 4, 'import os, signal'" in printed
     assert (small_report / "notebooks" / "dying.ipynb").read_bytes() == before
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import yaml
 
-from mnist_lib import experiments
+from mnist_lib import cells, experiments, page
 from mnist_lib.digests import bytes_digest
-from mnist_lib.parameters import NotebookParameters, ParameterError, notebook_parameters, validate
-from mnist_lib.pipeline import catalogue, new_iteration, staleness
-from support import ROOT
+from mnist_lib.parameters import ComparisonParameters, ParameterError
+from mnist_lib.pipeline import catalogue, execution, new_iteration, staleness
+from support import ROOT, edit
 
 ITERATIONS = [path.stem for path in catalogue.find("iteration_??_*")]
 LAST = ITERATIONS[-1]
@@ -43,68 +42,80 @@ def code(path: Path) -> list[str]:
     return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
-def edit(path: Path, **replacements: tuple[str, str]) -> None:
-    text = path.read_text("utf-8")
-    for old, new in replacements.values():
-        assert old in text, f"{path} does not contain {old!r}"
-        text = text.replace(old, new)
-    path.write_text(text, "utf-8")
+def tagged(path: Path, *tags: str) -> list[nbformat.NotebookNode]:
+    found = nbformat.read(path, as_version=4).cells
+    return [cell for cell in found if {*tags} & {*cell.metadata.get("tags", ())}]
 
 
 @pytest.mark.parametrize("source", [LAST, LAST[:12], ITERATIONS[0], ITERATIONS[4][:12]])
-def test_the_notebook_has_the_recipe_and_the_skeleton_of_its_source(copy, source):
+def test_the_notebook_is_a_copy_of_its_source_and_compares_with_it(copy, source):
     full = next(name for name in ITERATIONS if name.startswith(source))
-    new_iteration.new_iteration(NAME, source)
-    path = copy / "notebooks" / f"{NAME}.ipynb"
+    path = new_iteration.new_iteration(NAME, source)
+    assert path == copy / "notebooks" / f"{NAME}.ipynb"
 
-    new, old = (validate(NotebookParameters, notebook_parameters(p)) for p in (path, path.with_stem(full)))
-    assert (new.name, new.baseline, new.seeds, new.recipe) == (NAME, full, old.seeds, old.recipe)
-    assert new.learning_rates == ()
-    own = ("name: str", "target = ")
-    shared = [[text for text in code(p) if not text.startswith(own)] for p in (path, path.with_stem(ITERATIONS[0]))]
-    assert shared[0] == shared[1]
+    new, old = cells.of_file(path), cells.of_file(path.with_stem(full))
+    assert (new.name, new.baseline, new.seeds, new.learning_rates) == (NAME, full, old.seeds, old.learning_rates)
+    assert (new.recipe, new.network) == (old.recipe, old.network)
+    own = {cell.source for file in (path, path.with_stem(full)) for cell in tagged(file, "parameters", "prose")}
+    shared = [[text for text in code(file) if text not in own] for file in (path, path.with_stem(full))]
+    assert shared[0] == shared[1] and len(shared[0]) > 15
 
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
     assert notebook.cells[0].source.startswith(f"# Iteration {NEXT}: a wider one\n")
     text = path.read_text("utf-8")
-    assert text.count(full) == 1, "the baseline"
     assert text.count(f"notebooks/{NAME}.ipynb") == 3, "badges"
-    assert text.count(new_iteration.FILL_IN) == 5
+    assert f"notebooks/{full}.ipynb" not in "".join(notebook.cells[0].source)
     assert staleness.stale(path) == ["it has not been executed"]
-    assert "There is no baseline" not in text
+
+
+@pytest.mark.parametrize("source", ITERATIONS)
+def test_what_the_source_says_of_itself_is_quoted_below_a_mark(copy, source):
+    path = new_iteration.new_iteration(NAME, source)
+    first = nbformat.read(path, as_version=4).cells[0]
+    before = tagged(ROOT / "notebooks" / f"{source}.ipynb", new_iteration.OWN)
+    marked = [first, *tagged(path, new_iteration.OWN)]
+    assert len(marked) == 1 + len(before)
+    for cell in marked:
+        lines = [line for line in cell.source.splitlines() if line and not line.startswith(("#", "[!", "[Source"))]
+        assert lines[0] == f"{new_iteration.FILL_IN} this iteration's own words; in {source} they were"
+        assert all(line.startswith(">") for line in lines[1:])
+    (analysis,) = tagged(path, "prose")
+    assert analysis.source == new_iteration.ANALYSIS and new_iteration.FILL_IN in analysis.source
 
 
 def test_the_same_command_gives_the_same_file_with_ids_of_its_own(copy):
-    files = new_iteration.new_iteration(NAME, LAST)
+    file = new_iteration.new_iteration(NAME, LAST)
     before = digests(copy)
-    ids = {cell.id for cell in nbformat.read(files[0], as_version=4).cells}
+    ids = {cell.id for cell in nbformat.read(file, as_version=4).cells}
     assert not ids & {cell.id for cell in nbformat.read(copy / "notebooks" / f"{LAST}.ipynb", as_version=4).cells}
-    for file in files:
-        file.unlink()
-        if (original := ROOT / file.relative_to(copy)).exists():
-            shutil.copy(original, file)
+    file.unlink()
     new_iteration.new_iteration(NAME, LAST)
     assert digests(copy) == before
 
 
-def test_every_list_of_iterations_gets_it_after_the_last(copy):
+def test_every_list_of_iterations_finds_it_after_the_last(copy):
     before = digests(copy)
-    written = new_iteration.new_iteration(NAME, ITERATIONS[2])
+    new_iteration.new_iteration(NAME, ITERATIONS[2])
     changed = {name for name, digest in digests(copy).items() if before.get(name) != digest}
-    assert changed == {str(path.relative_to(copy)) for path in written}
-    assert changed == {"book/_toc.yml", *(f"notebooks/{name}.ipynb" for name in (NAME, *SUMMARIES))}
+    assert changed == {f"notebooks/{NAME}.ipynb"}
 
-    (old, new) = ((root / "book" / "_toc.yml").read_text("utf-8") for root in (ROOT, copy))
-    line = f"      - file: notebooks/{LAST}\n"
-    assert new == old.replace(line, line + line.replace(LAST, NAME))
-    assert yaml.safe_load(new) != yaml.safe_load(old)
+    globs = re.findall(r"glob: (\S+)", (copy / "book" / "_toc.yml").read_text("utf-8"))
+    listed = [path.stem for pattern in globs for path in sorted(copy.glob(f"{pattern}.ipynb"))]
+    assert listed.index(NAME) == listed.index(LAST) + 1
     for name in SUMMARIES:
-        listed = notebook_parameters(copy / "notebooks" / f"{name}.ipynb")["experiments"]
+        summary = cells.of_file(copy / "notebooks" / f"{name}.ipynb", ComparisonParameters)
+        listed = page.listed(summary)
         assert listed.index(NAME) == listed.index(LAST) + 1
-        listed.remove(NAME)
-        assert listed == notebook_parameters(ROOT / "notebooks" / f"{name}.ipynb")["experiments"]
+
+
+def test_a_duplicate_is_no_iteration(copy):
+    """Its number is free, and nothing starts from it."""
+    shutil.copy(copy / "notebooks" / f"{LAST}.ipynb", copy / "notebooks" / f"iteration_{NEXT:02}_copied.ipynb")
+    with pytest.raises(ParameterError, match="there is no iteration"):
+        new_iteration.new_iteration(NAME, f"iteration_{NEXT:02}_copied")
+    assert new_iteration.new_iteration(NAME, LAST).stem == NAME
 
 
 REFUSED = {
@@ -131,25 +142,10 @@ def test_what_is_refused_leaves_everything_as_it_was(copy, name, source):
     assert digests(copy) == before
 
 
-def test_a_name_with_records_or_contents_without_the_last_iteration_are_refused(copy):
-    records = copy / "book" / "records" / NAME
-    records.mkdir(parents=True)
+def test_a_name_that_has_records_is_refused(copy):
+    (copy / "book" / "records" / NAME).mkdir(parents=True)
+    before = digests(copy)
     with pytest.raises(ParameterError, match="exists already"):
-        new_iteration.new_iteration(NAME, LAST)
-    records.rmdir()
-    contents = copy / "book" / "_toc.yml"
-    contents.write_text(contents.read_text("utf-8").replace(LAST, "something_else"), "utf-8")
-    before = digests(copy)
-    with pytest.raises(ParameterError, match=f"does not hold '- file: notebooks/{LAST}', after which {NAME} belongs"):
-        new_iteration.new_iteration(NAME, LAST)
-    assert digests(copy) == before
-
-
-def test_a_list_that_is_written_otherwise_is_refused(copy):
-    path = copy / "notebooks" / "introduction.ipynb"
-    edit(path, line=(f'    \\"{LAST}\\",\\n', f'    \\"{LAST}\\",  # the last\\n'))
-    before = digests(copy)
-    with pytest.raises(ParameterError, match=re.escape(f"introduction.ipynb does not list {LAST} in")):
         new_iteration.new_iteration(NAME, LAST)
     assert digests(copy) == before
 
@@ -166,6 +162,12 @@ COMMANDS = [
     for command in textwrap.dedent(block).splitlines()
 ]
 MINE = "iteration_11_mine"
+NETWORK = """from torch import nn
+
+
+def network(width: int = 10) -> nn.Sequential:
+    \"\"\"One linear layer. 7,850 parameters.\"\"\"
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, width))"""
 SELECTED = (  # of the tests, those of the structure of notebooks and book: what `make test` runs in the copy
     "tests/pipeline/test_notebooks.py tests/pipeline/test_new_iteration.py tests/site/test_book.py -vv "
     "-k 'skeleton or gaps or itself or small_pieces or are_current "
@@ -210,24 +212,25 @@ def shell(command: str, folder: Path, pytest_options: str = "") -> str:
 
 def change_one_thing(folder: Path) -> None:
     """The README's second step, with a new network."""
-    network = """def mine() -> nn.Sequential:
-    \"""One linear layer. 7,850 parameters.\"""
-    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-
-
-NETWORKS"""
-    edit(folder / "mnist_lib" / "models.py", function=("NETWORKS", network), name=("deep)", "deep, mine)"))
-    edit(folder / "book" / "reproduce.md", table=("`deep`, `report_a`", "`deep`, `mine`, `report_a`"))
-    notebook = folder / "notebooks" / f"{MINE}.ipynb"
-    edit(notebook, network=('\\"deep\\"', '\\"mine\\"'), prose=(new_iteration.FILL_IN, "Filled in:"))
+    path = folder / "notebooks" / f"{MINE}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace(new_iteration.FILL_IN, "Filled in:")
+        if "network" in cell.metadata.get("tags", ()):
+            cell.source = NETWORK
+    path.write_text(execution.to_text(notebook), "utf-8")
 
 
 def take_little(folder: Path) -> None:
-    """The new iteration, and the pages that show it, on the embedded digits with two runs of an epoch."""
-    small = {"dataset": ('\\"mnist\\"', '\\"digits\\"'), "seeds": ("seeds: int = 5", "seeds: int = 2")}
-    for name, epochs in {MINE: 15, "introduction": 0, "iterations_compared": 15, "public_reports": 0}.items():
+    """The new iteration on the embedded digits, two runs of an epoch; the pages that list iterations show it alone."""
+    for name in (MINE, *SUMMARIES):
         notebook = folder / "notebooks" / f"{name}.ipynb"
-        edit(notebook, **small, epochs=(f"epochs: int = {epochs}", "epochs: int = 1"))
+        edit(notebook, 'dataset: str = \\"mnist\\"', 'dataset: str = \\"digits\\"')
+        edit(notebook, "epochs: int = ", "epochs: int = 1  # ")
+        edit(notebook, "seeds: int = ", "seeds: int = 2  # ")
+        if name != MINE:
+            text = notebook.read_text("utf-8")
+            notebook.write_text(re.sub(r"(experiments: list = )\[.*?\]", rf'\1[\\"{MINE}\\"]', text), "utf-8")
 
 
 @pytest.mark.slow
@@ -236,11 +239,12 @@ def test_the_steps_of_the_readme_lead_to_an_eleventh_page(checkout):
     assert [command.split()[:2] for command in COMMANDS] == [
         ["mnist-lib", "new"],
         ["papermill", f"notebooks/{MINE}.ipynb"],
+        ["mnist-lib", "train"],
         ["mnist-lib", "run"],
         ["make", "book"],
         ["make", "test"],
     ]
-    new, trial, run, book, test = COMMANDS
+    new, trial, train, run, book, test = COMMANDS
     shell(new, checkout)
     change_one_thing(checkout)
     shell(
@@ -248,7 +252,8 @@ def test_the_steps_of_the_readme_lead_to_an_eleventh_page(checkout):
     )
     take_little(checkout)
     shell(trial, checkout)
-    assert "epoch 2 of 2" in (checkout / "out.ipynb").read_text("utf-8")
+    assert "Made with the embedded digits" in (checkout / "out.ipynb").read_text("utf-8")
+    shell(train, checkout)
     shell(run, checkout)
     assert len(list((checkout / "book" / "records" / MINE).glob("seed_*.json"))) == 2
     shell(book, checkout)

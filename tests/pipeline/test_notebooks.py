@@ -4,6 +4,7 @@ import ast
 import base64
 import io
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -15,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist_lib import data, experiments, records
-from mnist_lib.parameters import notebook_parameters
+from mnist_lib import data, experiments, page, records
+from mnist_lib.cells import notebook_parameters
 from mnist_lib.pipeline import catalogue, execution, staleness
 
 FOLDER = experiments.root() / "notebooks"
@@ -31,6 +32,13 @@ def code_cells(path: Path) -> list[nbformat.NotebookNode]:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
+OWN_TAGS = {"parameters", "network", "prose"}
+"""The tags of cells that each iteration has for itself."""
+
+IMPORT = re.compile(r"^from mnist_lib\S* import (\([^)]*\)|.*)\n", re.MULTILINE)
+"""What is imported, its prose decides, too."""
+
+
 def test_iterations_are_numbered_without_gaps():
     assert len(ITERATIONS) >= 10
     assert [path.stem[:12] for path in ITERATIONS] == [f"iteration_{n:02}" for n, _ in enumerate(ITERATIONS, 1)]
@@ -39,13 +47,21 @@ def test_iterations_are_numbered_without_gaps():
 def test_all_iterations_share_one_skeleton():
     def skeleton(path: Path) -> list[str]:
         own = ("name: str", "target = ", "trials = ", "figures.candidates(")
-        sources = [cell.source for cell in code_cells(path) if not cell.source.startswith(own)]
-        return [source.replace(", *trials.values()", "") for source in sources]
+        shared = [cell for cell in code_cells(path) if not OWN_TAGS & set(cell.metadata.get("tags", ()))]
+        sources = [cell.source for cell in shared if not cell.source.startswith(own)]
+        return [IMPORT.sub("", source).replace(", *trials.values()", "") for source in sources]
 
     first = skeleton(ITERATIONS[0])
     assert len(first) > 15
     for path in ITERATIONS[1:]:
         assert skeleton(path) == first, path.stem
+
+
+def network(path: Path) -> dict[str, tuple]:
+    """The shapes of a notebook's weights, and its layers."""
+    built = page.of_notebook(path.stem).network()
+    layers = {name: str(module) for name, module in built.named_modules() if name}
+    return {name: tuple(value.shape) for name, value in built.state_dict().items()} | layers
 
 
 CHANGES = {
@@ -66,7 +82,8 @@ def test_one_change_at_a_time(path):
     number, after = ITERATIONS.index(path) + 1, notebook_parameters(path)
     earlier = {other.stem: other for other in ITERATIONS[: number - 1]}
     before = notebook_parameters(earlier[after["baseline"]])
-    differing = {name for name in after if after[name] != before.get(name)} - {"name", "baseline", "seeds"}
+    differing = {name for name in after if after[name] != before.get(name)} - {"name", "baseline", "seeds", "width"}
+    differing |= {"network"} if network(path) != network(earlier[after["baseline"]]) else set()
     if number in CHANGES:
         assert after["baseline"] == ITERATIONS[number - 2].stem
         assert differing == CHANGES[number]
@@ -82,7 +99,7 @@ def test_a_notebook_names_itself(path):
 @by_name
 def test_code_comes_in_small_pieces_after_prose(path):
     cells = nbformat.read(path, as_version=4).cells
-    hidden = {"parameters", "remove-cell", "hide-input"}
+    hidden = {"parameters", "network", "prose", "remove-cell", "hide-input"}
     for before, cell in pairwise(cells):
         if cell.cell_type == "code":
             assert cell.source.count("\n") < 30
@@ -91,7 +108,7 @@ def test_code_comes_in_small_pieces_after_prose(path):
 
 @by_name
 def test_published_outputs_are_current(path):
-    problems = [f"{experiment.name} seed {seed}: {why}" for experiment, seed, why in catalogue.missing_runs(path)]
+    problems = [f"{run.experiment.name} seed {run.seed}: {run.reasons}" for run in catalogue.missing_runs(path)]
     problems += staleness.stale(path)
     assert not problems, f"{path.name}: {'; '.join(problems)}"
 
@@ -166,7 +183,7 @@ REFUSED = {
     "learning_rate -1": "ParameterError: learning_rate = -1: expected a number above 0 up to 100",
     "dataset mnits": "ParameterError: dataset = 'mnits': expected one of mnist, digits; did you mean 'mnist'?",
     "schedule triangle": "ParameterError: schedule = 'triangle': expected one of constant, step, one_cycle",
-    "network depe": "ParameterError: network = 'depe'",
+    "network deep": "ParameterError: unknown parameter 'network': a network is changed in the notebook's network cell",
     "device cuda:99": "ParameterError: device = 'cuda:99': there is no such device on this machine; auto would use",
     "baseline iteration_99": "ParameterError: there is no notebook 'iteration_99'",
 }

@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from mnist_lib import experiments, records
+from mnist_lib import experiments, page, records
 from mnist_lib.digests import bytes_digest
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
@@ -18,15 +18,15 @@ from mnist_lib.records import record_path, weights_path
 from mnist_lib.training import Trainer
 
 CPU = torch.device("cpu")
-RECIPE = Recipe(network="skeleton_gap", dataset="digits", epochs=2, batch_size=64, schedule="one_cycle")
+RECIPE = Recipe(dataset="digits", epochs=2, batch_size=64, schedule="one_cycle")
+EXAMPLE = Experiment("example", RECIPE, page.of_notebook("iteration_05_global_average_pooling").network)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A record of a short run with its weights, as bytes."""
     folder = tmp_path_factory.mktemp("trained")
-    experiment = Experiment("example", RECIPE)
-    experiments.train(experiment, 0, CPU, folder)
+    experiments.train(EXAMPLE, 0, CPU, folder)
     return records.read(record_path(folder, 0)), weights_path(record_path(folder, 0)).read_bytes()
 
 
@@ -34,9 +34,8 @@ def trained(tmp_path_factory):
 def experiment(tmp_path, monkeypatch, trained):
     """The experiment, its record published in a folder of its own."""
     monkeypatch.setattr(experiments, "published_records", lambda: tmp_path)
-    experiment = Experiment("example", RECIPE)
-    records.write(*trained, experiment.published)
-    return experiment
+    records.write(*trained, EXAMPLE.published)
+    return EXAMPLE
 
 
 def change(experiment: Experiment, **changes) -> None:
@@ -66,7 +65,8 @@ def test_each_changed_number_is_named(experiment, trained):
         },
         "the training code changed": {"digests": record.digests | {"code": "0" * 64}},
         "epochs was 3, is 2": {"parameters": record.parameters | {"epochs": 3}},
-        "network was 'skeleton', is 'skeleton_gap'": {"parameters": record.parameters | {"network": "skeleton"}},
+        "the network is another": {"digests": record.digests | {"network": "0" * 64}},
+        "trained_correct is 7, the published weights get": {"trained_correct": 7},
         "damaged": {"weights_digest": "0" * 64},
     }
     for message, changes in cases.items():
@@ -97,7 +97,7 @@ def test_other_weights_are_found_by_what_they_do(experiment, trained):
     weights_path(record_path(experiment.published, 0)).write_bytes(content)
     change(experiment, weights_digest=bytes_digest(content))
     problems = verification.verify(experiment, 0, CPU).problems
-    assert [problem.split()[0] for problem in problems] == ["test_correct", "misclassified"]
+    assert [problem.split()[0] for problem in problems] == ["test_correct", "trained_correct", "misclassified"]
 
 
 def test_a_record_that_is_missing_or_cannot_be_read(experiment):

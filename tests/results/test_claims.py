@@ -133,7 +133,7 @@ def final(*values: float, runs=FIVE) -> list[judgement.Judgement]:
         ),
         (
             [*final(99.41), judge(Claim("steady", 2), FIVE)],
-            "1 of 2 published numbers is consistent with these runs and one is not judged "
+            "one of the two published numbers is consistent with these runs and one is not judged "
             "(not every run does what is claimed)",
         ),
     ],
@@ -199,9 +199,9 @@ TOP = (99.38, 99.39, 99.41, 99.39, 99.39, 99.39)
 @pytest.mark.parametrize(
     ("runs", "words"),
     [
-        ([run(99.1)], "the one run never reaches 99.40 %"),
-        ([run(99.1, 99.2)], "the one run never reaches 99.40 %, not even at the best epoch"),
-        ([run(99.5), run(99.1)], "1 of 2 runs reaches 99.40 % after the only epoch"),
+        ([run(99.1)], "the one run does not reach 99.40 %"),
+        ([run(99.1, 99.2)], "the one run does not reach 99.40 %, not even at the best epoch"),
+        ([run(99.5), run(99.1)], "one of the two runs reaches 99.40 % after the only epoch"),
         (
             [run(*TOP)],
             "the one run reaches 99.40 % at the best epoch, but not after the last one or on the average of the last "
@@ -213,7 +213,7 @@ TOP = (99.38, 99.39, 99.41, 99.39, 99.39, 99.39)
         ),
         (
             [run(*TOP), run(99.1, 99.4)],
-            "1 of 2 runs reaches 99.40 % after the last epoch, both at the best epoch, and neither on the average of "
+            "one of the two runs reaches 99.40 % after the last epoch, both at the best epoch, and neither on the average of "
             "the last 2 epochs",
         ),
         (

@@ -10,8 +10,33 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from torch import nn
 
-from mnist_lib.experiments import NETWORKS
 from mnist_lib.results import architecture, drawing, network_drawing
+
+
+def published_networks() -> dict:
+    """The report's own networks, by name."""
+    from mnist_lib import models, reported
+
+    return models.NETWORKS | reported.NETWORKS
+
+
+class Branches(nn.Module):
+    """Each of its layers has a name, a shape or a width that a flat network's have not."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.again = nn.Conv2d(1, 4, (3, 5), padding=(1, 2), dilation=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.up, self.tokens = nn.Upsample(scale_factor=2), nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        self.last = nn.Linear(4, 10)
+
+    def forward(self, images):
+        x = self.first(images)
+        x = nn.functional.gelu(self.again(x)) + x
+        x = nn.functional.adaptive_avg_pool2d(self.up(x), 4)
+        return self.last(self.tokens(x.flatten(2).transpose(1, 2)).mean(1))
+
+
+NETWORKS = published_networks() | {"branches": Branches}
 
 PHONE = 390 - 2 * 16  # CSS pixels between the margins
 WHITE, BLACK = np.ones(3), np.zeros(3)
@@ -138,3 +163,17 @@ def test_a_network_without_marks_says_why(name, before, words):
     assert picture.alt.endswith(f", {words}.")
     assert "new:" not in picture.alt
     assert not any(block.get_hatch() for block in picture.figure.axes[0].patches)
+
+
+def test_what_no_flat_network_has_is_named_in_plain_words():
+    alt = network_drawing.picture(Branches()).alt
+    for words in (
+        "3×5 convolution",
+        "GELU",
+        "addition; resizing (4 × 56 × 56",
+        "average pool to 4×4",
+        "attention (16 × 4",
+    ):
+        assert words in alt
+    blocks = network_drawing.picture(Branches()).figure.axes[0].patches
+    assert max(block.get_width() for block in blocks) == blocks[0].get_width()

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import inspect
 import json
 import os
 import shutil
@@ -11,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from mnist_lib import augmentation, digests, models
-from mnist_lib.digests import bytes_digest, code_digest, definition_digest, files_digest, text_digest
+from mnist_lib import augmentation, digests
+from mnist_lib.digests import bytes_digest, canonical, code_digest, needed, text_digest, unannotated
 
 LIBRARY = Path(digests.__file__).parent
-MODELS = Path(models.__file__).read_text("utf-8")
 
 CODE = '''\
 """Docstring."""
@@ -114,7 +114,7 @@ async def draw(a, /, b: int = 1, *rest: str, c: bool, d: dict[str, int] = None, 
         else:
             nonlocal_ = {k: v async for k, v in more}
 '''
-VERSIONED_DIGEST = "f4ff1e353dfc5cd03f36fede89a0dd1b890fbb070163de960b49bf2ee67eb0a6"
+VERSIONED_DIGEST = "7f7c16a9c2a635b28e30e7d80f2081447b8a3878a214dd688ef3d0c8bb35fd39"
 
 
 def test_code_digest_ignores_comments_docstrings_and_formatting():
@@ -126,6 +126,7 @@ def test_code_digest_ignores_comments_docstrings_and_formatting():
     [
         ("RATE = 0.1", "RATE = 0.2"),
         ("RATE = 0.1", "RATE: float = 0.1"),
+        ("radius: float = 2.0", "radius: int = 2.0"),  # a dataclass would read it
         ("RATE = 0.1", "RATES = 0.1"),
         ("RATE = 0.1", "RATE = '0.1'"),
         ("RATE = 0.1", ""),
@@ -152,16 +153,33 @@ def test_code_digest_sees_a_change(old, new):
     assert code_digest(CODE.replace(old, new)) != code_digest(CODE)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("scale=1", "scale: float = 1"),
+        ("def area(self, scale=1):", "def area(self: 'Wheel', scale: float = 1) -> float | None:"),
+    ],
+)
+def test_annotations_of_functions_do_not_count(old, new):
+    assert CODE.count(old) == 1, "the edit must be clear"
+    assert code_digest(CODE.replace(old, new)) == code_digest(CODE)
+
+
 def test_code_digest_sees_every_name_constant_and_operator():
     """Changes each of them in a real module, one at a time."""
     source = Path(augmentation.__file__).read_text("utf-8")
     tree = ast.parse(source)
     docstrings = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)}
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    written = [f.returns for f in functions] + [
+        a.annotation for f in functions for a in ast.walk(f.args) if isinstance(a, ast.arg)
+    ]
+    annotations = {id(part) for each in filter(None, written) for part in ast.walk(each)}
     seen = {code_digest(source)}
     changes = 0
     for position, node in enumerate(ast.walk(tree)):
         kinds = ast.Name | ast.Attribute | ast.arg | ast.Constant | ast.BinOp
-        if id(node) in docstrings or not isinstance(node, kinds):
+        if id(node) in docstrings | annotations or not isinstance(node, kinds):
             continue
         edited = copy.deepcopy(tree)
         target = next(each for i, each in enumerate(ast.walk(edited)) if i == position)
@@ -175,7 +193,7 @@ def test_code_digest_sees_every_name_constant_and_operator():
             case ast.Constant():
                 target.value = [target.value].__repr__()
             case ast.BinOp():
-                target.op = ast.MatMult()
+                target.op = ast.BitXor()
         changes += 1
         seen.add(code_digest(ast.unparse(edited)))
     assert changes > 100
@@ -190,27 +208,13 @@ def test_rewriting_a_module_of_the_library_leaves_its_digest(path):
     assert code_digest(source + "\nnew = 1\n") != code_digest(source)
 
 
-def test_order_of_files_does_not_matter_and_names_do(tmp_path):
-    first, second = tmp_path / "a.py", tmp_path / "b.py"
-    first.write_text("x = 1")
-    second.write_text("x = 2")
-    digest = files_digest([first, second])
-    assert digest == files_digest([second, first])
-    first.write_text("x = 2")
-    second.write_text("x = 1")
-    assert files_digest([first, second]) != digest
-    first.write_text("x = 1  # and a comment")
-    second.write_text("x = 2")
-    assert files_digest([first, second]) == digest
-
-
 def test_parts_of_a_text_are_delimited():
     assert text_digest("ab", "c") != text_digest("a", "bc") != text_digest("abc")
     assert text_digest("1:a") != text_digest("a")
     assert bytes_digest(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
 
 
-# -- one definition of a module
+# -- the statements that a name depends on
 
 MODULE = '''\
 import math
@@ -239,6 +243,11 @@ def second(x):
 '''
 
 
+def definition(source: str, name: str) -> list[str]:
+    """All that decides what `name` is."""
+    return [canonical(node) for node in needed(source, [name])[0]]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "changed"),
     [
@@ -248,59 +257,128 @@ def second(x):
         ("FACTOR = 3", "FACTOR = 4", {"main", "assist", "other", "FACTOR"}),
         ("FACTOR = 3", "FACTOR: int = 3", {"main", "assist", "other", "FACTOR"}),
         ("import math", "import cmath as math", {"main", "assist", "other"}),
+        ("import math", "import math, ast", set()),
+        ("import path as place", "import path as place, sep", set()),
         ("import path", "import sep", {"second"}),  # `place` is then another thing
         ("unrelated = 5", "unrelated = 6", {"unrelated"}),
         ("unrelated = 5", "unrelated = 5\nnew = 7", set()),
+        ("unrelated = 5", "unrelated = 5\nprint(unrelated)", {"unrelated"}),  # it might change it
+        ("unrelated = 5", 'unrelated = 5\nprint("hello")', set()),
         ("# Comment.", "# Another.", set()),
         ('"""Assist."""', '"""Assist, differently."""', set()),
+        ("def second(x):", "def second(x: math.inf) -> FACTOR:", set()),
     ],
 )
-def test_definition_digest_sees_what_the_definition_uses_and_nothing_else(old, new, changed):
+def test_what_a_definition_uses_is_needed_and_nothing_else(old, new, changed):
     assert MODULE.count(old) == 1, "the edit must be clear"
     edited = MODULE.replace(old, new)
     names = ("main", "assist", "other", "second", "FACTOR", "unrelated")
-    differing = {name for name in names if definition_digest(edited, name) != definition_digest(MODULE, name)}
-    assert differing == changed
-
-
-def test_definition_digest_does_not_depend_on_the_order_of_definitions():
-    blocks = MODULE.split("\n\n\n")
-    shuffled = "\n\n\n".join([blocks[0], *reversed(blocks[1:])])
-    assert definition_digest(shuffled, "main") == definition_digest(MODULE, "main")
-
-
-def test_digest_of_a_definition_that_is_not_there():
-    with pytest.raises(KeyError, match="no definition of 'absent'"):
-        definition_digest(MODULE, "absent")
-
-
-def edited_models(name: str) -> str:
-    """The source of models.py with one statement more in the function `name`."""
-    tree = ast.parse(MODELS)
-    function = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
-    function.body.insert(1, ast.Pass())
-    return ast.unparse(tree)
+    assert {name for name in names if definition(edited, name) != definition(MODULE, name)} == changed
 
 
 @pytest.mark.parametrize(
-    ("edited", "changed"),
+    "binding",
     [
-        *((name, {name}) for name in models.NETWORKS),
-        ("conv_relu", {"skeleton"}),
-        ("conv_bn_relu", {"skeleton_bn", "skeleton_dropout", "skeleton_gap"}),
-        ("conv_relu_bn", {"deep_dropout", "deep"}),
-        ("conv_bn", {"deep_dropout", "deep"}),
+        "a = 1",
+        "a: int = 1",
+        "a, b = 1, 2",
+        "[b, *a] = 1, 2",
+        "b = a = 1",
+        "if True:\n    a = 1",
+        "try:\n    a = 1\nexcept ValueError:\n    b = 2",
+        "try:\n    pass\nexcept ValueError as a:\n    pass",
+        "for a in range(3):\n    pass",
+        "for b in range(3):\n    a = b",
+        "while False:\n    a = 1",
+        "with open('f') as a:\n    pass",
+        "(a := 1)",
+        "b = [a := 1 for _ in 'x']",
+        "import a",
+        "import a.b",
+        "import b as a",
+        "from b import a",
+        "from b import c as a",
+        "def a(): pass",
+        "async def a(): pass",
+        "class a: pass",
+        "match 1:\n    case [a, *_] | {'k': a}:\n        pass",
+        "match 1:\n    case {**a}:\n        pass",
+        "match 1:\n    case [*a]:\n        pass",
+        "match 1:\n    case int() as a:\n        pass",
     ],
 )
-def test_an_edit_of_models_changes_exactly_the_networks_that_use_it(edited, changed):
-    source = edited_models(edited)
-    differing = {name for name in models.NETWORKS if definition_digest(source, name) != definition_digest(MODELS, name)}
-    assert differing == changed
+def test_every_form_of_binding_is_seen(binding):
+    source = f"first = 0\n{binding}\nlast = 9\n"
+    statements, missing = needed(source, ["a"])
+    assert [node.lineno for node in statements] == [2]
+    assert not missing & {"a", "first", "last"}
 
 
-def test_a_new_network_changes_no_other():
-    source = MODELS.replace("NETWORKS:", "def another():\n    return deep()\n\n\nNETWORKS:")
-    assert all(definition_digest(source, name) == definition_digest(MODELS, name) for name in models.NETWORKS)
+@pytest.mark.parametrize(
+    "change",
+    [
+        "a += [1]",
+        "a[0] = 1",
+        "a[0] += 1",
+        "a['k']['l'] = 1",
+        "a.b = 1",
+        "a.b.c[0] = 1",
+        "del a",
+        "del a[0]",
+        "a.append(1)",
+        "a[0].update(k=1)",
+        "prepare(a)",
+        "if True:\n    a.append(1)",
+        "for i in 'xy':\n    a[i] = i",
+    ],
+)
+def test_every_form_of_change_is_seen(change):
+    source = f"a = {{}}\nb = 2\n{change}\nb = a\n\n\ndef function():\n    return a\n"
+    assert [node.lineno for node in needed(source, ["function"])[0]] == [1, 3, 7 + change.count("\n")]
+
+
+@pytest.mark.parametrize(
+    "unrelated",
+    ["b.a = 1", "f(b)", "print('a')", "def f(a):\n    a = 1", "[a for a in 'xyz']", "lambda a: a", "b = a", "a.b"],
+)
+def test_what_only_reads_a_name_or_has_another_of_that_name_is_not_needed(unrelated):
+    assert [node.lineno for node in needed(f"a = 1\n{unrelated}\n", ["a"])[0]] == [1]
+
+
+@pytest.mark.parametrize(
+    ("source", "missing"),
+    [
+        ("def f(): return g()", {"g"}),
+        ("def f(x, g=h): return g(x)", {"h"}),
+        ("def f():\n    def g(): return deep\n    return g", {"deep"}),
+        ("def f(): return [y for x in xs for y in x]", {"xs"}),
+        ("f = [{k: v for k, v in x} for x in k]", {"k"}),  # the names of comprehensions are their own
+        ("class f:\n    a = {k for k in ks if len(k)}", {"ks"}),
+        ("def f():\n    global n\n    n = 1\n    return n", {"n"}),
+        ("class f(base):\n    size = width\n    def g(self): return self.size + height", {"base", "width", "height"}),
+        ("@decorated\ndef f(): return len(range(3))", {"decorated"}),
+        ("def f(x: elsewhere) -> nowhere: return x", set()),
+        ("from torch import nn\ndef f(): return nn.ReLU()", set()),
+        ("def f(): return f()", set()),
+    ],
+)
+def test_names_that_nothing_binds_are_missing(source, missing):
+    assert needed(source, ["f"])[1] == missing
+
+
+def test_order_is_that_of_the_source():
+    """Two statements that bind the same name must not change places."""
+    source = "a = 1\na = a + 1\n"
+    assert [ast.unparse(node) for node in needed(source, ["a"])[0]] == ["a = 1", "a = a + 1"]
+
+
+def test_annotations_are_taken_away_and_nothing_else():
+    function = ast.parse(
+        "@dataclass\nclass A:\n    b: int = 1\n    def c(self, d: e = 2, *f: g, h: i, **j: k) -> l: ..."
+    ).body[0]
+    expected = "@dataclass\nclass A:\n    b: int = 1\n\n    def c(self, d=2, *f, h, **j):\n        ..."
+    assert ast.unparse(unannotated(function)) == expected
+    assert "-> l" in ast.unparse(function), "the original stays"
 
 
 # -- the same under every Python
@@ -326,16 +404,44 @@ def other_pythons() -> list[str]:
     return list(found.values())
 
 
+COMPREHENDED = """\
+k = 1
+v = {2: 3}
+table = {k: [v for v in str(k)] for k in range(9)}
+more = {k for k in v} | set(table)
+
+
+class Network:
+    sizes = [k for k in table]
+
+
+def network():
+    return Network, more, [v for v in "x"]
+"""
+
+
+def described(source: str) -> list:
+    """The digest of a source; for each thing that it defines, which lines it needs and which names are missing."""
+    names = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    found = [needed(source, [name]) for name in names]
+    return [code_digest(source), [[[node.lineno for node in nodes], sorted(missing)] for nodes, missing in found]]
+
+
 def test_other_python_versions_give_the_same_digests():
     pythons = other_pythons()
     if not pythons:
         pytest.skip("there is no other Python from 3.11 on here")
-    sources = [VERSIONED, CODE, MODULE, *(path.read_text("utf-8") for path in sorted(LIBRARY.rglob("*.py")))]
-    program = (
-        "import json, sys; sys.path.insert(0, sys.argv[1]); from mnist_lib import digests;"
-        "print(json.dumps([digests.code_digest(source) for source in json.load(sys.stdin)]))"
-    )
-    expected = [code_digest(source) for source in sources]
+    sources = [
+        VERSIONED,
+        CODE,
+        MODULE,
+        COMPREHENDED,
+        *(path.read_text("utf-8") for path in sorted(LIBRARY.rglob("*.py"))),
+    ]
+    expected = [described(source) for source in sources]
+    program = "import json, sys; sys.path.insert(0, sys.argv[1]); from mnist_lib.digests import *\n"
+    program += "import ast\n" + inspect.getsource(described)
+    program += "print(json.dumps([described(source) for source in json.load(sys.stdin)]))"
     for python in pythons:
         # Isolated and without writing byte code: nothing of the running interpreter's set-up is taken along.
         command = [python, "-I", "-B", "-c", program, str(LIBRARY.parent)]

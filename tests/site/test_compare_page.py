@@ -40,13 +40,18 @@ def test_a_notebook_executed_with_other_parameters_publishes_nothing(tmp_path):
     assert compare_page.published([rehearsed]) == {}
 
 
-def test_single_runs_have_no_interval():
-    content = compare_page.contents({"iteration_01_x": [run(98.0, 99.0)], "iteration_02_y": [run(98.0, 99.5)]})
+@pytest.mark.parametrize("number", [1, 2])
+def test_few_runs_have_no_interval(number):
+    few = [[run(98.0, end, seed=seed) for seed in range(number)] for end in (99.0, 99.5)]
+    content = compare_page.contents(dict(zip(("iteration_01_x", "iteration_02_y"), few, strict=True)))
     one, other = content["experiments"]
-    assert one["interval"] == [99.0, None, None] and one["accuracy"] == "99.00 (one seed, no interval)"
-    assert (one["reached"], other["reached"]) == (0, 1)
+    assert one["interval"] == [99.0, None, None] and one["accuracy"] == "99.00 (too few runs for an interval)"
+    assert (one["reached"], other["reached"]) == (0, number)
     interval, meaning = content["differences"][0][1]
-    assert (interval, meaning) == ("+0.50 (one seed, no interval)", "not distinguishable from the seeds' spread")
+    assert (interval, meaning) == (
+        "+0.50 (too few runs for an interval)",
+        "too few runs to tell it from the seeds' spread",
+    )
     assert content["differences"][0][0] is None
     assert "2 experiments make 1 pairs" in content["chance"] and "0 have one" in content["chance"]
 

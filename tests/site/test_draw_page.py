@@ -114,18 +114,61 @@ def test_other_data_are_normalised_by_their_own_numbers():
     assert draw_page.pixel_mean_and_std(recipe) == training.mean_and_std(data.load("digits")[0].images)
 
 
+def shifted() -> nn.Sequential:
+    class Shifted(nn.Sequential):
+        def forward(self, images):
+            return super().forward(images) + 1
+
+    return Shifted(nn.Flatten(), nn.Linear(784, 10))
+
+
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        (nn.Sequential(nn.Conv2d(1, 1, 3), nn.AvgPool2d(2)), "average pool: the page cannot compute AvgPool2d"),
-        (nn.Sequential(nn.Conv2d(1, 1, 3, dilation=2)), "without groups and dilation only"),
-        (nn.Sequential(nn.MaxPool2d(2, padding=1)), "pooling without padding only"),
+        (nn.Sequential(nn.Conv2d(1, 1, 3), nn.AvgPool2d(2)), "average pool: the page cannot compute this layer"),
+        (nn.Sequential(nn.Conv2d(1, 1, 3, dilation=2)), "dilation 2: the page cannot"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3, groups=2)), "groups 2: the page cannot"),
+        (nn.Sequential(nn.Conv2d(1, 1, (3, 5))), "3×5 convolution, 1 → 1: the page cannot"),
+        (nn.Sequential(nn.MaxPool2d(2, padding=1)), "padding 1: the page cannot"),
+        (nn.Sequential(nn.MaxPool2d(3, ceil_mode=True)), "rounded up: the page cannot"),
+        (nn.Sequential(nn.BatchNorm2d(1, affine=False)), "batch normalisation: the page cannot"),
+        (nn.Sequential(nn.GELU()), "GELU: the page cannot"),
+        (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 3))), "flat nn.Sequential"),
         (nn.Sequential(nn.Sequential(nn.ReLU())), "a flat nn.Sequential"),
+        (nn.Conv2d(1, 1, 3), "a flat nn.Sequential"),
+        (shifted(), "Shifted: .* a flat nn.Sequential"),
     ],
 )
 def test_what_the_page_cannot_compute_is_refused(network, words):
     with pytest.raises(ValueError, match=words):
         draw_page.describe(network)
+
+
+def test_a_network_that_the_page_cannot_compute_is_left_out(monkeypatch, tmp_path):
+    networks = {"plain": nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), "other": nn.Sequential(nn.GELU())}
+
+    def experiment(name):
+        return SimpleNamespace(network=lambda: networks[name], differences=lambda record: [], recipe=None)
+
+    record = SimpleNamespace(seed=0, parameter_count=7850, test_accuracy=[90.0])
+    stubs = {
+        "page": SimpleNamespace(of_notebook=str, experiment=experiment),
+        "records": SimpleNamespace(
+            record_path=lambda folder, seed: tmp_path,
+            read=lambda path: record,
+            read_weights=lambda path: networks["plain"].state_dict(),
+        ),
+        "comparison": SimpleNamespace(label=str.upper),
+        "pixel_mean_and_std": lambda recipe: (0.0, 1.0),
+    }
+    for name, stub in stubs.items():
+        monkeypatch.setattr(draw_page, name, stub)
+    monkeypatch.setattr(networks["other"], "load_state_dict", lambda weights: None)
+    assert draw_page.export(["plain", "other"], tmp_path, tmp_path) == ["other"]
+    exported = read(tmp_path / "networks.js")
+    assert [network["name"] for network in exported["networks"]] == ["plain"]
+    assert (exported["missing"], exported["tooMuch"]) == ([], ["OTHER"])
+    assert (tmp_path / "plain.js").exists() and not (tmp_path / "other.js").exists()
 
 
 def test_the_book_writes_the_scripts_where_the_page_looks_for_them(tmp_path):
@@ -395,5 +438,14 @@ def test_without_records_the_page_says_so(browser, tmp_path):
     for page in opened(browser, write_page(tmp_path, tmp_path / "none")):
         assert "without trained networks" in page.locator(".verdict").inner_text()
         assert "10 one cycle" in page.locator(".note").inner_text()
+        assert "cannot compute" not in page.locator(".note").inner_text()
         page.get_by_role("button", name="Example: a neat 3").tap()
         assert not page.locator(".inside").is_visible()
+
+
+def test_a_network_that_cannot_be_computed_is_named(browser, tmp_path):
+    file = write_page(tmp_path, tmp_path / "none")
+    script = tmp_path / "_static" / "networks" / "networks.js"
+    script.write_text(script.read_text("utf-8").replace('"tooMuch": []', '"tooMuch": ["11 attention"]'), "utf-8")
+    for page in opened(browser, file):
+        assert "this page cannot compute, and so left out: 11 attention." in page.locator(".note").inner_text()

@@ -1,12 +1,12 @@
 """What notebooks show: tables, targets, figures with their words, numbers for the prose."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mnist_lib import progress
-from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
 from mnist_lib.records import Record
 from mnist_lib.results import comparison, drawing, figures, show, tables
@@ -22,7 +22,8 @@ def run(seed: int, *correct: int, parameters: int = 7884, name: str = "iteration
         experiment=name,
         seed=seed,
         parameters={"epochs": len(correct)},
-        digests={"code": "c" * 64, "data": "d" * 64},
+        network={"source": "def network(): ...", "name": "network", "arguments": {}},
+        digests={"code": "c" * 64, "network": "n" * 64, "data": "d" * 64},
         parameter_count=parameters,
         train_size=60_000,
         class_counts=[1000] * 10,
@@ -35,6 +36,7 @@ def run(seed: int, *correct: int, parameters: int = 7884, name: str = "iteration
         },
         first_losses=[2.3] * 10,
         misclassified=[[index, 4, 9] for index in range(wrong)],
+        trained_correct=59_500,
         weights_digest="w" * 64,
         environment={
             "commit": None,
@@ -171,13 +173,9 @@ def test_records_are_not_changed_by_showing_them():
 
 @pytest.mark.parametrize(("person", "where"), [(True, "err"), (False, "out")])
 def test_progress_is_a_bar_for_a_person_and_lines_for_a_log(person, where, monkeypatch, capsys):
-    class Shell:
-        class kernel:  # noqa: N801
-            get_parent = staticmethod(lambda _: {"content": {"allow_stdin": person}})
-
-    monkeypatch.setattr("mnist_lib.progress.get_ipython", Shell)
-    experiment = Experiment("iteration_03_example", Recipe(network="deep", epochs=2))
-    report_epoch = progress.progress()
+    monkeypatch.setattr("mnist_lib.progress._is_person_there", lambda: person)
+    experiment = SimpleNamespace(name="iteration_03_example", recipe=Recipe(epochs=2))
+    report_epoch = progress.shown()
     for number in (1, 2):
         report_epoch(experiment, 0, Epoch(0.01, 0.5, 100, 0.4, 9_876), number, 1.5)
     captured = capsys.readouterr()
