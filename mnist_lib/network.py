@@ -246,7 +246,7 @@ def _proves(text: str, code: types.CodeType) -> bool:
 
 
 def _gathered(name: str, there: Mapping[str, Any], network: str) -> str:
-    """What another cell defined, as lines to stand before the network: an import, a definition or a value."""
+    """Return what another cell defined, as lines to stand before the network: an import, a definition or a value."""
     value = there.get(name, loaded)
     if isinstance(value, types.ModuleType) and value is not loaded:
         return f"import {value.__name__} as {name}"

@@ -84,7 +84,7 @@ def published_runs(path: Path) -> list[tuple[Experiment, int]]:
 
 
 def _baseline(parameters: NotebookParameters) -> list[tuple[Experiment, int]]:
-    """What a notebook compares with: the baseline's published runs, or runs of its own where the effort is another."""
+    """Return what a notebook compares with: the baseline's published runs, or runs of its own at another effort."""
     experiment = page.baseline(parameters)
     return [] if experiment is None else [(experiment, page.baseline_seeds(parameters))]
 

@@ -106,7 +106,7 @@ def save_picture() -> None:
 
 
 def sources_digest(source: Path) -> str:
-    """The digest of every file that the book is compiled from, records aside: pages read them through notebooks."""
+    """Return the digest of every file that the book is compiled from, but for records: notebooks stand for them."""
     roots = [source / name for name in SOURCES]
     files = [
         file for each in roots for file in ([each] if each.is_file() else sorted(each.rglob("*"))) if file.is_file()
