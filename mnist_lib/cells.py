@@ -100,6 +100,11 @@ def notebook_parameters(path: Path) -> dict[str, Any]:
         raise ParameterError(f"{path.name}: the parameters cell must hold literals only: {error}") from error
 
 
+def has_parameters(path: Path) -> bool:
+    """Tell whether a notebook has a cell of parameters, as every page has."""
+    return _tagged(path, "parameters") is not None
+
+
 def has_network(path: Path) -> bool:
     """Tell whether a notebook has a network cell: it trains, or shows runs that it has asked for."""
     return _tagged(path, "network") is not None
