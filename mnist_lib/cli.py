@@ -228,10 +228,12 @@ def _run(options: argparse.Namespace) -> int:
     from mnist_lib.pipeline import catalogue, execution, staleness, workers
     from mnist_lib.site import book
 
-    paths = catalogue.find(options.pattern)
-    for path in [path for path in paths if catalogue.unpublished(path)]:
-        print(f"{path.name} is left out: {catalogue.unpublished(path)}")
-        paths.remove(path)
+    found = catalogue.find(options.pattern)
+    left_out = {path: reason for path in found if (reason := catalogue.unpublished(path))}
+    for path, reason in left_out.items():
+        print(f"{path.name} is left out: {reason}")
+    overwritten = [path for path in left_out if catalogue.has_its_name(path)]
+    paths = [path for path in found if path not in left_out]
     missing = [run for path in paths for run in catalogue.missing_runs(path)]
     absent = [(run.experiment, run.seed) for run in missing if run.remedy == "train"]
     if absent and options.train:
@@ -247,22 +249,25 @@ def _run(options: argparse.Namespace) -> int:
     for path, found in altered:
         print(f"{path.stem} is not executed: under the same recipe, the results of {', '.join(found)} are others than")
         print("  those of the page. `git restore book/records` takes these back, --accept takes the others.")
-    blocked = {path for path, _ in altered} | {path for path in paths if _lacks(path, missing)}
+    blocked = {path for path, _ in altered} | _lacking(paths, missing)
     os.environ.pop("MNIST_LIB_BLANK_IMAGES", None)  # published pages show the images
     stale = [path for path in paths if path not in blocked and (options.force or staleness.stale(path))]
     failures = workers.execute(execution.execute, [(path, path) for path in stale], options.workers)
     book.save_picture()
-    return failures + len(blocked)
+    return failures + len(blocked) + len(overwritten)
 
 
-def _lacks(path: Path, missing: list) -> bool:
-    """Whether a notebook shows one of the runs that have no valid record."""
+def _lacking(paths: list[Path], said: list) -> set[Path]:
+    """The notebooks that show a run without a valid record; those runs are named that are not among those `said`."""
     from mnist_lib.pipeline import catalogue
 
-    lacking = {(run.experiment, run.seed) for run in missing}
-    return any(
-        (experiment, seed) in lacking for experiment, seeds in catalogue.read_runs(path) for seed in range(seeds)
-    )
+    lacking = {path: runs for path in paths if (runs := catalogue.lacking_runs(path))}
+    known = {(run.experiment, run.seed) for run in said}
+    for path, runs in lacking.items():
+        for run in runs:
+            if (run.experiment, run.seed) not in known:
+                print(f"{path.stem} is not executed: it shows another notebook's {_said(run)}")
+    return {*lacking}
 
 
 def _quick(options: argparse.Namespace) -> int:

@@ -55,12 +55,17 @@ def matching(patterns: Sequence[str]) -> list[str]:
 
 def unpublished(path: Path) -> str | None:
     """Say why a notebook in the folder of notebooks is none of the report's; None if it is one."""
-    name = cells.notebook_parameters(path).get("name")
-    if name != path.stem:
+    if not has_its_name(path):
+        name = cells.notebook_parameters(path).get("name")
         return f"its name is {name!r}, its file's is {path.stem!r}: a copy; give it its file's name to publish it"
     if cells.was_injected(path):
-        return "it is what papermill wrote, with parameters of its own; delete the cell tagged injected-parameters"
+        return "it is what papermill wrote, with parameters of its own; `git restore notebooks` takes the page back"
     return None
+
+
+def has_its_name(path: Path) -> bool:
+    """Tell whether a notebook is called as its file is: a copy is not."""
+    return cells.notebook_parameters(path).get("name") == path.stem
 
 
 def published_runs(path: Path) -> list[tuple[Experiment, int]]:
@@ -108,6 +113,15 @@ def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[Missing
     if seeds is not None:
         own = [experiment for experiment, _ in wanted if experiment.name == path.stem]
         wanted = [(experiment, seeds) for experiment in own or [experiment for experiment, _ in wanted]]
+    return _without_record(wanted)
+
+
+def lacking_runs(path: Path) -> list[Missing]:
+    """Return the runs that a notebook shows, its own or another's, and that have no valid record."""
+    return _without_record([(experiment, range(seeds)) for experiment, seeds in read_runs(path)])
+
+
+def _without_record(wanted: Sequence[tuple[Experiment, Sequence[int]]]) -> list[Missing]:
     missing = []
     for experiment, numbers in wanted:
         left_behind = records.left_behind(experiment.published)

@@ -21,6 +21,9 @@ NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 ADDRESS, INSTALLATION = re.compile(r"https?://\S+"), re.compile(r"^( *)[%!].*", re.MULTILINE)
 """What no output depends on: an address, and a line in IPython's own syntax, which installs the library."""
 
+DAMAGED = "damaged"
+"""In the place of the digest of a record that cannot be read."""
+
 LEFT_OUT = ("training.Trainer", "training.begin", "data.folder", "parameters.Recipe")
 """What a page does not count as its own: what trains counts through the records; where images are found does not."""
 
@@ -72,7 +75,8 @@ def altered(path: Path) -> list[str]:
     return [
         f"{name} seed {seed}"
         for name, seed, old, new in _differing(stored.get("records", {}), now)
-        if isinstance(old, list) and isinstance(new, list) and old[0] == new[0] and None not in (old[1], new[1])
+        if isinstance(old, list) and isinstance(new, list) and old[0] == new[0]
+        if not {None, DAMAGED} & {old[1], new[1]}  # what is missing is said elsewhere
     ]
 
 
@@ -111,14 +115,20 @@ def _parsed(cell: str) -> list[ast.stmt]:
 
 
 def _record_digests(run: Experiment, seeds: int) -> list[list[str | None]]:
-    """For each of the first `seeds` runs, the digest of all that decides its result, and that of its results."""
+    """For each of the first `seeds` runs, the digest of all that decides its result, and that of its results.
+
+    The second is None where there is no record, or only one of another recipe.
+    """
     found: list[list[str | None]] = []
     for seed in range(seeds):
         file = records.record_path(run.published, seed)
-        try:
-            results = records.read(file).results_digest if file.exists() else None
-        except records.RecordError:
-            results = "damaged"
+        results = None
+        if file.exists():
+            try:
+                record = records.read(file)
+                results = record.results_digest if {*run.differences(record)} <= catalogue.CODE_ONLY else None
+            except records.RecordError:
+                results = DAMAGED
         found.append([run.digest, results])
     return found
 

@@ -125,10 +125,12 @@ def is_close(judged: Judgement, runs: Sequence[Record]) -> bool:
     return judged.claim.is_accuracy and 0 < judged.beyond < 100 / runs[0].test_size
 
 
-def picture(judged: Mapping[str, Judgement]) -> Picture:
-    """Every claim about an accuracy beside our runs, by the label of its row; left out is what our runs never do."""
+def picture(judged: Mapping[str, Judgement]) -> Picture | None:
+    """Draw every claim about an accuracy beside our runs, by its row's label; what our runs never do is left out."""
     accuracies = {name: each for name, each in judged.items() if each.claim.is_accuracy}
     shown = {name: each for name, each in accuracies.items() if not all(map(math.isnan, each.values))}
+    if not shown:
+        return None
     return figures.claims(
         list(shown),
         [each.values for each in shown.values()],

@@ -31,19 +31,17 @@ def wait_for_a_checkpoint(folder: Path) -> None:
         time.sleep(0.01)
 
 
-def children(process: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
 def workers_of(process: int) -> list[int]:
     """The processes that a sweep trains in, and not the one that Python starts for bookkeeping."""
-    return [child for child in children(process) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    lists = [path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children")]
+    children = [int(child) for listed in lists for child in listed]
+    return [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @pytest.fixture
 def long_report(small_report) -> Path:
     """The small report with epochs enough to be met in mid-run."""
-    edit(small_report / "notebooks" / f"{NAME}.ipynb", "epochs: int = 6", "epochs: int = 20")
+    edit(small_report / "notebooks" / f"{NAME}.ipynb", "epochs: int = 6", "epochs: int = 60")
     edit(small_report / "notebooks" / f"{NAME}.ipynb", "seeds: int = 4", "seeds: int = 1")
     return small_report
 
@@ -55,8 +53,8 @@ def test_a_module_that_is_edited_during_a_sweep_gives_no_record_and_no_run_goes_
     sweep = command(long_report, "train", "--workers", "1")
     wait_for_a_checkpoint(folder)
     edit(module, OLD, NEW)
-    for worker in workers_of(sweep.pid):
-        os.kill(worker, signal.SIGKILL)  # for want of memory, say; a new one takes its place
+    (worker,) = workers_of(sweep.pid)
+    os.kill(worker, signal.SIGKILL)  # as where memory runs out; a new one takes its place
     told, _ = sweep.communicate(timeout=PATIENCE)
     assert sweep.returncode == 1
     assert "the training code was changed while this command ran: start it again" in told
@@ -93,7 +91,7 @@ print(json.dumps([record.digests, experiment.digests]))
 
 def test_a_session_that_was_not_restarted_records_the_code_that_it_runs(long_report):
     """A module is edited on the disk while a notebook is open: after a restart, the run is none of the new code."""
-    edit(long_report / "notebooks" / f"{NAME}.ipynb", "epochs: int = 20", "epochs: int = 1")
+    edit(long_report / "notebooks" / f"{NAME}.ipynb", "epochs: int = 60", "epochs: int = 1")
     environment = os.environ | {"PYTHONPATH": str(long_report), "MNIST_LIB_RUNS": str(long_report / "runs")}
 
     def session(old: str, new: str) -> list[dict[str, str]]:

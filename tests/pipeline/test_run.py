@@ -96,9 +96,9 @@ def test_only_the_page_is_executed_that_was_edited(report):
 
 
 def test_an_edited_recipe_costs_no_record_and_the_remedies_are_named(report):
-    """Of that page and of those that show its runs, none is executed; others would be."""
+    """Of that page and of those that show its runs, none is executed."""
     edit(page(report), 'dataset: str = \\"digits\\"', 'dataset: str = \\"mnist\\"')
-    told = refused(report, "--train")
+    told = refused(report)
     assert f"record {SECOND} seed 0: dataset was 'digits', is 'mnist'" in told
     assert "`mnist-lib train --replace '*'`" in told and "`git restore notebooks`" in told
     assert "no notebook to do" in told
@@ -162,8 +162,8 @@ def test_after_an_edit_of_the_training_code_nothing_is_trained_and_verify_takes_
     for name, old in before.items():
         new = records.read(record(report, name))
         assert new.results_digest == old.results_digest and new.digests["code"] != old.digests["code"]
-    assert "no notebook" not in said(report, "run")
-    assert said(report, "status").splitlines()[-1] == "0 stale"
+    assert f"{SECOND}: done" in said(report, "run", SECOND)
+    assert said(report, "status", SECOND).splitlines()[-1] == "0 stale"
 
 
 def test_a_page_takes_no_run_from_the_users_store(report):
@@ -192,9 +192,11 @@ def test_at_another_effort_the_baselines_runs_are_published_as_the_pages_own(rep
     assert f"{own} seed 0" in said(report, "train", SECOND, "--replace", "--workers", "1")
     assert records.read(record(report, own)).parameters["epochs"] == 2
     assert record(report, FIRST).read_bytes() == baseline, "what the baseline itself published"
-    said(report, "run", "--workers", "1")
-    assert said(report, "status").splitlines()[-1] == "0 stale"
-    assert f"{own}/seed_0" in shown(page(report)) or "baseline" in shown(page(report))
+    assert f"{SECOND}: done" in said(report, "run", SECOND)
+    assert said(report, "status", SECOND).splitlines()[-1] == "0 stale"
+    assert FIRST.replace("_", " ")[10:] in shown(page(report)), "the baseline has its own name there"
+    lacking = f"{COMPARED} is not executed: it shows another notebook's record {SECOND} seed 0: epochs was 2, is 1"
+    assert lacking in refused(report)
 
 
 def altered(report: Path) -> dict:
@@ -206,9 +208,10 @@ def altered(report: Path) -> dict:
 
 def test_an_altered_record_is_refused_by_its_own_digest(report):
     record(report).write_text(json.dumps(altered(report)), "utf-8")
-    told = refused(report, "--force")
+    told = refused(report)
     assert "seed_0.json: altered: its content does not have the digest that it states" in told
-    assert "Traceback" not in told
+    assert "git restore" in told and "under the same recipe" not in told
+    assert "no notebook to do" in told and "Traceback" not in told
 
 
 def test_an_altered_record_with_a_new_digest_is_refused_by_the_page_that_was_made_of_it(report):
@@ -218,5 +221,5 @@ def test_an_altered_record_with_a_new_digest_is_refused_by_the_page_that_was_mad
         assert f"{name} is not executed: under the same recipe, the results of {SECOND} seed 0 are others than" in told
     assert "`git restore book/records`" in told and "--accept" in told
     assert "no notebook to do" in told
-    assert "done" in said(report, "run", "--accept")
-    assert said(report, "status").splitlines()[-1] == "0 stale"
+    assert f"{SECOND}: done" in said(report, "run", SECOND, "--accept")
+    assert said(report, "status", SECOND).splitlines()[-1] == "0 stale"

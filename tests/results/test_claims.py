@@ -213,8 +213,8 @@ TOP = (99.38, 99.39, 99.41, 99.39, 99.39, 99.39)
         ),
         (
             [run(*TOP), run(99.1, 99.4)],
-            "one of the two runs reaches 99.40 % after the last epoch, both at the best epoch, and neither on the average of "
-            "the last 2 epochs",
+            "one of the two runs reaches 99.40 % after the last epoch, both at the best epoch, and neither on the "
+            "average of the last 2 epochs",
         ),
         (
             [run(*TOP), run(*TOP), run(99.1, 99.1, 99.1, 99.1, 99.1, 99.5)],
