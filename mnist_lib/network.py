@@ -171,7 +171,7 @@ class Network:
                 raise ParameterError(
                     f"{name} is {there[name]!r} now, {self.name} was defined with {value!r}: run it again"
                 )
-        if getattr(rebuilt[self.name], "__defaults__", None) != getattr(function, "__defaults__", None):
+        if getattr(inspect.unwrap(rebuilt[self.name]), "__defaults__", None) != getattr(function, "__defaults__", None):
             raise ParameterError(f"the defaults of {self.name} are not what its text says: run it again")
 
 
@@ -245,8 +245,11 @@ def _proves(text: str, code: types.CodeType) -> bool:
     return False
 
 
-def _gathered(name: str, there: Mapping[str, Any], network: str) -> str:
-    """Return what another cell defined, as lines to stand before the network: an import, a definition or a value."""
+def _gathered(name: str, there: Mapping[str, Any], network: str, seen: frozenset[str] = frozenset()) -> str:
+    """Return what another cell defined, as lines to stand before the network: an import, a definition or a value.
+
+    What uses each other, the names in `seen`, is gathered once.
+    """
     value = there.get(name, loaded)
     if isinstance(value, types.ModuleType) and value is not loaded:
         return f"import {value.__name__} as {name}"
@@ -258,6 +261,7 @@ def _gathered(name: str, there: Mapping[str, Any], network: str) -> str:
     if inspect.isfunction(value) or inspect.isclass(value):
         text, own = executed_text(value)
         source, missing = cut(text, own)
-        before = "\n".join(_gathered(each, there, network) for each in sorted(missing - {network, name}))
+        seen |= {network, name}
+        before = "\n".join(_gathered(each, there, network, seen) for each in sorted(missing - seen))
         return f"{before}\n{source}" + (f"{name} = {own}\n" if name != own else "")
     raise ParameterError(f"{network} uses {name!r}, which is defined elsewhere: define it in the same cell")

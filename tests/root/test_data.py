@@ -1,5 +1,6 @@
 """The data sets: what they hold, and that a missing or damaged file is refused."""
 
+import dataclasses
 import hashlib
 import os
 import socket
@@ -11,7 +12,8 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import MNIST
 
 from mnist_lib import data, training
-from mnist_lib.data import MNIST_FILES, DataError
+from mnist_lib.data import DATASETS, MNIST_FILES, DataError, Dataset
+from mnist_lib.parameters import Recipe
 from support import LAST_FILE, answer, everything_in, idx, md5, put, refused_download
 
 # -- the embedded digits
@@ -55,6 +57,21 @@ def test_validation_holds_out_the_last_training_images_and_does_not_touch_the_te
     assert (len(kept), len(held_out)) == (1197, 240)
     assert torch.equal(torch.cat([kept.images, held_out.images]), train.images)
     assert torch.equal(torch.cat([kept.labels, held_out.labels]), train.labels)
+
+
+def test_a_further_data_set_is_one_more_entry(monkeypatch):
+    train, test = data.load("digits")
+    few = data.Images(train.images[:50], train.labels[:50])
+    monkeypatch.setitem(DATASETS, "few", Dataset(lambda: (few, test), "digest", held_out=20))
+    assert [len(part) for part in data.load("few")] == [50, 360]
+    kept, held_out = data.load("few", evaluate_on="validation")
+    assert torch.equal(torch.cat([kept.labels, held_out.labels]), few.labels)
+    assert (len(kept), len(held_out)) == (30, 20)
+
+
+def test_recipes_name_the_data_sets_of_the_table():
+    (accepted,) = (f.metadata["options"] for f in dataclasses.fields(Recipe) if f.name == "dataset")
+    assert accepted == tuple(DATASETS)
 
 
 def test_data_directory_is_the_one_that_is_set(tmp_path, monkeypatch):

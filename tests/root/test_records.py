@@ -25,8 +25,9 @@ def record() -> Record:
     return Record(
         experiment="iteration_00/variant",
         seed=3,
-        parameters={"network": "deep", "learning_rate": 0.1, "dataset": "digits"},
-        digests={"code": "c", "data": "d"},
+        parameters={"learning_rate": 0.1, "dataset": "digits", "nesterov": False},
+        network={"source": "def network(width):\n    ...\n", "name": "network", "arguments": {"width": 10}},
+        digests={"code": "c", "network": "n", "data": "d"},
         parameter_count=7884,
         train_size=50,
         class_counts=[2, 2, 2, 2, 2, 2, 2, 2, 2, 2],
@@ -39,6 +40,7 @@ def record() -> Record:
         },
         first_losses=[2.3, 2.25],
         misclassified=[[4, 7, 1]],
+        trained_correct=49,
         weights_digest=bytes_digest(WEIGHTS),
         environment={
             "date": "2026-01-31",
@@ -70,6 +72,7 @@ def test_derived_figures(record):
     assert record.test_size == 20
     assert np.array_equal(record.test_accuracy, [50, 95])
     assert np.array_equal(record.train_accuracy, [50, 100])
+    assert record.final_train_accuracy == 98
     assert record.seconds == 3.5
 
 
@@ -77,11 +80,44 @@ def test_json_depends_on_the_record_alone(record, tmp_path):
     again = records.read(records.write(record, WEIGHTS, tmp_path))
     assert to_json(again) == to_json(record)
     text = to_json(record)
-    assert json.loads(text) == dataclasses.asdict(record)
+    content = json.loads(text)
+    assert content.pop("digest") == record.digest
+    assert content == {key: value for key, value in dataclasses.asdict(record).items() if key != "path"}
     assert text.endswith("}\n")
-    # A key a line: a changed number changes one line.
+    # A key a line: a changed number changes its line, and the digest's.
     changed = to_json(dataclasses.replace(record, parameter_count=7885))
-    assert len(set(text.splitlines()) ^ set(changed.splitlines())) == 2
+    assert len(set(text.splitlines()) ^ set(changed.splitlines())) == 4
+
+
+def test_a_record_knows_where_it_was_read(record, tmp_path):
+    path = records.write(record, WEIGHTS, tmp_path)
+    assert (record.path, records.read(path).path) == (None, path)
+    assert "path" not in json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({"digests": {"code": "other", "network": "n", "data": "d"}}, True),  # other code, found to compute the same
+        ({"misclassified": [[5, 7, 1]]}, False),
+        ({"first_losses": [2.3, 2.26]}, False),
+        ({"trained_correct": 48}, False),
+        ({"weights_digest": "0" * 64}, False),
+        ({"parameters": {"learning_rate": 0.2}}, False),
+    ],
+)
+def test_results_have_a_digest_of_their_own(record, changes, kept):
+    other = dataclasses.replace(record, **changes)
+    assert other.digest != record.digest
+    assert (other.results_digest == record.results_digest) == kept
+
+
+def test_who_accepted_results_is_no_part_of_them(record):
+    accepted = dataclasses.replace(record, environment=record.environment | {"accepted": ["2026-02-01"]})
+    assert accepted.digest != record.digest
+    assert accepted.results_digest == record.results_digest
+    elsewhere = dataclasses.replace(record, environment=record.environment | {"torch": "2.7"})
+    assert elsewhere.results_digest != record.results_digest
 
 
 def test_a_second_write_replaces_the_first(record, tmp_path):
@@ -168,8 +204,36 @@ def test_path_that_is_a_folder(written):
 
 
 def edited(record, **changes) -> str:
-    content = dataclasses.asdict(record) | changes
+    """A record's file with some fields changed, and the digest that goes with them."""
+    known = {key: value for key, value in changes.items() if key in dataclasses.asdict(record) and value != "absent"}
+    content = json.loads(to_json(dataclasses.replace(record, **known))) | changes
     return json.dumps({key: value for key, value in content.items() if value != "absent"})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("misclassified", [[4, 7, 2]]),
+        ("trained_correct", 50),
+        ("experiment", "iteration_00/other"),
+        ("parameter_count", 7885),
+        ("first_losses", [2.3, 2.2500000000000004]),
+        ("parameters", {"learning_rate": 0.1, "dataset": "digits"}),
+        ("network", {"source": "def network(): ...", "name": "network", "arguments": {}}),
+        ("digest", "0" * 64),
+    ],
+)
+def test_an_altered_record_is_refused_whoever_altered_it(record, tmp_path, field, value):
+    path = records.write(record, WEIGHTS, tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(RecordError, match=f"^{path}: altered: its content does not have the digest that it states$"):
+        records.read(path)
+
+
+def test_another_layout_is_the_same_record(record, tmp_path):
+    path = records.write(record, WEIGHTS, tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=4))
+    assert records.read(path) == record
 
 
 @pytest.mark.parametrize(
@@ -186,7 +250,14 @@ def edited(record, **changes) -> str:
         pytest.param(lambda r: edited(r, extra=1), id="a field too many"),
         pytest.param(lambda r: edited(r, parameter_count="many"), id="a field of the wrong kind"),
         pytest.param(lambda r: edited(r, misclassified=[[r.test_size, 1, 7]]), id="a mistake at an image too far"),
-        pytest.param(lambda r: edited(r, format=2), id="a later format"),
+        pytest.param(lambda r: edited(r, network="deep"), id="an earlier kind of network"),
+        pytest.param(lambda r: edited(r, network={"source": "", "name": ""}), id="a network without arguments"),
+        pytest.param(lambda r: edited(r, digests={"code": "c", "data": "d"}), id="no digest of the network"),
+        pytest.param(lambda r: edited(r, trained_correct=-1), id="a negative count"),
+        pytest.param(lambda r: edited(r, digest="absent"), id="no digest"),
+        pytest.param(lambda r: edited(r, path="elsewhere"), id="a path"),
+        pytest.param(lambda r: edited(r, format=1), id="an earlier format"),
+        pytest.param(lambda r: edited(r, format=3), id="a later format"),
         pytest.param(lambda r: edited(r, format="absent"), id="no format"),
     ],
 )

@@ -1,0 +1,510 @@
+"""A network is the text of the function that builds it, as it was executed."""
+
+import functools
+import importlib.util
+import linecache
+import pickle
+import subprocess
+import sys
+import textwrap
+import traceback
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from torch import nn
+
+from mnist_lib import experiments
+from mnist_lib.blocks import Residual
+from mnist_lib.experiments import Experiment, find, runs
+from mnist_lib.network import Network
+from mnist_lib.parameters import ParameterError, Recipe
+from support import few_digits, networks
+
+IMPORTS = "from torch import nn\n"
+LINEAR = """\
+def network(width: int = 4):
+    # One hidden layer.
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.Linear(width, 10))
+"""
+SHOWN = IMPORTS + "\n\n" + LINEAR
+"""A cut has two empty lines before a function."""
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch):
+    """What a kernel executes cells with."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # its own stands there meanwhile
+    yield InteractiveShell.instance()
+    InteractiveShell.clear_instance()
+
+
+def executed(shell: InteractiveShell, *cells: str, name: str = "network"):
+    """What cells define under `name`."""
+    for cell in cells:
+        shell.run_cell(textwrap.dedent(cell), store_history=True).raise_error()
+    return shell.user_ns[name]
+
+
+def imported(path: Path, text: str, name: str = "network"):
+    """What a script defines under `name`."""
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return vars(module)[name]
+
+
+def refused(function) -> str:
+    with pytest.raises(ParameterError) as caught:
+        Network.of(function)
+    return str(caught.value)
+
+
+# -- the text as executed
+
+
+def test_a_function_of_a_cell(shell):
+    network = Network.of(executed(shell, IMPORTS + "\nprint('hello')\n" + LINEAR))
+    assert network == Network(SHOWN)
+    assert network.name == "network" and dict(network.arguments) == {"width": 4}
+    assert network == Network.of(network) == Network.of_cell(IMPORTS + LINEAR)
+    assert [tuple(p.shape) for p in network().parameters()] == [(4, 784), (4,), (10, 4), (10,)]
+
+
+def test_a_cell_that_was_edited_and_run_again(shell):
+    first = Network.of(executed(shell, IMPORTS + LINEAR))
+    second = Network.of(
+        executed(shell, IMPORTS + LINEAR.replace("nn.Linear(784, width)", "nn.Linear(784, width, False)"))
+    )
+    assert first == Network(SHOWN) != second
+    assert "False" in second.source
+
+
+def test_a_text_that_linecache_has_lost_is_in_the_history(shell):
+    function = executed(shell, IMPORTS + LINEAR)
+    linecache.clearcache()
+    assert Network.of(function) == Network(SHOWN)
+
+
+def test_a_text_under_the_wrong_name_is_not_taken(shell):
+    """As where all cells have one name: the last one's text stands there."""
+    function = executed(shell, IMPORTS + LINEAR)
+    lines = LINEAR.replace("784", "785").splitlines(True)
+    linecache.cache[function.__code__.co_filename] = (0, None, lines, "")
+    assert Network.of(function) == Network(SHOWN)
+
+
+def test_annotations_that_an_earlier_cell_has_put_off(shell):
+    network = Network.of(executed(shell, "from __future__ import annotations", IMPORTS + LINEAR))
+    assert network.signature == {"width": (int, 4)}
+
+
+CLASS = """\
+class network(nn.Module):
+    def __init__(self, width: int = 4):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, width))
+
+    def forward(self, images):
+        return self.layers(images)
+"""
+
+
+def test_a_class(shell):
+    network = Network.of(executed(shell, IMPORTS + CLASS))
+    assert network.source == IMPORTS + "\n\n" + CLASS
+    assert network.with_arguments({"width": 3})().layers[1].out_features == 3
+
+
+DECORATED = """\
+import functools
+from torch import nn
+
+def twice(function):
+    @functools.wraps(function)
+    def made(*args, **kwargs):
+        return nn.Sequential(function(*args, **kwargs), function(*args, **kwargs))
+    return made
+
+@twice
+def network(width: int = 3):
+    return nn.Linear(width, width)
+"""
+
+
+@pytest.mark.parametrize("decorator", ["@twice", "@functools.cache"])
+def test_a_decorated_function(shell, decorator):
+    network = Network.of(executed(shell, DECORATED.replace("@twice", decorator)))
+    assert f"{decorator}\ndef network" in network.source
+    assert ("def twice" in network.source) == (decorator == "@twice")
+    assert len(list(network().parameters())) == (4 if decorator == "@twice" else 2)
+    assert network() is not network(), "nothing is kept from build to build"
+
+
+def test_a_function_of_a_script_without_the_rest_of_the_script(tmp_path):
+    script = (
+        '"""A script."""\n'
+        + IMPORTS
+        + "from mnist_lib import runs\n\n"
+        + LINEAR
+        + "\nif __name__ == '__main__':\n    runs(1)\n"
+    )
+    assert Network.of(imported(tmp_path / "script.py", script)) == Network(SHOWN)
+
+
+def test_a_script_that_was_edited_after_its_import_is_refused(tmp_path):
+    function = imported(tmp_path / "script.py", IMPORTS + LINEAR)
+    (tmp_path / "script.py").write_text(IMPORTS + LINEAR.replace("784", "785"))
+    assert refused(function).startswith("the text of network as it was executed is not found: define it in a cell or a")
+
+
+def test_a_function_of_this_file():
+    assert Network.of(built_here).source.startswith("from torch import nn\n")
+    assert isinstance(Network.of(built_here)(), nn.GELU)
+
+
+def built_here():
+    return nn.GELU()
+
+
+def from_exec(text: str):
+    space: dict = {}
+    exec(text, space)
+    return space["network"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            lambda: nn.GELU(),
+            "network = <function <lambda> at .*: expected a function that returns a network, made by def$",
+        ),
+        (functools.partial(built_here), r"network = functools\.partial.*: expected a function"),
+        (nn.GELU(), r"network = GELU.*: expected a function"),
+        ("iteration_10_one_cycle", "network = 'iteration_10_one_cycle': expected a function"),
+        (None, "network = None: expected a function"),
+        (len, "network = <built-in function len>: expected a function"),
+        (from_exec("def network(): pass"), r"the text of network as it was executed is not found: .*without %%time"),
+    ],
+)
+def test_what_has_no_text_is_refused(value, message):
+    with pytest.raises(ParameterError, match=f"^{message}"):
+        Network.of(value)
+
+
+def test_a_timed_cell_is_refused(shell):
+    assert "is not found: define it in a cell" in refused(executed(shell, "%%time\n" + IMPORTS + LINEAR))
+
+
+def test_a_function_inside_of_another_is_refused():
+    def network():
+        return nn.GELU()
+
+    assert refused(network) == "the cell must define a function 'network', at its top level"
+
+
+# -- the cut
+
+CELL = '''\
+%pwd
+"""A cell."""
+import torch, math
+from torch import nn
+from torch.nn import functional as F  # not used
+
+
+SIZES = {"small": 4}
+SIZES["large"] = 40  # counts
+a, b = 2, 3
+print("building")
+unrelated = [a]
+
+
+class Block(nn.Module):
+    """A block."""
+
+    def forward(self, x):
+        return x * math.pi * later()
+
+
+def network(size: str = "small"):
+    """Build it."""
+    return nn.Sequential(Block(), nn.Linear(SIZES[size], b))
+
+
+def later():
+    return 1
+
+
+!true
+network("large")
+'''
+CUT = '''\
+import torch, math
+from torch import nn
+SIZES = {"small": 4}
+SIZES["large"] = 40  # counts
+a, b = 2, 3
+
+
+class Block(nn.Module):
+    """A block."""
+
+    def forward(self, x):
+        return x * math.pi * later()
+
+
+def network(size: str = "small"):
+    """Build it."""
+    return nn.Sequential(Block(), nn.Linear(SIZES[size], b))
+
+
+def later():
+    return 1
+'''
+
+
+def test_a_cut_holds_what_the_network_needs_as_it_is_written():
+    network = Network.of_cell(CELL)
+    assert network.source == CUT
+    assert Network.of_cell(network.source) == network
+    assert network()[1].in_features == 4
+
+
+def test_a_kernel_and_a_file_cut_the_same(shell):
+    function = executed(shell, CELL)
+    assert Network.of(function).digest == Network.of_cell(CELL).digest
+
+
+# -- names of other cells
+
+
+def test_what_other_cells_define_is_gathered(shell):
+    function = executed(
+        shell,
+        "import torch.nn as nn, math",
+        "from mnist_lib.blocks import conv_bn as block, Residual",
+        "hidden, p, kinds = 5, 0.5, ('a', None, True)",
+        """
+        class Scaled(nn.Module):
+            def forward(self, x):
+                return x * math.pi
+        """,
+        """
+        def layers(n):
+            return [nn.Linear(n, hidden), Scaled(), *more(n - 1)] if n else []
+        """,
+        """
+        def more(n):
+            return layers(n)
+        """,
+        "alias = layers",
+        """
+        def network():
+            return nn.Sequential(*block(1, 2), Residual(nn.Dropout(p)), *alias(2), nn.Identity(*kinds))
+        """,
+    )
+    network = Network.of(function)
+    for line in (
+        "import torch.nn as nn",
+        "import math as math",
+        "from mnist_lib.blocks import conv_bn as block",
+        "hidden = 5",
+    ):
+        assert line in network.source.splitlines()
+    torch.manual_seed(0)
+    expected = function()
+    torch.manual_seed(0)
+    assert str(network()) == str(expected)
+    assert Network.of_cell(network.source).digest == network.digest, "what was gathered stands alone"
+
+
+@pytest.mark.parametrize("value", ["[1, 2]", "{'a': 1}", "nn.Linear(2, 3)"])
+def test_what_cannot_be_gathered_is_refused(shell, value):
+    function = executed(shell, IMPORTS, f"sizes = {value}", "def network():\n    return nn.Sequential(sizes)")
+    assert refused(function) == "network uses 'sizes', which is defined elsewhere: define it in the same cell"
+
+
+def test_a_name_that_nothing_defines_is_refused(shell):
+    function = executed(shell, IMPORTS, "def network():\n    return nn.Linear(2, nowhere)")
+    assert refused(function) == "network uses 'nowhere', which is defined elsewhere: define it in the same cell"
+
+
+def test_a_value_that_has_changed_since_is_refused(shell):
+    function = executed(shell, IMPORTS + "hidden = 3\ndef network():\n    return nn.Linear(2, hidden)", "hidden = 4")
+    assert refused(function) == "hidden is 4 now, network was defined with 3: run it again"
+
+
+def test_defaults_that_are_not_those_of_the_text_are_refused(shell):
+    function = executed(shell, IMPORTS + LINEAR)
+    function.__defaults__ = (5,)
+    assert refused(function) == "the defaults of network are not what its text says: run it again"
+
+
+# -- what a network is
+
+
+def test_equal_texts_and_arguments_are_equal_networks():
+    network = Network(SHOWN)
+    assert network == Network(SHOWN, "network", (("width", 4),)) == network.with_arguments({"width": 4})
+    assert hash(network) == hash(Network(SHOWN))
+    assert network != network.with_arguments({"width": 5})
+    assert (
+        len({network.digest, network.with_arguments({"width": 5}).digest, Network(SHOWN.replace("784", "785")).digest})
+        == 3
+    )
+    assert Network(SHOWN.replace("# One hidden layer.", "# Another comment.")).digest == network.digest
+    assert Network(SHOWN.replace("width: int", "width: 'int'")).digest == network.digest
+    assert Network(SHOWN.replace("network", "net"), "net").digest != network.digest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"depth": 3}, "network has no argument 'depth'"),
+        ({"width": "3"}, r"width = '3': expected int, for network\(width\)"),
+        ({"width": 3.0}, r"width = 3\.0: expected int, for network\(width\)"),
+        ({"width": True}, r"width = True: expected int, for network\(width\)"),
+        ({"width": None}, r"width = None: expected int, for network\(width\)"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ParameterError, match=f"^{message}$"):
+        Network(SHOWN).with_arguments(arguments)
+
+
+def test_an_argument_without_a_default_is_given_later():
+    network = Network(SHOWN.replace(" = 4", ""))
+    with pytest.raises(ParameterError, match=r"^network\(width\): no value is given, and there is no default$"):
+        network()
+    assert network.with_arguments({"width": 3})()[1].out_features == 3
+    untyped = Network("def network(width): pass")
+    with pytest.raises(
+        ParameterError, match=r"^width = None: expected int or float or str or bool, for network\(width\)$"
+    ):
+        untyped.with_arguments({"width": None})
+
+
+DRAWING = """\
+import torch
+from torch import nn
+SCALE = torch.rand(1).item()
+
+
+def network():
+    return nn.Linear(2, int(2 + 9 * SCALE))
+"""
+
+
+def test_two_builds_from_the_same_random_state_are_the_same(shell):
+    """Also where the text draws a number when it is executed."""
+    state = torch.get_rng_state()
+    network = Network.of(executed(shell, SHOWN))
+    assert torch.equal(torch.get_rng_state(), state), "taking the text draws nothing"
+    for each in (network, Network(DRAWING)):
+        torch.manual_seed(3)
+        first = each()
+        torch.rand(5)
+        torch.manual_seed(3)
+        assert all(torch.equal(*pair) for pair in zip(first.parameters(), each().parameters(), strict=True))
+
+
+def test_another_process_builds_the_same_network_from_a_pickle(shell):
+    network = Network.of(executed(shell, IMPORTS + CLASS)).with_arguments({"width": 3})
+    assert pickle.loads(pickle.dumps(network)) == network
+    program = "import pickle, sys, torch; n = pickle.load(sys.stdin.buffer); torch.manual_seed(0); print(n.digest, n())"
+    answer = subprocess.run(
+        [sys.executable, "-c", program], input=pickle.dumps(network), capture_output=True, check=True
+    )
+    torch.manual_seed(0)
+    assert answer.stdout.decode() == f"{network.digest} {network()}\n"
+
+
+def test_an_error_in_a_network_shows_its_line():
+    with pytest.raises(ZeroDivisionError) as caught:
+        Network("def network():\n    return 1 / 0  # here\n")()
+    assert "return 1 / 0  # here" in "".join(traceback.format_exception(caught.value))
+
+
+def test_published_networks_of_equal_text_are_the_same():
+    assert networks()["iteration_06_capacity"].digest == networks()["iteration_07_small_batch"].digest
+    assert networks()["iteration_07_small_batch"].digest != networks()["iteration_08_without_dropout"].digest
+
+
+# -- any network is trained
+
+
+def residual():
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, 3), Residual(nn.ReLU(), nn.Conv2d(8, 8, 1)), nn.Flatten(), nn.Linear(648, 10)
+    )
+
+
+def shared():
+    layer = nn.Linear(20, 20)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 20), layer, nn.ReLU(), layer, nn.Linear(20, 10))
+
+
+def modern():
+    return nn.Sequential(nn.Conv2d(1, 8, 3, 3), nn.GroupNorm(2, 8), nn.GELU(), nn.Flatten(), nn.Linear(648, 10))
+
+
+class Branches(nn.Module):
+    def __init__(self, width: int = 8):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, width, 3, 3), nn.Conv2d(1, width, 5, 3, 1)
+        self.last = nn.Linear(2 * width, 10)
+
+    def forward(self, images):
+        both = torch.cat([self.first(images), nn.functional.silu(self.second(images))], 1)
+        return self.last(both.mean((2, 3)))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("network", [residual, shared, modern, Branches])
+def test_a_network_of_any_kind_is_trained_and_found_again(tmp_store, tmp_path, monkeypatch, network, precision):
+    few_digits(monkeypatch)
+    monkeypatch.setattr(experiments, "root", lambda: tmp_path)
+    recipe = Recipe(dataset="digits", epochs=2, batch_size=16, learning_rate=0.05, precision=precision)
+    experiment = Experiment("mine", recipe, network)
+    (record,) = runs(experiment, 1, "cpu")
+    assert record.history["train_loss"][1] < record.history["train_loss"][0]
+    assert record.network["name"] == network.__name__
+    assert record.parameter_count == sum(parameter.numel() for parameter in experiment.network().parameters())
+    assert find(experiment, 0) == record
+
+
+# -- papermill
+
+CHECK = """\
+from mnist_lib.cells import from_notebook
+from mnist_lib.parameters import NotebookParameters
+found = from_notebook(NotebookParameters, network)
+print(found.network.digest, found.epochs)
+"""
+
+
+@pytest.mark.parametrize(("name", "value"), [("width", 12), ("widht", 12)])
+def test_papermill_gives_arguments_to_a_network(tmp_path, name, value):
+    cells = [("name: str = 'mine'\nwidth: int = 4", ["parameters"]), (IMPORTS + LINEAR, ["network"]), (CHECK, [])]
+    made = [nbformat.v4.new_code_cell(source, metadata={"tags": tags}) for source, tags in cells]
+    metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=metadata), tmp_path / "mine.ipynb")
+
+    def run():
+        return papermill.execute_notebook(
+            tmp_path / "mine.ipynb", tmp_path / "out.ipynb", {name: value, "epochs": 2}, progress_bar=False
+        )
+
+    if name == "widht":
+        with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter 'widht': did you mean 'width'"):
+            run()
+    else:
+        said = "".join(output["text"] for output in run().cells[-1].outputs if output["output_type"] == "stream")
+        assert said.split() == [Network(SHOWN, arguments=(("width", 12),)).digest, "2"]
