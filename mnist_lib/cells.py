@@ -100,6 +100,11 @@ def notebook_parameters(path: Path) -> dict[str, Any]:
         raise ParameterError(f"{path.name}: the parameters cell must hold literals only: {error}") from error
 
 
+def has_parameters(path: Path) -> bool:
+    """Tell whether a notebook has a cell of parameters, as every page has."""
+    return _tagged(path, "parameters") is not None
+
+
 def has_network(path: Path) -> bool:
     """Tell whether a notebook has a network cell: it trains, or shows runs that it has asked for."""
     return _tagged(path, "network") is not None
@@ -111,7 +116,7 @@ def was_injected(path: Path) -> bool:
 
 
 def _tagged(path: Path, tag: str) -> str | None:
-    """The source of the one cell with this tag; None if there is none."""
+    """Return the source of the one cell with this tag; None if there is none."""
     try:
         sources = [source for tags, source in _tagged_cells(path.read_text("utf-8-sig")) if tag in tags]
     except (ValueError, KeyError, TypeError) as error:
@@ -123,13 +128,13 @@ def _tagged(path: Path, tag: str) -> str | None:
 
 @cache
 def _tagged_cells(text: str) -> list[tuple[list[str], str]]:
-    """The tags and the source of each cell of a notebook that has tags."""
+    """Return the tags and the source of each cell of a notebook that has tags."""
     cells = json.loads(text)["cells"]
     return [(cell["metadata"]["tags"], "".join(cell["source"])) for cell in cells if cell["metadata"].get("tags")]
 
 
 def _annotations(source: str) -> dict[str, str]:
-    """The kinds of the names that a cell assigns with an annotation, ``epochs: int = 15``, as they are written."""
+    """Return the kinds of the names that a cell assigns with an annotation, ``epochs: int = 15``, as written."""
     try:
         body = ast.parse(source).body
     except SyntaxError:
@@ -138,7 +143,7 @@ def _annotations(source: str) -> dict[str, str]:
 
 
 def assigned_names(cells: Sequence[str], known: set[str]) -> list[str]:
-    """The names assigned by the last parameters cell in `cells` and by the cells injected after it.
+    """Return the names assigned by the last parameters cell in `cells` and by the cells injected after it.
 
     A parameters cell consists of annotated assignments (``epochs: int = 15``), at least one to a name in `known`.
     """

@@ -258,7 +258,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _lacking(paths: list[Path], said: list) -> set[Path]:
-    """The notebooks that show a run without a valid record; those runs are named that are not among those `said`."""
+    """Return the notebooks that show a run without a valid record; name those runs that are not among `said`."""
     from mnist_lib.pipeline import catalogue
 
     lacking = {path: runs for path in paths if (runs := catalogue.lacking_runs(path))}

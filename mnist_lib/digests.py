@@ -134,7 +134,7 @@ def _bound(statement: ast.stmt) -> set[str]:
 
 
 def _changed(statement: ast.stmt) -> set[str]:
-    """The names whose objects a statement may change: ``a[0] = …``, ``a.b = …``, ``a.append(…)``, ``f(a)``."""
+    """Return the names whose objects a statement may change: ``a[0] = …``, ``a.b = …``, ``a.append(…)``, ``f(a)``."""
     found: set[str] = set()
     for node in _in_scope(statement):
         match node:
@@ -153,7 +153,7 @@ def _root(node: ast.expr) -> set[str]:
 
 
 def _used(statement: ast.stmt) -> set[str]:
-    """The global names that a statement reads, at once or when a function in it is called."""
+    """Return the global names that a statement reads, at once or when a function in it is called."""
     tree = _Uninlined().visit(unannotated(statement))
     tables, found = [symtable.symtable(ast.unparse(tree), "<statement>", "exec")], set()
     while tables:

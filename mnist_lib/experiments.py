@@ -154,7 +154,7 @@ def root() -> Path:
 
 
 def published_records() -> Path:
-    """The folder of all published records."""
+    """Return the folder of all published records."""
     return root() / "book" / "records"
 
 
@@ -295,19 +295,19 @@ def make_trainer(
 
 
 def described(network: Network) -> dict[str, Any]:
-    """What a record tells of its network."""
+    """Return what a record tells of its network."""
     return {"source": network.source, "name": network.name, "arguments": dict(network.arguments)}
 
 
 def misclassified(trainer: training.Trainer) -> list[list[int]]:
-    """The evaluation images that a network gets wrong now: ``[index, label, prediction]`` each."""
+    """Return the evaluation images that a network gets wrong now: ``[index, label, prediction]`` each."""
     predictions, labels = trainer.evaluate()[1], trainer.test_labels
     wrong = (predictions != labels).nonzero().flatten()
     return torch.stack([wrong, labels[wrong], predictions[wrong]], 1).tolist()
 
 
 def _weights(experiment: Experiment, seed: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """The weights after a run, which is trained if it is missing."""
+    """Return the weights after a run, which is trained if it is missing."""
     path = find_path(experiment, seed)
     if path is None:
         train(experiment, seed, device, experiment.store)
@@ -316,7 +316,7 @@ def _weights(experiment: Experiment, seed: int, device: torch.device) -> dict[st
 
 
 def _trained(experiment: Experiment | None, runs: int, device: torch.device) -> Iterator[nn.Module]:
-    """The networks after the first `runs` runs of an experiment."""
+    """Return the networks after the first `runs` runs of an experiment."""
     for seed in range(runs if experiment is not None else 0):
         network = experiment.network()
         network.load_state_dict(_weights(experiment, seed, device))
@@ -363,7 +363,7 @@ def _resume(trainer: training.Trainer, path: Path, experiment: Experiment) -> tu
 
 
 def _read_checkpoint(path: Path, experiment: Experiment) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
-    """What is written of a run's progress, and its state; None if there is nothing."""
+    """Return what is written of a run's progress, and its state; None if there is nothing."""
     if not path.exists():
         return None
     try:

@@ -119,7 +119,7 @@ _canonical = cache(canonical)  # statements are parsed once, so a node stands fo
 
 @cache
 def _imports(node: ast.stmt, module: str) -> list[tuple[str, str, str]]:
-    """What a statement imports of the library: the name given to it, a module, and what of it (nothing: all)."""
+    """Return what a statement imports of the library: the name given to it, a module, and what of it (nothing: all)."""
     found: list[tuple[str, str, str]] = []
     for each in ast.walk(node):
         if isinstance(each, ast.ImportFrom) and (origin := _origin(each, module)) is not None:
@@ -132,7 +132,7 @@ def _imports(node: ast.stmt, module: str) -> list[tuple[str, str, str]]:
 
 @cache
 def _attributes(node: ast.stmt) -> list[tuple[str, str]]:
-    """The attributes that a statement reads, ``a.b`` and ``a.b.c``, as pairs, but for those in annotations."""
+    """Return the attributes that a statement reads, ``a.b`` and ``a.b.c``, as pairs, but for those in annotations."""
     found = (each for each in ast.walk(unannotated(node)) if isinstance(each, ast.Attribute))
     return [(ast.unparse(each.value), each.attr) for each in found if _is_dotted(each.value)]
 
@@ -151,7 +151,7 @@ def _of_package(node: ast.stmt, module: str) -> bool:
 
 
 def _origin(node: ast.ImportFrom, module: str) -> str | None:
-    """The module of the library, without the package's name, that an import reads; None if it reads another."""
+    """Return the module of the library, without the package's name, that an import reads; None if it reads another."""
     if node.level:
         parts = module.split(".")[: -node.level]
         return ".".join([*parts, *filter(None, [node.module])])
@@ -176,7 +176,7 @@ def _read(module: types.ModuleType) -> str:
 
 
 def _constants(module: types.ModuleType) -> dict[str, object]:
-    """The module's constants that are simple, and its tables of such, as text."""
+    """Return the module's constants that are simple, and its tables of such, as text."""
     found: dict[str, object] = {}
     for name, value in vars(module).items():
         if name.isupper():
@@ -190,7 +190,7 @@ def _constants(module: types.ModuleType) -> dict[str, object]:
 
 
 def _functions(module: types.ModuleType, defined: frozenset[str]) -> Iterator[tuple[str, types.CodeType | None]]:
-    """The functions of a module, and the methods and properties of its classes, by name, with their code.
+    """Return the functions of a module, and the methods and properties of its classes, by name, with their code.
 
     Whatever stands where the text has a definition is one of them: another module's function may have been put there.
     """
@@ -216,7 +216,7 @@ def _functions(module: types.ModuleType, defined: frozenset[str]) -> Iterator[tu
 
 @cache
 def _defined(text: str) -> frozenset[str]:
-    """The functions, classes and methods that a module's text defines at its top level."""
+    """Return the functions, classes and methods that a module's text defines at its top level."""
     found: set[str] = set()
     for node in ast.parse(text).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

@@ -12,7 +12,7 @@ from mnist_lib.parameters import ParameterError
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:<k>`` or ``mps``.
+    """Return the torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:<k>`` or ``mps``.
 
     Raises:
         ParameterError: no such device here.
@@ -61,7 +61,7 @@ def _processor() -> str:
 
 
 def today() -> str:
-    """The date, in UTC, as ``2026-01-31``."""
+    """Return the date, in UTC, as ``2026-01-31``."""
     return datetime.now(UTC).date().isoformat()
 
 

@@ -246,7 +246,7 @@ def _proves(text: str, code: types.CodeType) -> bool:
 
 
 def _gathered(name: str, there: Mapping[str, Any], network: str, seen: frozenset[str] = frozenset()) -> str:
-    """What another cell defined, as lines to stand before the network: an import, a definition or a value.
+    """Return what another cell defined, as lines to stand before the network: an import, a definition or a value.
 
     What uses each other, the names in `seen`, is gathered once.
     """

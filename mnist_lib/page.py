@@ -16,7 +16,7 @@ from mnist_lib.records import Record
 
 
 def of_notebook(name: str) -> NotebookParameters:
-    """The published parameters of the notebook ``notebooks/<name>.ipynb``.
+    """Return the published parameters of the notebook ``notebooks/<name>.ipynb``.
 
     Raises:
         ParameterError: there is no such notebook, or its parameters are not accepted.
@@ -30,7 +30,7 @@ def of_notebook(name: str) -> NotebookParameters:
 
 
 def experiment(parameters: NotebookParameters) -> Experiment:
-    """The experiment that a notebook is about.
+    """Return the experiment that a notebook is about.
 
     Raises:
         ParameterError: the device is not there.
@@ -40,7 +40,7 @@ def experiment(parameters: NotebookParameters) -> Experiment:
 
 
 def at_equal_effort(name: str, parameters: NotebookParameters | ComparisonParameters) -> Experiment:
-    """The recipe of another notebook, on the same data and for as many epochs as `parameters` say (0: as it has)."""
+    """Return the recipe of another notebook, on the same data, for as many epochs as `parameters` say (0: its own)."""
     other = of_notebook(name)
     effort = {key: getattr(parameters, key) for key in ("dataset", "epochs", "evaluate_on")}
     effort["epochs"] = parameters.epochs or other.epochs
@@ -87,7 +87,7 @@ def candidates(parameters: NotebookParameters) -> dict[float, Experiment]:
 
 
 def continued(parameters: NotebookParameters) -> Experiment:
-    """The experiment that repeats a notebook's recipe from the weights that the recipe led to."""
+    """Return the experiment that repeats a notebook's recipe from the weights that the recipe led to."""
     return Experiment(
         f"{parameters.name}/continued", parameters.recipe, parameters.network, start=experiment(parameters)
     )

@@ -99,13 +99,13 @@ def record_path(folder: Path, seed: int) -> Path:
 
 
 def published_seeds(folder: Path) -> list[int]:
-    """The seeds of which `folder` holds a record, ascending."""
+    """Return the seeds of which `folder` holds a record, ascending."""
     names = (re.fullmatch(r"seed_(0|[1-9]\d*)\.json", path.name) for path in folder.glob("seed_*.json"))
     return sorted(int(name[1]) for name in names if name)
 
 
 def left_behind(folder: Path) -> dict[str, list[str]]:
-    """What lies in a folder besides records and weights, by run: a lock, a checkpoint, half-written files."""
+    """Return what lies in a folder besides records and weights, by run: a lock, a checkpoint, half-written files."""
     found: dict[str, list[str]] = {}
     for name in sorted(path.name for path in folder.glob("*seed_*.*")):
         if run := re.search(r"(seed_\d+)\.(?!(json|safetensors)$)", name):
@@ -173,7 +173,7 @@ def write(record: Record, weights: bytes, folder: Path) -> Path:
 
 
 def read(path: Path) -> Record:
-    """The record at `path`.
+    """Return the record at `path`.
 
     Raises:
         RecordError: the file is missing, is not JSON, or is not a record: the message names the field.
@@ -196,7 +196,7 @@ def read(path: Path) -> Record:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The weights of the record at `path`, by name.
+    """Return the weights of the record at `path`, by name.
 
     Raises:
         RecordError: they are missing, or are not those that the record was made with.
@@ -222,7 +222,7 @@ def to_json(record: Record) -> str:
 
 
 def _content(record: Record) -> dict[str, Any]:
-    """What a record's file holds, but for its digest."""
+    """Return what a record's file holds, but for its digest."""
     return {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name != "path"}
 
 
@@ -278,7 +278,7 @@ def _list_of(is_valid: _Check) -> _Check:
 
 
 def _dict_with(rest: _Check, **known: _Check) -> _Check:
-    """A dictionary that has the `known` keys with valid values; all other values are checked by `rest`."""
+    """Return a dictionary that has the `known` keys with valid values; all other values are checked by `rest`."""
     return lambda value: (
         isinstance(value, dict)
         and known.keys() <= value.keys()

@@ -137,7 +137,7 @@ class Trainer:
         )
 
     def _train(self, steps: int | None = None) -> tuple[float, int]:
-        """The optimisation steps of the next epoch, or the first `steps` of them."""
+        """Take the optimisation steps of the next epoch, or the first `steps` of them."""
         model, optimizer, recipe = self.model.train(), self.optimizer, self.recipe
         order, numbers = self._draw()
         strength = self._strength()
@@ -176,7 +176,7 @@ class Trainer:
         return float((losses * sizes).sum() / len(order)), int(correct)
 
     def replay(self, steps: int = FIRST_STEPS) -> list[float]:
-        """The losses of the first `steps` steps of a fresh run."""
+        """Return the losses of the first `steps` steps of a fresh run."""
         self._train(steps)
         return self.first_losses[:steps]
 
@@ -239,7 +239,7 @@ class Trainer:
         self.epochs_done, self.first_losses = epochs_done, list(first_losses)
 
     def _draw(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The random numbers of the next epoch, drawn on the CPU so that every device gets the same ones.
+        """Draw the random numbers of the next epoch on the CPU so that every device gets the same ones.
 
         Returns the order of the images and, for each change of images, the numbers that it needs for each image.
         """

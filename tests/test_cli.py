@@ -208,6 +208,25 @@ def test_the_digest_of_the_sources_does_not_depend_on_where_they_lie(copy):
     assert book.sources_digest(there) == before
 
 
+def test_a_duplicated_notebook_is_no_page_of_the_book(tmp_path):
+    """The contents list iterations by a pattern."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in (source / "book", source / "notebooks", target):
+        folder.mkdir(parents=True)
+    (source / "_config.yml").write_text("title: x\nexecute:\n  execute_notebooks: 'off'\n", "utf-8")
+    (source / "book" / "_toc.yml").write_text(
+        "format: jb-book\nroot: index\nchapters:\n- glob: notebooks/iteration_*\n", "utf-8"
+    )
+    (source / "index.md").write_text("# Report", "utf-8")
+    cells = [nbformat.v4.new_code_cell('name: str = "iteration_01"', metadata={"tags": ["parameters"]})]
+    cells.insert(0, nbformat.v4.new_markdown_cell("# Iteration 1"))
+    for name in ("iteration_01", "iteration_01 copy", "iteration_01-Copy1"):
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})
+        nbformat.write(notebook, source / "notebooks" / f"{name}.ipynb")
+    assert book.run_sphinx(source, target, "html") == 0
+    assert [path.name for path in target.glob("_build/html/notebooks/*.html")] == ["iteration_01.html"]
+
+
 def test_of_two_builds_the_second_waits(tmp_path, monkeypatch):
     inside, together = [], []
 

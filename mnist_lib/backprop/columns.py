@@ -84,7 +84,7 @@ class Column:
 
 
 def column(symbol: str) -> Column:
-    """The column of `symbol`, a key of `FORMULAS`, with symbol and formula as people write them."""
+    """Return the column of `symbol`, a key of `FORMULAS`, with symbol and formula as people write them."""
     kind = symbol.rstrip("12345678")
     number = symbol[len(kind) :]
     group, decimals, words = _KINDS[kind]
@@ -100,7 +100,7 @@ def _typeset(formula: str) -> str:
 
 
 def in_cells(formula: str, cells: Mapping[str, str]) -> str:
-    """`formula` with cells, or names of cells, in place of its symbols: what a sheet calculates."""
+    """Return `formula` with cells, or names of cells, in place of its symbols: what a sheet calculates."""
     return "=" + re.sub(r"[^\W\d]\w*", lambda match: cells.get(match[0], match[0]), formula)
 
 

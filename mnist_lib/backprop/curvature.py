@@ -24,7 +24,7 @@ from mnist_lib.backprop import network
 def hessian(
     weights: ArrayLike, inputs: ArrayLike, targets: ArrayLike, biases: ArrayLike = network.NO_BIASES
 ) -> np.ndarray:
-    """The second derivatives of the loss by w1 to w8, in closed form.
+    """Return the second derivatives of the loss by w1 to w8, in closed form.
 
     Arguments:
         weights: w1 to w8, shape ``(..., 8)``.
@@ -68,12 +68,12 @@ def hessian(
 
 
 def largest_eigenvalue(matrices: np.ndarray) -> np.ndarray:
-    """The largest eigenvalue of each symmetric matrix, shape ``(...)`` for matrices of shape ``(..., n, n)``."""
+    """Return the largest eigenvalue of each symmetric matrix, shape ``(...)`` for matrices of shape ``(..., n, n)``."""
     return np.linalg.eigvalsh(matrices)[..., -1]
 
 
 def highest_rate(holds: Callable[[np.ndarray], np.ndarray], low: float, high: float, digits: int = 3) -> float | None:
-    """The highest learning rate at which gradient descent has some property.
+    """Return the highest learning rate at which gradient descent has some property.
 
     The property is looked at for 32 rates from `low` to `high`, each the same factor above the one before. Then the gap
     above the last rate that has it is divided in the same way, until it is small enough.

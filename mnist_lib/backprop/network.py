@@ -54,13 +54,13 @@ class Training:
 
 
 def sigmoid(x: ArrayLike) -> np.ndarray:
-    """The logistic function, 1 / (1 + exp(-x)), item by item."""
+    """Return the logistic function, 1 / (1 + exp(-x)), item by item."""
     with np.errstate(over="ignore"):  # where exp overflows to infinity, the quotient is 0, as it should be
         return 1 / (1 + np.exp(-np.asarray(x, dtype=float)))
 
 
 def forward(weights: ArrayLike, inputs: ArrayLike, biases: ArrayLike = NO_BIASES) -> Activations:
-    """The forward pass.
+    """Do the forward pass.
 
     Arguments:
         weights: w1 to w8, shape ``(..., 8)``.
@@ -87,7 +87,7 @@ def loss(weights: ArrayLike, inputs: ArrayLike, targets: ArrayLike, biases: Arra
 
 
 def backward(weights: np.ndarray, inputs: np.ndarray, targets: np.ndarray, activations: Activations) -> np.ndarray:
-    r"""The backward pass: the gradient of the loss, from the outputs of all units.
+    r"""Do the backward pass: return the gradient of the loss, from the outputs of all units.
 
     With :math:`\delta_{o_k} = (a_{o_k} - t_k)\, a_{o_k} (1 - a_{o_k})` and
     :math:`\delta_{h_j} = \sum_k \delta_{o_k} w_{o_k h_j} \cdot a_{h_j} (1 - a_{h_j})`, the derivative by a weight is
@@ -108,7 +108,7 @@ def backward(weights: np.ndarray, inputs: np.ndarray, targets: np.ndarray, activ
 
 
 def gradient(weights: ArrayLike, inputs: ArrayLike, targets: ArrayLike, biases: ArrayLike = NO_BIASES) -> np.ndarray:
-    """The derivatives of the loss by w1 to w8, shape ``(..., 8)`` like the weights: a forward and a backward pass.
+    """Return the derivatives of the loss by w1 to w8, shape ``(..., 8)`` like the weights, by both passes.
 
     Raises:
         ValueError: a shape is wrong.
@@ -124,7 +124,7 @@ def step(
     learning_rate: ArrayLike,
     biases: ArrayLike = NO_BIASES,
 ) -> np.ndarray:
-    """The weights after one step of gradient descent, W - learning_rate · dE/dW.
+    """Return the weights after one step of gradient descent, W - learning_rate · dE/dW.
 
     `learning_rate` is one number, or one for each network: the shape of `weights` without its last axis.
 
@@ -173,7 +173,7 @@ def _loss(activations: Activations, targets: np.ndarray) -> np.ndarray:
 
 
 def _layers(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The weights of the two layers, shape ``(..., 2, 2)`` each: a row for each unit, a column for what it reads."""
+    """Return the weights of the two layers, shape ``(..., 2, 2)`` each: one row per unit, one column per input."""
     shape = (*weights.shape[:-1], 2, 2)
     return weights[..., :4].reshape(shape), weights[..., 4:].reshape(shape)
 

@@ -42,7 +42,7 @@ def training(
     learning_rates: Sequence[float],
     steps: int = 1000,
 ) -> Interactive:
-    """The loss and the eight weights, step by step, at a learning rate that the reader chooses.
+    """Show the loss and the eight weights, step by step, at a learning rate that the reader chooses.
 
     Arguments:
         inputs: i1 and i2.
@@ -74,7 +74,7 @@ def training(
 
 
 def _picture(curves: network.Training) -> Picture:
-    """The losses of all learning rates, the last of them highlighted, and the weights of the last."""
+    """Draw the losses of all learning rates, the last of them highlighted, and the weights of the last."""
     figure, ((left, right),) = subplots(1, 2)
     *others, losses = curves.losses
     for number, values in enumerate(others):

@@ -60,12 +60,12 @@ class Spreadsheet:
         self.rows = range(FIRST, FIRST + steps + 1)
 
     def content(self) -> bytes:
-        """The file; nothing can be added afterwards."""
+        """Return the file; nothing can be added afterwards."""
         self.file.close()
         return self._buffer.getvalue()
 
     def sheet(self, name: str, pages: int = 1) -> Worksheet:
-        """A new sheet, printed in landscape on A4, as wide as so many pages."""
+        """Add a sheet, printed in landscape on A4, as wide as so many pages."""
         sheet = self.file.add_worksheet(name)
         sheet.set_landscape()
         sheet.set_paper(9)
@@ -75,7 +75,7 @@ class Spreadsheet:
         return sheet
 
     def steps_sheet(self, name: str, note: str, home: str, pages: int = 1) -> Worksheet:
-        """A new sheet for steps, with its heading, a note, and a link to the sheet `home`."""
+        """Add a sheet for steps, with its heading, a note, and a link to the sheet `home`."""
         sheet = self.sheet(name, pages)
         sheet.set_column(1, 60, _WIDTHS[6])
         for row, height in ((HEADING, 24), (FORMULAS, 40), (WORDS, 78)):
@@ -96,11 +96,11 @@ class Spreadsheet:
         self.names.append((name, area.replace("$", ""), meaning))
 
     def label(self, sheet: Worksheet, column: int, label: str) -> None:
-        """What the setting in `column` is called."""
+        """Return what the setting in `column` is called."""
         sheet.write_string(LABELS, column, label, self.styles["label"])
 
     def edit(self, sheet: Worksheet, column: int, label: str, value: float, low: float, high: float) -> None:
-        """A setting to edit: a cell that takes numbers from `low` to `high`, and says so when it is selected."""
+        """Add a setting to edit: a cell that takes numbers from `low` to `high`, and says so when it is selected."""
         self.label(sheet, column, label)
         sheet.write_number(SETTINGS, column, value, self.styles["edit"])
         accepted = f"a number from {low:g} to {high:g}"
@@ -110,14 +110,14 @@ class Spreadsheet:
         sheet.data_validation(SETTINGS, column, SETTINGS, column, rule)
 
     def shown(self, sheet: Worksheet, column: int, label: str, formula: str, value: float) -> None:
-        """A setting that is edited elsewhere: `formula` gets it from there."""
+        """Add a setting that is edited elsewhere: `formula` gets it from there."""
         self.label(sheet, column, label)
         sheet.write_formula(SETTINGS, column, formula, self.styles["shown"], value)
 
     def column(
         self, sheet: Worksheet, number: int, column: Column, formulas: Sequence[str], values: Sequence[float]
     ) -> None:
-        """A column: what it is, and a formula for each step with the value that it comes to.
+        """Add a column: what it is, and a formula for each step with the value that it comes to.
 
         Programs that show a workbook and do not calculate it show those values.
         """

@@ -137,7 +137,7 @@ def _text(rate: float) -> str:
 
 
 def _name(kind: str, rate: float) -> str:
-    """The name of a cell or a range on the sheet of `rate`, such as ``loss_0_1``."""
+    """Return the name of a cell or a range on the sheet of `rate`, such as ``loss_0_1``."""
     return f"{kind}_{re.sub('[^0-9e]', '_', _text(rate))}"
 
 
@@ -151,7 +151,7 @@ def _value(parameters: BackpropParameters, symbol: str) -> float:
 
 
 def _to_edit(book: Spreadsheet, sheet: Worksheet, names: Mapping[str, str], parameters: BackpropParameters) -> None:
-    """The settings that are edited on this sheet, by symbol, each under its name."""
+    """Return the settings that are edited on this sheet, by symbol, each under its name."""
     limits = {field.name: field.metadata for field in dataclasses.fields(parameters)}
     for symbol, name in names.items():
         place, rule = _SETTINGS.index(symbol), limits[_KINDS[symbol[0]][2]]
@@ -184,7 +184,7 @@ def _steps(
 
 
 def _values(parameters: BackpropParameters) -> dict[str, np.ndarray]:
-    """What all columns come to."""
+    """Return what all columns come to."""
     start = {name: getattr(parameters, name) for name in ("weights", "inputs", "targets")}
     weights = network.training_curve([parameters.learning_rate], parameters.steps, **start).weights[0]
     known = dict(zip(columns.CARRIED, (np.arange(len(weights)), *weights.T), strict=True))
@@ -192,7 +192,7 @@ def _values(parameters: BackpropParameters) -> dict[str, np.ndarray]:
 
 
 def _losses(book: Spreadsheet, sheet: Worksheet, parameters: BackpropParameters, rates: Sequence[float]) -> None:
-    """The losses of all learning rates side by side, and their charts."""
+    """Write the losses of all learning rates side by side, and their charts."""
     steps = ["=0", *(f"=A{row} + 1" for row in book.rows[1:])]
     book.column(sheet, 0, columns.column("step"), steps, np.arange(len(steps)))
     for number, rate in enumerate(rates, 1):
@@ -208,7 +208,7 @@ def _losses(book: Spreadsheet, sheet: Worksheet, parameters: BackpropParameters,
 
 
 def _about(book: Spreadsheet, sheet: Worksheet, examples: Mapping[str, str]) -> None:
-    """The first sheet: what everything is. `examples` are the formulas of step 1 of the playground."""
+    """Write the first sheet: what everything is. `examples` are the formulas of step 1 of the playground."""
     widths = (20, 42, 92, 50)
     for number, width in enumerate(widths):
         sheet.set_column(number, number, width)

@@ -55,6 +55,8 @@ def matching(patterns: Sequence[str]) -> list[str]:
 
 def unpublished(path: Path) -> str | None:
     """Say why a notebook in the folder of notebooks is none of the report's; None if it is one."""
+    if not cells.has_parameters(path):
+        return "it has no cell with the tag parameters"
     if not has_its_name(path):
         name = cells.notebook_parameters(path).get("name")
         return f"its name is {name!r}, its file's is {path.stem!r}: a copy; give it its file's name to publish it"
@@ -65,7 +67,7 @@ def unpublished(path: Path) -> str | None:
 
 def has_its_name(path: Path) -> bool:
     """Tell whether a notebook is called as its file is: a copy is not."""
-    return cells.notebook_parameters(path).get("name") == path.stem
+    return cells.has_parameters(path) and cells.notebook_parameters(path).get("name") == path.stem
 
 
 def published_runs(path: Path) -> list[tuple[Experiment, int]]:
@@ -84,7 +86,7 @@ def published_runs(path: Path) -> list[tuple[Experiment, int]]:
 
 
 def _baseline(parameters: NotebookParameters) -> list[tuple[Experiment, int]]:
-    """What a notebook compares with: the baseline's published runs, or runs of its own where the effort is another."""
+    """Return what a notebook compares with: the baseline's published runs, or runs of its own at another effort."""
     experiment = page.baseline(parameters)
     return [] if experiment is None else [(experiment, page.baseline_seeds(parameters))]
 

@@ -83,7 +83,7 @@ def train(jobs: Sequence[tuple[Experiment, int]], device: str, scheduler: str) -
 
 
 def _submit(client: Any, jobs: Sequence[tuple[Experiment, int]], device: str) -> dict[Any, tuple[Experiment, int]]:
-    """A task for every run, and for every run that another one starts from and that has no record yet."""
+    """Return a task for every run, and for every run that another one starts from and that has no record yet."""
     futures: dict[tuple[Experiment, int], Any] = {}
     resources = {"GPU": 1} if device.startswith("cuda") else None
 
@@ -103,7 +103,7 @@ def _submit(client: Any, jobs: Sequence[tuple[Experiment, int]], device: str) ->
 
 
 def _read(path: Path) -> tuple[Record, bytes]:
-    """A record and its weights, serialized, as `records.write` takes them."""
+    """Return a record and its weights, serialized, as `records.write` takes them."""
     return records.read(path), records.weights_path(path).read_bytes()
 
 

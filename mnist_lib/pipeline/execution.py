@@ -81,7 +81,7 @@ def _publishing(is_page: bool) -> Iterator[None]:
 
 
 def _last_begun(path: Path) -> str:
-    """The last code cell that papermill began to execute, in words; cells are counted as in ``In [3]``."""
+    """Return the last code cell that papermill began to execute, in words; cells are counted as in ``In [3]``."""
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     begun = [cell for cell in cells if cell.metadata.papermill.start_time]
     return f"code cell {len(begun)}, {begun[-1].source.strip().splitlines()[0]!r}" if begun else "no cell"
@@ -122,7 +122,7 @@ def clean(notebook: nbformat.NotebookNode) -> None:
 
 
 def to_text(notebook: nbformat.NotebookNode) -> str:
-    """The notebook as a file's text, keys sorted."""
+    """Return the notebook as a file's text, keys sorted."""
     return nbformat.writes(notebook, version=4) + "\n"
 
 

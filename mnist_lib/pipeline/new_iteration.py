@@ -67,7 +67,7 @@ def _full_name(source: str, known: list[str]) -> str:
 
 
 def _notebook(name: str, source: str) -> str:
-    """The new notebook as a file's text."""
+    """Return the new notebook as a file's text."""
     notebook = nbformat.read(experiments.root() / "notebooks" / f"{source}.ipynb", as_version=4)
     for number, cell in enumerate(notebook.cells):
         cell.id = text_digest(name, cell.id)[:8]
@@ -90,7 +90,7 @@ def _notebook(name: str, source: str) -> str:
 
 
 def _title(text: str, name: str, source: str) -> str:
-    """The first cell: the new title, the links to the new notebook, and a mark above the source's introduction."""
+    """Return the first cell: the new title and links, and a mark above the source's introduction."""
     _, number, title = name.split("_", 2)
     links = [line.replace(source, name) for line in text.splitlines() if source in line]
     rest = [line for line in text.splitlines()[1:] if source not in line]
@@ -108,6 +108,6 @@ def _marked(text: str, source: str) -> str:
 
 
 def _without_repetition(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """The cells, with the analysis once, where the source has its last sentences."""
+    """Return the cells, with the analysis once, where the source has its last sentences."""
     analyses = [cell for cell in cells if cell.source == ANALYSIS]
     return [cell for cell in cells if cell.source != ANALYSIS or cell is analyses[-1]]

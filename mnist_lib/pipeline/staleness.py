@@ -99,7 +99,7 @@ def _cell_text(source: str) -> str:
 
 
 def _library_digest(cells: Sequence[str]) -> str:
-    """The digest of what the cells use of the library, and of the pages that it shows as they are."""
+    """Return the digest of what the cells use of the library, and of the pages that it shows as they are."""
     statements = [node for cell in cells for node in _parsed(cell)]
     digest, modules = loaded.reached(loaded.imported(statements), LEFT_OUT)
     root = Path(__file__).parents[1]
@@ -134,12 +134,12 @@ def _record_digests(run: Experiment, seeds: int) -> list[list[str | None]]:
 
 
 def outputs_digest(notebook: nbformat.NotebookNode) -> str:
-    """The digest of all outputs: tables, sentences, figures with their alternative texts."""
+    """Return the digest of all outputs: tables, sentences, figures with their alternative texts."""
     outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
     return text_digest(json.dumps(outputs, sort_keys=True))
 
 
 def _numbers_in_prose(notebook: nbformat.NotebookNode) -> dict[str, str]:
-    """The numbers in every cell of prose, in their order, by the cell's id."""
+    """Return the numbers in every cell of prose, in their order, by the cell's id."""
     prose = {each.id: ADDRESS.sub("", each.source) for each in notebook.cells if each.cell_type == "markdown"}
     return {cell: " ".join(found) for cell, text in prose.items() if (found := NUMBER.findall(text))}

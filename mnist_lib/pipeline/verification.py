@@ -96,7 +96,7 @@ def _replayed(record: Record, trainer: Trainer) -> list[str]:
 
 
 def _differing(what: str, recorded: list[float], computed: list[float], tolerance: float) -> list[str]:
-    """The first difference, if there is one: later ones may follow from it."""
+    """Return the first difference, if there is one: later ones may follow from it."""
     for number, (old, new) in enumerate(zip_longest(recorded, computed, fillvalue=math.nan), 1):
         if not math.isclose(old, new, rel_tol=tolerance):
             return [f"{what} {number} is {old!r}, computed again it is {new!r}"]

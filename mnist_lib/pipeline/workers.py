@@ -92,7 +92,7 @@ class Progress:
             self._bar.set_postfix_str(text)
 
     def end(self, name: str, error: BaseException | None) -> None:
-        """A task has ended, well if `error` is None."""
+        """Take note that a task has ended, well if `error` is None."""
         if error is not None:
             self.failures[name] = error
         self._bar.update()
@@ -157,7 +157,7 @@ def _in_processes(tasks: dict[tuple, tuple], workers: int, unit: str) -> int:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    """Processes that end with this one."""
+    """Return processes that end with this one."""
     # They are spawned: a forked one inherits torch's threads in an unknown state.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)

@@ -146,7 +146,7 @@ def difference(before: nn.Module, after: nn.Module, input_shape: Shape = INPUT_S
 
 
 def _steps(network: nn.Module, input_shape: Shape) -> list[Step]:
-    """What the output of `network` descends from; where arithmetic does not know a field, the measured one counts."""
+    """Return what the output of `network` descends from; a field that arithmetic does not know is measured."""
     steps = _trace(network, input_shape)
     if not all(step.signal.known for step in steps):
         sides = _supports(steps, _measured(network, input_shape, steps), input_shape)
@@ -173,7 +173,7 @@ def _supports(steps: list[Step], measured: dict[int, list[Extent]], input_shape:
 
 
 def _measured(network: nn.Module, input_shape: Shape, steps: list[Step]) -> dict[int, list[Extent]]:
-    """The rows and the columns that a gradient reaches, by the number of the step; empty if it cannot be had."""
+    """Return the rows and the columns that a gradient reaches, by the number of the step; empty if it cannot be had."""
     try:
         images, softened = soft_trace(network, input_shape)
         if [(step.signal.step, step.layer.name, step.layer.output) for step in softened] != [

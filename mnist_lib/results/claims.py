@@ -40,7 +40,7 @@ class Claim:
         return self.statistic in ("final", "best", "epoch")
 
     def measure(self, run: Record) -> float:
-        """The same statistic of one of our runs; NaN if the run never does it, or is too short."""
+        """Return the same statistic of one of our runs; NaN if the run never does it, or is too short."""
         accuracies = run.test_accuracy
         match self.statistic:
             case "final":
@@ -53,13 +53,13 @@ class Claim:
         return float(find(accuracies, TASK_ACCURACY) or math.nan)
 
     def format(self, value: float) -> str:
-        """A value of this statistic: an accuracy with two decimals, or an epoch."""
+        """Return a value of this statistic: an accuracy with two decimals, or an epoch."""
         if math.isnan(value):
             return "never"
         return f"{value:.0f}" if self.statistic in ("first", "steady") else f"{value:.2f}"
 
     def range(self, interval: Interval) -> str:
-        """An interval of this statistic: accuracies with three decimals, or the epochs that lie in it."""
+        """Return an interval of this statistic: accuracies with three decimals, or the epochs that lie in it."""
         if self.statistic in ("first", "steady"):
             return f"{max(math.ceil(interval.low), 1)} to {math.floor(interval.high)}"
         return f"{interval.low:.3f} to {interval.high:.3f}"

@@ -13,7 +13,7 @@ from mnist_lib.results.target import TASK_ACCURACY, TASK_PARAMETERS, final_accur
 
 
 def label(name: str) -> str:
-    """An experiment's name for a table or an axis: ``7 small batch`` for an iteration, ``C strided`` for a report."""
+    """Return an experiment's name for a table or an axis: ``7 small batch`` or ``C strided``, say."""
     if name.startswith("reported_"):
         key, _, rest = name.removeprefix("reported_").partition("_")
         return f"{key.upper()} {rest.replace('_', ' ')}"
@@ -27,7 +27,7 @@ def marks(labels: Sequence[str]) -> list[str]:
 
 
 def accuracy_difference(baseline: Sequence[Record], runs: Sequence[Record]) -> Interval:
-    """What was gained in mean accuracy after the last epoch, in percentage points."""
+    """Return what was gained in mean accuracy after the last epoch, in percentage points."""
     return difference_interval([r.test_accuracy[-1] for r in runs], [r.test_accuracy[-1] for r in baseline])
 
 
@@ -64,7 +64,7 @@ def overview_picture(groups: Mapping[str, Sequence[Record]]) -> figures.Picture:
 
 
 def changes(groups: Mapping[str, Sequence[Record]]) -> dict[str, Interval]:
-    """What each experiment changed in mean accuracy against the one before it, in percentage points."""
+    """Return what each experiment changed in mean accuracy against the one before it, in percentage points."""
     names = list(groups)
     return {after: accuracy_difference(groups[before], groups[after]) for before, after in pairwise(names)}
 

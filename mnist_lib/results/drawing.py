@@ -65,7 +65,7 @@ def darkened(colours: np.ndarray) -> np.ndarray:
 
 
 def dark(png: bytes) -> bytes:
-    """A picture for a dark page, from one for a white page; both are PNG files."""
+    """Return a picture for a dark page, from one for a white page; both are PNG files."""
     image = _in_256_colours(Image.open(io.BytesIO(png)))
     table = np.array(image.getpalette()).reshape(-1, 3)
     image.putpalette(np.rint(darkened(table / 255) * 255).astype(np.uint8).tobytes())
@@ -84,7 +84,7 @@ def _written(image: Image.Image) -> bytes:
 
 
 def subplots(rows: int = 1, columns: int = 1, size: tuple[float, float] = (8.0, 3.4)) -> tuple[Figure, np.ndarray]:
-    """An empty figure and its axes, shape ``(rows, columns)``; `size` is in inches."""
+    """Return an empty figure and its axes, shape ``(rows, columns)``; `size` is in inches."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         return figure, figure.subplots(rows, columns, squeeze=False)
@@ -189,7 +189,7 @@ def _scale(log: bool) -> str:
 
 
 def _in_words(series: Mapping[str, Sequence[float]], x: str, y: str, at: Sequence[float] | None = None) -> str:
-    """What every line does, from its first value to its last."""
+    """Return what every line does, from its first value to its last."""
     words = []
     for name, values in series.items():
         places = range(len(values)) if at is None else at

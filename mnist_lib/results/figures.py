@@ -87,7 +87,7 @@ def confusion_matrix(runs: Sequence[Record]) -> Picture:
 
 
 def misclassified(runs: Sequence[Record], images: np.ndarray | None, most: int = 24) -> Picture:
-    """The images that most runs get wrong.
+    """Show the images that most runs get wrong.
 
     Arguments:
         runs: the records; their `misclassified` lists say what was predicted.
@@ -120,7 +120,7 @@ def misclassified(runs: Sequence[Record], images: np.ndarray | None, most: int =
 
 
 def candidates(accuracies: Mapping[float, Sequence[float]], chosen: float) -> Picture:
-    """Validation accuracy of each candidate learning rate: every seed as a dot, their mean as a bar."""
+    """Draw the validation accuracy of each candidate learning rate: every seed as a dot, their mean as a bar."""
     figure, ((axes,),) = subplots(size=(6.4, 3.2))
     means = {rate: float(np.mean(values)) for rate, values in accuracies.items()}
     for rate, values in accuracies.items():
@@ -221,7 +221,7 @@ def claims(
     claimed: Sequence[float],
     target: float,
 ) -> Picture:
-    """Published accuracies beside runs of the same recipe: a row a claim, a dot a run, a diamond what was published.
+    """Draw published accuracies beside runs of the same recipe: one row per claim, a dot per run, a diamond for it.
 
     The axis is logarithmic in the share of wrong images, so that one poor accuracy does not press all others together.
 
@@ -255,7 +255,7 @@ def claims(
 
 
 def steps(names: Sequence[str], differences: Sequence[Interval]) -> Picture:
-    """What each change brought: the difference from the iteration before, with its 95 % interval."""
+    """Draw what each change brought: the difference from the iteration before, with its 95 % interval."""
     figure, ((axes,),) = subplots(size=(8.0, 0.36 * len(names) + 1.0))
     for row, difference in enumerate(differences):
         sure = difference.low > 0 or difference.high < 0

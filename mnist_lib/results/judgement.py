@@ -61,7 +61,7 @@ class Judgement:
 
 
 def judge(claim: Claim, runs: Sequence[Record]) -> Judgement:
-    """A claim against runs of the same recipe; not decided where a run never does what is claimed."""
+    """Return a claim against runs of the same recipe; not decided where a run never does what is claimed."""
     values = [claim.measure(run) for run in runs]
     if any(map(math.isnan, values)):
         return Judgement(claim, values, Interval(math.nan, math.nan, math.nan))
@@ -141,7 +141,7 @@ def picture(judged: Mapping[str, Judgement]) -> Picture | None:
 
 
 def epochs_beside(logged: Mapping[int, float], groups: Mapping[str, Sequence[Record]]) -> Table:
-    """A published log beside our runs: a row each, a column for every epoch in `logged` that our runs have."""
+    """Return a published log beside our runs: a row each, a column for every epoch in `logged` that our runs have."""
     shortest = min(len(run.test_accuracy) for runs in groups.values() for run in runs)
     rows = [{"run": "published"} | {f"epoch {epoch}, %": f"{value:.2f}" for epoch, value in logged.items()}]
     for name, runs in groups.items():
@@ -250,7 +250,7 @@ def synthesis(groups: Mapping[str, Sequence[Record]]) -> Table:
 
 
 def all_judged(groups: Mapping[str, Sequence[Record]]) -> dict[str, Judgement]:
-    """The judgements of all claims of all reports, by report and statistic."""
+    """Return the judgements of all claims of all reports, by report and statistic."""
     return {f"{key}: {each.claim}": each for key, runs in groups.items() for each in judgements(REPORTS[key], runs)}
 
 

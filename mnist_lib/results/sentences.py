@@ -27,9 +27,9 @@ def prose(*paragraphs: str | bool | None) -> None:
 
 
 def _tidy(text: str) -> str:
-    """A paragraph without its indentation, and without the blanks around a part of it that is empty this time."""
+    """Return a paragraph without its indentation, and without blanks around parts that are empty."""
     lines = re.sub(r"^ (?=\S)| +$", "", inspect.cleandoc(text), flags=re.MULTILINE)
-    return re.sub(r"(?<=\S)  +(?=\S)", " ", lines)
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", re.sub(r"(?<=\S)  +(?=\S)", " ", lines))
 
 
 def accuracy(runs: Sequence[Record]) -> str:
@@ -91,7 +91,7 @@ def share(part: int, whole: int, noun: str, singular: str, plural: str) -> str:
 
 
 def _negated(singular: str, plural: str) -> str:
-    """The verb of one that does not: "does not end", "is not at", "has not reached", "never ended"."""
+    """Return the verb of one that does not: "does not end", "is not at", "has not reached", "never ended"."""
     verb, _, rest = singular.partition(" ")
     if verb in ("is", "was") or re.match(r"has \w+e[dn]\b", singular):
         return f"{verb} not {rest}".rstrip()

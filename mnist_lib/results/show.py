@@ -21,7 +21,7 @@ class Table:
 
 
 def _unbroken(cell: object) -> object:
-    """A cell whose brackets and dimensions, such as ``[99.41, 99.53]`` and ``20 × 24 × 24``, stay on one line."""
+    """Return a cell whose brackets and dimensions, ``[99.41, 99.53]`` and ``20 × 24 × 24``, stay on one line."""
     if not isinstance(cell, str):
         return cell
     return re.sub(r"\[[^]]*\]( %)?| [×→] ", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)

@@ -40,7 +40,7 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean of independent values and its interval from Student's t distribution (Student, 1908).
+    """Return the mean of independent values and its interval from Student's t distribution (Student, 1908).
 
     Raises:
         ValueError: there are no values.
@@ -57,7 +57,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 
 def prediction_interval(values: Sequence[float]) -> Interval:
-    """The mean of independent values, and where one more value would be in 95 % of cases (normal distribution).
+    """Return the mean of independent values, and where one more value would be in 95 % of cases (normal distribution).
 
     It is wider than the interval of the mean by a factor of √(n + 1): one value scatters more than a mean of n.
 
@@ -70,7 +70,7 @@ def prediction_interval(values: Sequence[float]) -> Interval:
 
 
 def difference_interval(after: Sequence[float], before: Sequence[float]) -> Interval:
-    """The difference of two means, ``after - before``, with Welch's interval (Welch, 1947).
+    """Return the difference of two means, ``after - before``, with Welch's interval (Welch, 1947).
 
     The two samples may differ in size and in spread. Where either has fewer than `FEWEST` values, there is no interval.
 
@@ -89,7 +89,7 @@ def difference_interval(after: Sequence[float], before: Sequence[float]) -> Inte
 
 
 def binomial_standard_error(accuracy: float, images: int) -> float:
-    """The standard error, in percentage points, of an accuracy in percent measured on `images` independent images."""
+    """Return the standard error, in percentage points, of an accuracy in percent on `images` independent images."""
     share = accuracy / 100
     return 100 * math.sqrt(share * (1 - share) / images)
 
@@ -97,7 +97,7 @@ def binomial_standard_error(accuracy: float, images: int) -> float:
 def correlated_binomials(
     images: int, error_rates: Sequence[float], correlation: float, runs: int, seed: int = 0
 ) -> np.ndarray:
-    """Simulated counts of correct images, shape ``(runs, epochs)``, when every epoch is tested on the same images.
+    """Simulate counts of correct images, shape ``(runs, epochs)``, when every epoch is tested on the same images.
 
     Each image has a difficulty of its own. In every epoch it is judged by that with probability √correlation, otherwise
     by chance. So each count is binomial, and two epochs with one error rate have the given correlation, image by image.
@@ -128,7 +128,7 @@ def correlated_binomials(
 
 
 def power(difference: float, spread: float, seeds: int) -> float:
-    """The probability that a two-sided t test at 5 % finds a true difference between two means of `seeds` runs each.
+    """Return the probability that a two-sided t test at 5 % finds a true difference of two means of `seeds` runs.
 
     Arguments:
         difference: the true difference of the means.
@@ -143,12 +143,12 @@ def power(difference: float, spread: float, seeds: int) -> float:
 
 
 def first_epoch_at(accuracies: Sequence[float], target: float) -> int | None:
-    """The first epoch (from 1) at `target` or above, if there is one."""
+    """Return the first epoch (from 1) at `target` or above, if there is one."""
     return next((epoch for epoch, value in enumerate(accuracies, 1) if value >= target), None)
 
 
 def steady_from_epoch(accuracies: Sequence[float], target: float) -> int | None:
-    """The epoch (from 1) from which on every epoch is at `target` or above, if there is one."""
+    """Return the epoch (from 1) from which on every epoch is at `target` or above, if there is one."""
     below = [epoch for epoch, value in enumerate(accuracies, 1) if value < target]
     start = max(below, default=0) + 1
     return start if start <= len(accuracies) else None

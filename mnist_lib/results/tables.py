@@ -63,7 +63,7 @@ def recipe_difference(before: Experiment | None, after: Experiment) -> Table | M
 
 
 def _used(experiment: Experiment) -> dict[str, object]:
-    """The parameters of a recipe that have an effect, but for what is switched off, and the network's arguments."""
+    """Return the parameters of a recipe that have an effect and are not switched off, and the network's arguments."""
     recipe = experiment.recipe
     chosen = {
         f.name: getattr(recipe, f.name)
@@ -75,7 +75,7 @@ def _used(experiment: Experiment) -> dict[str, object]:
 
 
 def network_difference(before: Experiment | None, after: Experiment) -> Table | Markdown:
-    """The layers removed and added; where a network is a new one, both side by side; else all its layers."""
+    """Return the layers removed and added; where a network is a new one, both side by side; else all its layers."""
     network = after.network()
     count = architecture.parameter_count(network)
     if before is None:
@@ -159,7 +159,7 @@ def comparison(baseline: Sequence[Record], runs: Sequence[Record]) -> Table | Ma
 
 
 def _accuracy(runs: Sequence[Record]) -> str:
-    """The mean accuracy after the last epoch with its interval, or, of two runs, with both ends."""
+    """Return the mean accuracy after the last epoch with its interval, or, of two runs, with both ends."""
     mean, ends = final_accuracy(runs), [run.test_accuracy[-1] for run in runs]
     if not math.isnan(mean.low):
         return str(mean)
@@ -167,7 +167,7 @@ def _accuracy(runs: Sequence[Record]) -> str:
 
 
 def final_accuracies(trials: Mapping[float, Sequence[Record]]) -> dict[float, list[float]]:
-    """The accuracy after the last epoch of every run, by candidate."""
+    """Return the accuracy after the last epoch of every run, by candidate."""
     return {rate: [float(run.test_accuracy[-1]) for run in runs] for rate, runs in trials.items()}
 
 
@@ -220,7 +220,7 @@ def _distinct(words: Iterable[str]) -> str:
 
 
 def papermill_line(parameters: NotebookParameters) -> Markdown:
-    """The command that makes this page again, one that tries something else, and those that check what is published."""
+    """Return the commands that make this page again, try something else, and check what is published."""
     name, there = parameters.name, sentences.published_parameters(parameters)
     chosen = {each: here for each, (here, _) in sentences.changed(parameters).items()}
     tried = {each: min(getattr(parameters, each), most) for each, most in (("epochs", 2), ("seeds", 1))}
@@ -239,7 +239,7 @@ def papermill_line(parameters: NotebookParameters) -> Markdown:
 
 
 def _papermill(name: str, values: Mapping[str, object]) -> str:
-    """The command that executes a notebook with these values; what does not fit into a line goes on in the next."""
+    """Return the command that executes a notebook with these values; a long one goes on in the next line."""
     parts = [f"papermill notebooks/{name}.ipynb out.ipynb"]
     for key, value in values.items():
         is_list = isinstance(value, tuple)
@@ -250,7 +250,7 @@ def _papermill(name: str, values: Mapping[str, object]) -> str:
 
 
 def evaluation_images(experiment: Experiment) -> np.ndarray | None:
-    """The images that the experiment is evaluated on, shape ``(n, 28, 28)``.
+    """Return the images that the experiment is evaluated on, shape ``(n, 28, 28)``.
 
     None where MNIST is missing and MNIST_LIB_BLANK_IMAGES allows to do without (tests set it).
     """

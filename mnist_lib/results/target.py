@@ -59,7 +59,7 @@ class Target:
         return [*verdicts, "missed" if accuracy.high < self.accuracy else "undecided"]
 
     def check(self, runs: Sequence[Record]) -> Table:
-        """The target beside the result; where rounding would hide the reason of the verdict, with a third decimal."""
+        """Return the target beside the result; to three decimals where two would hide the reason of a verdict."""
         accuracy = final_accuracy(runs)
         hidden = any(end < self.accuracy == round(end, 2) for end in (accuracy.low, accuracy.high))
         results = {

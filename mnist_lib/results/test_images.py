@@ -53,7 +53,7 @@ def epoch_correlation(runs: Sequence[Record]) -> float:
 
 
 def simulated_best_over_final(runs: Sequence[Record]) -> float:
-    """What `best_over_final` would be by chance alone: correlated binomials around the mean course of these runs."""
+    """Return what `best_over_final` would be by chance alone: correlated binomials around the runs' mean course."""
     correlation = epoch_correlation(runs)
     if np.isnan(correlation):
         return float("nan")
@@ -84,7 +84,7 @@ def fall_at_the_end(runs: Sequence[Record]) -> float:
 
 
 def wrong_in(runs: Sequence[Record], share: float) -> list[int]:
-    """The test images that at least this share of the runs gets wrong, by their index, the most often missed first."""
+    """Return the test images that at least this share of the runs gets wrong, by index, the most often missed first."""
     counts = Counter(index for run in runs for index, _, _ in run.misclassified)
     chosen = [index for index, count in counts.items() if count >= share * len(runs)]
     return sorted(chosen, key=lambda index: (-counts[index], index))
@@ -101,7 +101,7 @@ def wrong_table(runs: Sequence[Record]) -> Table:
 
 
 def spread(groups: Mapping[str, Sequence[Record]]) -> float:
-    """The standard deviation of one run's accuracy after the last epoch, in points, pooled over the experiments."""
+    """Return the standard deviation of one run's accuracy after the last epoch, in points, pooled over experiments."""
     finals = [[float(run.test_accuracy[-1]) for run in runs] for runs in groups.values()]
     squares = [(len(values) - 1) * averages.variance(values) for values in finals if len(values) > 1]
     freedom = sum(len(values) - 1 for values in finals)
@@ -125,7 +125,7 @@ def seeds_needed(difference: float, one_run: float, wanted: float = 0.8) -> int 
 
 
 def power_picture(differences: Sequence[float], one_run: float, most: int = 40) -> Picture:
-    """The probability to find a true difference, against the runs of each network; one line per difference."""
+    """Return the probability to find a true difference, against the runs of each network; one line per difference."""
     seeds = range(2, most + 1)
     series = {f"{each:g} points": [power(each, one_run, n) for n in seeds] for each in differences}
     return drawing.lines(series, x="runs of each network", y="probability to find the difference", at=seeds)

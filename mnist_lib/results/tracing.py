@@ -232,14 +232,14 @@ class Follower(TorchFunctionMode):
 
 
 def _union(spans: list[Span]) -> Span:
-    """What is seen through all of `spans`; the largest map says where its units lie."""
+    """Return what is seen through all of `spans`; the largest map says where its units lie."""
     widest = max(spans, key=lambda span: span.units)
     first = min(span.first for span in spans)
     return Span(first, max(span.first + span.field for span in spans) - first, widest.jump, widest.units)
 
 
 def _centre(made: torch.Tensor, known: bool) -> torch.Tensor | None:
-    """The middle unit of a map, over all channels; one number where it is not known which dimensions are positions."""
+    """Return the middle unit of a map, over all channels; one number where its positions are not known."""
     if not known:
         return made.flatten()[made.numel() // (2 * BATCH)] if made.numel() else None
     return made[0, :, made.shape[2] // 2, made.shape[3] // 2].sum() if made.ndim == 4 else None

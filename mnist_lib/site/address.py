@@ -44,7 +44,7 @@ def site_address() -> str:
 
 
 def _repository() -> str:
-    """The repository as ``owner/name``, from ``pyproject.toml``."""
+    """Return the repository as ``owner/name``, from ``pyproject.toml``."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     address = project.get("urls", {}).get("Repository", "")
     found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", address)

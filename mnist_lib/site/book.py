@@ -61,10 +61,19 @@ def _build(quick: bool) -> int:
 
 
 def run_sphinx(source: Path, target: Path, builder: str) -> int:
-    """Compile the book at `source` into ``target/_build/<builder>``; returns the exit code. Warnings are errors."""
+    """Compile the book at `source` into ``target/_build/<builder>``; returns the exit code. Warnings are errors.
+
+    Notebooks that are none of the report's, such as duplicates, are no pages, though the contents have patterns.
+    """
+    from mnist_lib.pipeline import catalogue
+
+    settings = yaml.safe_load((source / "_config.yml").read_text("utf-8"))
+    strays = [path.name for path in (source / "notebooks").glob("*.ipynb") if not catalogue.has_its_name(path)]
+    settings["exclude_patterns"] = [*settings.get("exclude_patterns", ()), *(f"notebooks/{name}" for name in strays)]
+    (target / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
     command += ["--path-output", str(target), "--builder", builder]
-    command += ["--config", str(source / "_config.yml"), "--toc", str(source / "book" / "_toc.yml")]
+    command += ["--config", str(target / "_config.yml"), "--toc", str(source / "book" / "_toc.yml")]
     return subprocess.run([*command, "-W", "-n", "--keep-going"], cwd=source).returncode
 
 
@@ -106,7 +115,7 @@ def save_picture() -> None:
 
 
 def sources_digest(source: Path) -> str:
-    """The digest of every file that the book is compiled from, records aside: pages read them through notebooks."""
+    """Return the digest of every file that the book is compiled from, but for records: notebooks stand for them."""
     roots = [source / name for name in SOURCES]
     files = [
         file for each in roots for file in ([each] if each.is_file() else sorted(each.rglob("*"))) if file.is_file()

@@ -24,7 +24,7 @@ RIGHT = "."
 
 
 def published(paths: Iterable[Path]) -> dict[str, list[Record]]:
-    """The current records that notebooks publish and that were judged on MNIST's test images, by experiment.
+    """Return the current records that notebooks publish and that were judged on MNIST's test images, by experiment.
 
     A notebook that was executed with other parameters, as in the rehearsal, publishes none.
 
@@ -42,12 +42,12 @@ def published(paths: Iterable[Path]) -> dict[str, list[Record]]:
 
 
 def script(groups: Mapping[str, Sequence[Record]]) -> str:
-    """A script that sets the global `PUBLISHED` to `contents`: a page opened as a file can load nothing else."""
+    """Return a script that sets the global `PUBLISHED` to `contents`: a page opened as a file can load nothing else."""
     return f"globalThis.PUBLISHED = {json.dumps(contents(groups), separators=(',', ':'), allow_nan=False)};\n"
 
 
 def contents(groups: Mapping[str, Sequence[Record]]) -> dict[str, object]:
-    """What the page shows.
+    """Return what the page shows.
 
     Keys: `task`, the accuracy that the task asks for, in percent; `experiments`, a list; `differences`, where
     ``[i][j]`` is that of the experiments i and j, from i to j, as ``[interval, meaning]``; `labels`, the digit on every
@@ -96,13 +96,13 @@ def _experiment(name: str, runs: Sequence[Record], words: str, mark: str) -> dic
 
 
 def _finite(interval: Interval) -> list[float | None]:
-    """The three numbers; JSON has no NaN."""
+    """Return the three numbers; JSON has no NaN."""
     numbers = (interval.center, interval.low, interval.high)
     return [None if math.isnan(number) else round(number, 4) for number in numbers]
 
 
 def _mistakes(runs: Sequence[Record]) -> dict[int, str]:
-    """What each run takes a misread image for, a character a run: ``7.7.9`` for three mistakes of five runs."""
+    """Return what each run takes a misread image for, a character a run: ``7.7.9`` for three mistakes of five runs."""
     answers: dict[int, list[str]] = {}
     for place, run in enumerate(runs):
         for index, _, prediction in run.misclassified:

@@ -113,7 +113,7 @@ def describe(network: nn.Module) -> tuple[list[dict[str, Any]], torch.Tensor]:
 
 
 def pixel_mean_and_std(recipe: Recipe) -> tuple[float, float]:
-    """The mean and the standard deviation by which a run normalised its images, on the scale 0 to 1."""
+    """Return the mean and the standard deviation by which a run normalised its images, on the scale 0 to 1."""
     if (recipe.dataset, recipe.evaluate_on) == ("mnist", "test"):
         return MNIST_MEAN, MNIST_STD
     return training.mean_and_std(data.load(recipe.dataset, recipe.evaluate_on)[0].images)

@@ -79,7 +79,7 @@ def _link_pdf(app: Sphinx, name: str, template: str, context: dict[str, Any], do
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Called by Sphinx."""
+    """Connect to Sphinx, which calls this."""
     katex.render_latex = formulas.render_formula
     # The docstrings of properties and constants are prose; napoleon would take what precedes a colon for a type.
     GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end

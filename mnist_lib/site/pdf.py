@@ -59,7 +59,7 @@ def write() -> int:
 
 
 def one_page(folder: Path) -> Path:
-    """The single page, where its addresses are right: Sphinx puts it into ``notebooks/``, and they start at the top.
+    """Return the single page, where its addresses are right: Sphinx puts it one folder too deep.
 
     Links inside the book name that file; they lose its name. Of an anonymous id that several pages have (``id1``) only
     the last is kept: these are the references, which links mean.
@@ -78,7 +78,7 @@ def one_page(folder: Path) -> Path:
 
 
 def find_browser() -> str:
-    """The path of Chromium or Chrome.
+    """Return the path of Chromium or Chrome.
 
     Raises:
         RuntimeError: there is neither.

@@ -100,7 +100,7 @@ def leave_out_what_no_page_loads(app: Sphinx, exception: Exception | None) -> No
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Called by Sphinx."""
+    """Connect to Sphinx, which calls this."""
     app.connect("source-read", copy_alternative_texts)
     app.connect("doctree-read", pair_figures, priority=400)  # before Sphinx collects the images to copy
     app.connect("html-page-context", tidy_lists)

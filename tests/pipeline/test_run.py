@@ -129,6 +129,14 @@ def test_a_duplicated_notebook_is_left_out_and_disturbs_nothing(report, name):
     assert published(report) == before
 
 
+def test_a_notebook_of_the_users_own_is_left_out(report):
+    """JupyterLab makes them where one is."""
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")]), page(report, "Untitled"))
+    before = published(report)
+    assert "Untitled.ipynb is left out: it has no cell with the tag parameters" in said(report, "run")
+    assert published(report) == before
+
+
 def papermill(report: Path, target: Path, *options: str) -> None:
     """As a user would; the runs go to the user's store."""
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(page(report)), str(target), *options]
