@@ -25,57 +25,61 @@ from mnist_lib.results.architecture import (
     receptive_field_table,
     summary,
 )
+from support import networks
 
-
-def published_networks(module: str) -> dict:
-    """The report's own networks, by name."""
-    from mnist_lib import models, reported
-
-    return {"models": models, "reported": reported}[module].NETWORKS
-
-
-NETWORKS, REPORTED = published_networks("models"), published_networks("reported")
-ALL = NETWORKS | REPORTED
+ALL = networks()
+NETWORKS = {name: network for name, network in ALL.items() if name.startswith("iteration_")}
 IMAGE = (1, 28, 28)
 
 COUNTS = {
-    "lenet": 431_080,
-    "skeleton": 10_790,
-    "skeleton_bn": 10_970,
-    "skeleton_dropout": 10_970,
-    "skeleton_gap": 6_070,
-    "deep_dropout": 7_884,
-    "deep": 7_884,
+    "iteration_01_setup": 431_080,
+    "iteration_02_light_skeleton": 10_790,
+    "iteration_03_batch_normalisation": 10_970,
+    "iteration_04_dropout": 10_970,
+    "iteration_05_global_average_pooling": 6_070,
+    "iteration_06_capacity": 7_884,
+    "iteration_07_small_batch": 7_884,
+    "iteration_08_without_dropout": 7_884,
+    "iteration_09_augmentation": 7_884,
+    "iteration_10_one_cycle": 7_884,
 }
 
 REPORTED_COUNTS = {
-    "report_a": 17_360,
-    "report_b": 16_858,
-    "report_c": 19_698,
-    "report_d": 18_482,
-    "deep": 7_884,  # report E
-    "report_e_early": 12_178,
+    "reported_a_light_dropout": 17_360,
+    "reported_b_heavy_dropout": 16_858,
+    "reported_c_strided": 19_698,
+    "reported_d_padded_pairs": 18_482,
+    "reported_e_one_cycle": 7_884,
+    "reported_e_early": 12_178,
 }
-REPORTED_FIELDS = {"report_a": 28, "report_b": 28, "report_c": 27, "report_d": 52, "deep": 28}
+REPORTED_FIELDS = {
+    "reported_a_light_dropout": 28,
+    "reported_b_heavy_dropout": 28,
+    "reported_c_strided": 27,
+    "reported_d_padded_pairs": 52,
+    "reported_e_one_cycle": 28,
+}
 
 # What the reports' texts and code say, layer by layer: cA-B is a 3×3 convolution, kA-B a 1×1 one, p padded by 1, b with
 # bias, s2 of stride 2; r ReLU, n batch normalisation, d2 and d dropout of maps and of elements, m max-pooling.
 REPORTED_LAYERS = {
-    "report_a": "c1-16 r n d2.02 c16-16 r n d2.02 c16-32 r n d2.02 m k32-16 r "
+    "reported_a_light_dropout": "c1-16 r n d2.02 c16-16 r n d2.02 c16-32 r n d2.02 m k32-16 r "
     "c16-16 r n d2.02 c16-16 r n d2.02 c16-32 r n d2.02 avg5 k32-10 flat",
-    "report_b": "c1-16 r d2.1 n d2.1 c16-16 r n d2.1 c16-16 r n d2.1 m c16-16 r n d2.1 c16-16 r n d.1 "
+    "reported_b_heavy_dropout": "c1-16 r d2.1 n d2.1 c16-16 r n d2.1 c16-16 r n d2.1 m c16-16 r n d2.1 c16-16 r n d.1 "
     "c16-16 r n d2.1 c16-32 r n d2.1 gap flat l32-10b",
-    "report_c": "c1-16b r n c16-16b r n c16-30b r n k30-30bs2 r n "
+    "reported_c_strided": "c1-16b r n c16-16b r n c16-30b r n k30-30bs2 r n "
     "c30-16b r n c16-16b r n c16-32b r n avg5 flat l32-10b",
-    "report_d": "c1-8pb r c8-8pb r m n c8-16pb r c16-16pb r m n c16-32pb r c32-32pb r m n k32-10b avg3 flat",
-    "deep": "c1-10 r n c10-10 r n c10-10 r n c10-10 n k10-10 n m c10-14 r n c14-14 r n c14-13 n gap k13-10 n flat",
-    "report_e_early": "c1-4p r n c4-4p r n c4-4p r n d2.01 m c4-8p r n c8-8p r n c8-8p r n d2.01 m "
+    "reported_d_padded_pairs": "c1-8pb r c8-8pb r m n c8-16pb r c16-16pb r m n "
+    "c16-32pb r c32-32pb r m n k32-10b avg3 flat",
+    "reported_e_one_cycle": "c1-10 r n c10-10 r n c10-10 r n c10-10 n k10-10 n m "
+    "c10-14 r n c14-14 r n c14-13 n gap k13-10 n flat",
+    "reported_e_early": "c1-4p r n c4-4p r n c4-4p r n d2.01 m c4-8p r n c8-8p r n c8-8p r n d2.01 m "
     "c8-16p r n c16-24p r n d2.01 m c24-16p r n c16-14p gap flat l14-10b",
 }
 
 # Worked by hand: kernel, stride, padding, channels and side of the output, jump, receptive field.
 TABLES = {
-    "lenet": [
+    "iteration_01_setup": [
         (5, 1, 0, 20, 24, 1, 5),
         (2, 2, 0, 20, 12, 2, 6),
         (5, 1, 0, 50, 8, 2, 14),
@@ -83,7 +87,7 @@ TABLES = {
         (4, 1, 0, 500, None, 4, 28),
         (1, 1, 0, 10, None, 4, 28),
     ],
-    "skeleton": [
+    "iteration_02_light_skeleton": [
         (3, 1, 0, 10, 26, 1, 3),
         (3, 1, 0, 10, 24, 1, 5),
         (3, 1, 0, 20, 22, 1, 7),
@@ -94,7 +98,7 @@ TABLES = {
         (1, 1, 0, 10, 7, 2, 16),
         (7, 1, 0, 10, 1, 2, 28),
     ],
-    "deep": [
+    "iteration_08_without_dropout": [
         (3, 1, 0, 10, 26, 1, 3),
         (3, 1, 0, 10, 24, 1, 5),
         (3, 1, 0, 10, 22, 1, 7),
@@ -107,7 +111,7 @@ TABLES = {
         (4, 1, 0, 13, 1, 2, 28),
         (1, 1, 0, 10, 1, 2, 28),
     ],
-    "report_a": [
+    "reported_a_light_dropout": [
         (3, 1, 0, 16, 26, 1, 3),
         (3, 1, 0, 16, 24, 1, 5),
         (3, 1, 0, 32, 22, 1, 7),
@@ -119,7 +123,7 @@ TABLES = {
         (5, 5, 0, 32, 1, 10, 28),
         (1, 1, 0, 10, 1, 10, 28),
     ],
-    "report_c": [
+    "reported_c_strided": [
         (3, 1, 0, 16, 26, 1, 3),
         (3, 1, 0, 16, 24, 1, 5),
         (3, 1, 0, 30, 22, 1, 7),
@@ -130,7 +134,7 @@ TABLES = {
         (5, 5, 0, 32, 1, 10, 27),
         (1, 1, 0, 10, None, 10, 27),
     ],
-    "report_d": [
+    "reported_d_padded_pairs": [
         (3, 1, 1, 8, 28, 1, 3),
         (3, 1, 1, 8, 28, 1, 5),
         (2, 2, 0, 8, 14, 2, 6),
@@ -158,7 +162,7 @@ def one_thread():
 def test_parameter_counts_are_those_of_the_report():
     assert {name: parameter_count(network()) for name, network in NETWORKS.items()} == COUNTS
     assert {name: parameter_count(ALL[name]()) for name in REPORTED_COUNTS} == REPORTED_COUNTS
-    assert set(REPORTED) < set(REPORTED_COUNTS)
+    assert set(REPORTED_COUNTS) == {name for name in ALL if name.startswith("reported_")}
 
 
 def shorthand(module: nn.Module) -> str:
@@ -185,7 +189,7 @@ def test_reported_networks_are_those_of_the_reports(name):
 
 
 def test_the_parameters_of_report_c_layer_by_layer():
-    counts = [count for module in ALL["report_c"]() if (count := sum(p.numel() for p in module.parameters()))]
+    counts = [count for module in ALL["reported_c_strided"]() if (count := sum(p.numel() for p in module.parameters()))]
     assert counts == [160, 32, 2320, 32, 4350, 60, 930, 60, 4336, 32, 2320, 32, 4640, 64, 330]
 
 
@@ -243,7 +247,7 @@ def test_receptive_fields_agree_with_the_gradient(name):
     assert check_receptive_fields(network) == [layer.receptive_field for layer in layers(network)]
 
 
-@pytest.mark.parametrize("name", ["lenet", "deep_dropout", "report_c"])
+@pytest.mark.parametrize("name", ["iteration_01_setup", "iteration_06_capacity", "reported_c_strided"])
 def test_the_positive_copy_sees_what_the_network_itself_sees(name):
     """On an input of its own size an unpadded network is clipped nowhere, so its own gradient has the same extent."""
     network = ALL[name]().double().eval()
@@ -327,7 +331,7 @@ def test_a_field_that_does_not_fit_into_the_image_is_checked_in_a_larger_one():
 
 
 def test_a_slip_in_the_table_is_found(monkeypatch):
-    network = NETWORKS["skeleton"]()
+    network = NETWORKS["iteration_02_light_skeleton"]()
     found = layers(network)
     found[6] = dataclasses.replace(found[6], receptive_field=9)
     monkeypatch.setattr(architecture, "layers", lambda *_: found)
@@ -365,7 +369,7 @@ def test_names_say_what_a_layer_is():
 
 
 def test_looking_leaves_no_trace():
-    network = NETWORKS["skeleton_dropout"]().train()
+    network = NETWORKS["iteration_04_dropout"]().train()
     network[1].eval()  # one frozen layer, say
     modes = [module.training for module in network.modules()]
     weights = {name: value.clone() for name, value in network.state_dict().items()}
@@ -382,7 +386,7 @@ def test_looking_leaves_no_trace():
 
 def test_a_network_on_another_device_reads_the_same():
     """Torch's device `meta` computes shapes only; an image that lay elsewhere would be refused."""
-    network = NETWORKS["deep"]()
+    network = NETWORKS["iteration_08_without_dropout"]()
     expected = layers(network)
     assert layers(network.to("meta")) == expected
 
@@ -394,7 +398,7 @@ def test_nested_blocks_read_like_flat_ones():
 
 
 def test_difference_of_the_skeleton_and_its_normalised_form():
-    table = difference(NETWORKS["skeleton"](), NETWORKS["skeleton_bn"]())
+    table = difference(NETWORKS["iteration_02_light_skeleton"](), NETWORKS["iteration_03_batch_normalisation"]())
     assert list(table) == ["change", "layer", "parameters", "output"]
     changed = table[table["change"] != ""]
     assert changed.to_numpy().tolist() == [
@@ -412,7 +416,7 @@ def test_difference_of_the_skeleton_and_its_normalised_form():
 
 
 def test_difference_shows_what_left_before_what_came():
-    table = difference(NETWORKS["skeleton_dropout"](), NETWORKS["skeleton_gap"]())
+    table = difference(NETWORKS["iteration_04_dropout"](), NETWORKS["iteration_05_global_average_pooling"]())
     assert table.to_numpy().tolist() == [
         ["", "… 24 layers unchanged", 6070, ""],
         ["−", "7×7 convolution, 10 → 10", 4900, "10 × 1 × 1"],
@@ -695,7 +699,7 @@ def test_any_network_is_described(name):
     assert check_receptive_fields(network) == [layer.receptive_field for layer in found]
     assert set(receptive_field_table(network)["layer"]) <= {layer.name for layer in found}
     assert difference(network, network).empty
-    shown = network_drawing.picture(network, NETWORKS["skeleton"]()).alt
+    shown = network_drawing.picture(network, NETWORKS["iteration_02_light_skeleton"]()).alt
     assert all(layer.name in shown for layer in found)
 
 
@@ -731,7 +735,7 @@ def test_what_is_seen_through_branches_is_worked_by_hand():
 
 
 def test_the_functional_form_of_a_network_is_that_network():
-    assert layers(FunctionalLeNet()) == layers(NETWORKS["lenet"]())
+    assert layers(FunctionalLeNet()) == layers(NETWORKS["iteration_01_setup"]())
 
 
 def test_a_shared_layer_sees_further_at_each_use():
@@ -904,7 +908,7 @@ def test_images_need_not_be_square_but_have_three_dimensions():
     for shape in ((28, 28), (1, 1, 28, 28)):
         message = re.escape(f"input of shape {shape}: expected (channels, height, width)")
         with pytest.raises(ValueError, match=f"^{message}$"):
-            layers(NETWORKS["deep"](), shape)
+            layers(NETWORKS["iteration_08_without_dropout"](), shape)
 
 
 def test_layers_that_learn_their_size_when_they_are_used():

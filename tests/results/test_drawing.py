@@ -11,13 +11,7 @@ from PIL import Image
 from torch import nn
 
 from mnist_lib.results import architecture, drawing, network_drawing
-
-
-def published_networks() -> dict:
-    """The report's own networks, by name."""
-    from mnist_lib import models, reported
-
-    return models.NETWORKS | reported.NETWORKS
+from support import networks
 
 
 class Branches(nn.Module):
@@ -36,7 +30,7 @@ class Branches(nn.Module):
         return self.last(self.tokens(x.flatten(2).transpose(1, 2)).mean(1))
 
 
-NETWORKS = published_networks() | {"branches": Branches}
+NETWORKS = networks() | {"branches": Branches}
 
 PHONE = 390 - 2 * 16  # CSS pixels between the margins
 WHITE, BLACK = np.ones(3), np.zeros(3)
@@ -118,7 +112,7 @@ def test_a_picture_of_any_kind_can_be_made_dark():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_is_drawn_row_by_row_within_a_phones_width(name):
     network = NETWORKS[name]()
-    figure = network_drawing.picture(network, NETWORKS["skeleton"]()).figure
+    figure = network_drawing.picture(network, NETWORKS["iteration_02_light_skeleton"]()).figure
     assert figure.get_figwidth() * 96 <= PHONE
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -143,7 +137,9 @@ def test_a_block_is_as_wide_as_its_map():
 
 
 def test_a_change_is_marked_by_signs_frames_and_words():
-    picture = network_drawing.picture(NETWORKS["skeleton_gap"](), NETWORKS["skeleton_dropout"]())
+    picture = network_drawing.picture(
+        NETWORKS["iteration_05_global_average_pooling"](), NETWORKS["iteration_04_dropout"]()
+    )
     (axes,) = picture.figure.axes
     shown = [text.get_text() for text in axes.texts]
     assert (shown.count("+"), shown.count("−")) == (1, 1)
@@ -156,7 +152,10 @@ def test_a_change_is_marked_by_signs_frames_and_words():
 
 @pytest.mark.parametrize(
     ("name", "before", "words"),
-    [("deep", "deep", "the same network as before"), ("skeleton", "lenet", "a new network")],
+    [
+        ("iteration_08_without_dropout", "iteration_08_without_dropout", "the same network as before"),
+        ("iteration_02_light_skeleton", "iteration_01_setup", "a new network"),
+    ],
 )
 def test_a_network_without_marks_says_why(name, before, words):
     picture = network_drawing.picture(NETWORKS[name](), NETWORKS[before]())

@@ -16,7 +16,6 @@ from PIL import Image
 
 from mnist_lib import cli, records
 from mnist_lib.backprop import workbook
-from mnist_lib.experiments import NETWORKS
 from mnist_lib.parameters import (
     BackpropParameters,
     NotebookParameters,
@@ -25,8 +24,8 @@ from mnist_lib.parameters import (
     validate,
 )
 from mnist_lib.pipeline import catalogue
-from mnist_lib.site.book import site_address
-from support import PAGES, ROOT, WIDTHS, parsed
+from mnist_lib.site.address import site_address
+from support import PAGES, ROOT, WIDTHS, networks, parsed
 
 
 def html_files(book: Path) -> list[Path]:
@@ -269,13 +268,13 @@ def test_the_library_page_lists_every_module():
     assert sorted(listed) == sorted(modules)
 
 
-def test_the_page_on_reproduction_names_every_parameter_and_network():
+def test_the_page_on_reproduction_names_every_parameter():
     text = (ROOT / "book" / "reproduce.md").read_text("utf-8")
     table = text[text.index("| parameter |") : text.index("papermill reads `-p`")]
     words = set(re.findall(r"`(\w+)`", table))
     for schema in (NotebookParameters, BackpropParameters, SweepParameters):
-        assert {f.name for f in dataclasses.fields(schema)} <= words
-    assert set(NETWORKS) <= words
+        assert {f.name for f in dataclasses.fields(schema) if not f.metadata.get("internal")} <= words
+    assert {name for network in networks().values() for name, _ in network.arguments} <= words
 
 
 def test_the_page_on_reproduction_quotes_the_messages_as_they_are():
@@ -288,5 +287,5 @@ def test_the_page_on_reproduction_quotes_the_messages_as_they_are():
         except (ValueError, SyntaxError):
             given = value
         with pytest.raises(ParameterError) as caught:
-            validate(NotebookParameters, {name: given})
+            validate(NotebookParameters, {"name": "mine", name: given})
         assert str(caught.value) == message

@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_lib import data, experiments, models, records, training
-from mnist_lib.parameters import notebook_parameters
+from mnist_lib import cells, data, experiments, records, training
+from mnist_lib.page import listed
+from mnist_lib.parameters import ComparisonParameters
 from mnist_lib.results import architecture
 from mnist_lib.site import draw_page, extension
-from support import ROOT
+from support import ROOT, networks
 
-NAMES = notebook_parameters(ROOT / "notebooks" / "iterations_compared.ipynb")["experiments"]
+NAMES = listed(cells.of_file(ROOT / "notebooks" / "iterations_compared.ipynb", ComparisonParameters))
 SCRIPTS = ("draw_a_digit.js", "draw_a_digit.css")
 LARGEST_PAGE = 1_500_000  # bytes, all that the page loads before something is drawn, the theme aside
 
@@ -74,10 +75,10 @@ def test_before_something_is_drawn_little_is_loaded(written):
     assert sum(file.stat().st_size for file in files) < LARGEST_PAGE
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_outside_of_its_receptive_field_changes_a_unit(name):
     torch.manual_seed(0)
-    network = models.NETWORKS[name]().eval()
+    network = networks()[name]().eval()
     layers, _ = draw_page.describe(network)
     image = torch.rand(1, 1, 28, 28)
 
@@ -343,7 +344,7 @@ def test_mnist_was_prepared_like_this():
 def predicted_by_torch(name: str, images: torch.Tensor) -> np.ndarray:
     """Probabilities of shape ``(n, 10)``."""
     path = records.record_path(experiments.published_records() / name, draw_page.SEED)
-    network = experiments.NETWORKS[records.read(path).parameters["network"]]()
+    network = networks()[name]()
     network.load_state_dict(records.read_weights(path))
     pixels = (images.unsqueeze(1).float() / 255 - draw_page.MNIST_MEAN) / draw_page.MNIST_STD
     with torch.no_grad():
@@ -381,7 +382,7 @@ def test_a_unit_shows_what_it_sees(page):
     page.get_by_role("button", name="Example: a neat 3").tap()
     wait_for_answer(page)
     page.get_by_role("radio", name="1 setup").check()
-    layers = architecture.layers(models.lenet())
+    layers = architecture.layers(networks()["iteration_01_setup"]())
     assert page.locator(".layers > *").count() == len(layers)
     first = page.locator(".maps").first
     assert first.locator("canvas").count() == 20
