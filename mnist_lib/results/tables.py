@@ -52,7 +52,7 @@ def recipe_difference(before: Experiment | None, after: Experiment) -> Table | M
         return Table({"parameter": name, "value": str(value)} for name, value in now.items())
     was = _used(before)
     rows = [
-        {"parameter": name, "before": str(was.get(name, "–")), "now": str(now.get(name, "–"))}
+        {"parameter": name, "before": _value(before, name), "now": _value(after, name)}
         for name in was | now
         if was.get(name) != now.get(name)
     ]
@@ -60,6 +60,11 @@ def recipe_difference(before: Experiment | None, after: Experiment) -> Table | M
         return Table(rows)
     same = before.network.digest == after.network.digest
     return Markdown(f"The recipe is the same{'' if same else ': only the network changed'}.")
+
+
+def _value(experiment: Experiment, name: str) -> str:
+    """Return a parameter of a recipe, or an argument of its network, for a table; a dash where there is none."""
+    return str(dict(experiment.network.arguments).get(name, getattr(experiment.recipe, name, "–")))
 
 
 def _used(experiment: Experiment) -> dict[str, object]:
