@@ -73,8 +73,12 @@ def _merged(values: list[ast.expr]) -> list[ast.expr]:
     return merged
 
 
-def needed(source: str, names: Iterable[str]) -> tuple[list[ast.stmt], set[str]]:
+def needed(
+    source: str, names: Iterable[str], left_out: frozenset[str] = frozenset()
+) -> tuple[list[ast.stmt], set[str]]:
     """Find the top-level statements that decide what `names` are, in order, and the names that none of them binds.
+
+    Names in `left_out` are not followed.
 
     A statement counts when it binds a needed name or changes what it is bound to, in whatever form: ``a, b = …``,
     ``if …: a = …``, ``a += …``, ``a["key"] = …``, ``a.append(…)``. Builtins are no names here.
@@ -84,7 +88,7 @@ def needed(source: str, names: Iterable[str]) -> tuple[list[ast.stmt], set[str]]
     while fresh := {i for i, (_, bound, _) in enumerate(statements) if bound & wanted} - chosen:
         chosen |= fresh
         for i in fresh:
-            wanted |= statements[i][2]
+            wanted |= statements[i][2] - left_out
     bound = {name for i in chosen for name in statements[i][1]}
     return [statements[i][0] for i in sorted(chosen)], wanted - bound - set(dir(builtins))
 

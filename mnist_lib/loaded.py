@@ -83,8 +83,9 @@ def _closure(definitions: tuple[str, ...], left_out: tuple[str, ...]) -> tuple[s
             continue
         done.add(current)
         module, _, name = current.rpartition(".")
+        inside = frozenset(each.removeprefix(f"{module}.") for each in left_out if each.startswith(f"{module}."))
         modules.add(f"{PACKAGE}.{module}".rstrip("."))
-        statements, _ = needed(source(f"{PACKAGE}.{module}".rstrip(".")), [name])
+        statements, _ = needed(source(f"{PACKAGE}.{module}".rstrip(".")), [name], inside)
         if not statements:
             parts.add(f"{module} does not define {name}")
         parts |= {f"{module} {_canonical(node)}" for node in statements if not _of_package(node, module)}
