@@ -269,5 +269,12 @@ def test_no_cell_assigns_a_parameter(path):
     names = set(notebook_parameters(path))
     for cell in code_cells(path):
         if "parameters" not in cell.metadata.get("tags", ()) and "%pip" not in cell.source:
-            nodes = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)]
-            assert not names & {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
+            assert not names & assigned(ast.parse(cell.source)), cell.source
+
+
+def assigned(tree: ast.AST) -> set[str]:
+    """The names that a cell assigns; those of a comprehension are its own."""
+    loops = [node for node in ast.walk(tree) if isinstance(node, ast.comprehension)]
+    own = {id(node) for loop in loops for node in ast.walk(loop.target)}
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in own]
+    return {node.id for node in found if isinstance(node.ctx, ast.Store)}
