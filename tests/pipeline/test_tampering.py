@@ -154,6 +154,7 @@ def found(tmp_path_factory) -> dict[str, str]:
     for name in ("mnist_lib", "notebooks", "book/records", "tests"):
         ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
         shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+    shutil.copy(ROOT / "book" / "_toc.yml", copy / "book")
     for seed, change in IN_RECORDS.values():
         change(records.record_path(copy / "book" / "records" / RUNS, seed))
     only_a_digit(records.record_path(copy / "book" / "records" / CARELESS, 0))

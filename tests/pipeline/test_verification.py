@@ -15,7 +15,6 @@ from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline import catalogue, verification
 from mnist_lib.records import record_path, weights_path
-from mnist_lib.training import Trainer
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(dataset="digits", epochs=2, batch_size=64, schedule="one_cycle")
@@ -118,7 +117,7 @@ def test_weights_of_another_network_are_a_finding_and_no_failure(experiment):
 
 def test_training_in_full_trains_nothing_where_a_look_finds_the_fault(experiment, trained, monkeypatch):
     """It is the stronger check: what `verify` finds, it finds as well."""
-    monkeypatch.setattr(Trainer, "train_epoch", lambda _: pytest.fail("trained"))
+    monkeypatch.setattr(verification, "tqdm", lambda *_, **__: pytest.fail("trained"))
     for changes in ({"parameter_count": 1}, {"parameters": trained[0].parameters | {"epochs": 3}}):
         change(experiment, **changes)
         assert len(verification.verify_fully(experiment, 0, "cpu").problems) == 1
