@@ -14,8 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from mnist_lib.parameters import Recipe
 
-Rates = list[tuple[float, float]]
-"""The learning rate and the momentum of each step."""
+Rates = list[tuple[float, float]]  # the learning rate and the momentum of each step
 
 
 def rates(recipe: Recipe, steps_per_epoch: int) -> Rates:
