@@ -218,6 +218,9 @@ def contents(entry: object) -> list[str]:
         return [page for item in entry for page in contents(item)]
     if isinstance(entry, dict):
         own = [entry[key] for key in ("root", "file") if key in entry]
+        if "glob" in entry:
+            found = sorted(path for path in ROOT.glob(f"{entry['glob']}.*") if path.suffix in (".ipynb", ".md"))
+            own += [path.relative_to(ROOT).with_suffix("").as_posix() for path in found]
         return own + [page for value in entry.values() if isinstance(value, list) for page in contents(value)]
     return []
 
