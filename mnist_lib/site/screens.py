@@ -28,6 +28,13 @@ SIGNATURE, NO_BREAK = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL), re.comp
 """A signature, and the wrapper around each of its words: a fifth of the library's page."""
 
 
+CODE, PLAIN = re.compile(r"<pre>.*?</pre>", re.DOTALL), re.compile(r'<span class="(?:[nwp]|nn)">([^<]*)</span>')
+"""A piece of code, and the wrapper around what has no colour of its own in it: names, blanks, brackets."""
+
+NEIGHBOURS = re.compile(r'<span class="(\w+)">([^<]*)</span><span class="\1">([^<]*)</span>')
+"""Two words of code of one colour, such as the parts of a string."""
+
+
 def copy_alternative_texts(app: Sphinx, docname: str, source: list[str]) -> None:
     """Give every figure of a notebook the alternative text that its output carries.
 
@@ -70,11 +77,17 @@ def pair_figures(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def tidy_lists(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
-    """Correct what Sphinx's HTML says to screen readers: long signatures are no lists, nor are the references."""
+    """Correct what Sphinx's HTML says to screen readers (long signatures are no lists), and make code lighter."""
     if "body" in context:
         body = context["body"].replace(REFERENCES, '<div class="citation-list">')
         body = EMPTY_TERMS.sub('<dl role="presentation">', body)
-        context["body"] = SIGNATURE.sub(lambda found: NO_BREAK.sub(r"\1", found[0]), body)
+        body = SIGNATURE.sub(lambda found: NO_BREAK.sub(r"\1", found[0]), body)
+        context["body"] = CODE.sub(lambda found: _lighter(found[0]), body)
+
+
+def _lighter(code: str) -> str:
+    """Return highlighted code without wrappers that change nothing."""
+    return NEIGHBOURS.sub(r'<span class="\1">\2\3</span>', PLAIN.sub(r"\1", code))
 
 
 def leave_out_what_no_page_loads(app: Sphinx, exception: Exception | None) -> None:
