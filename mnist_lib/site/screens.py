@@ -28,8 +28,8 @@ SIGNATURE, NO_BREAK = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL), re.comp
 """A signature, and the wrapper around each of its words: a fifth of the library's page."""
 
 
-CODE, PLAIN = re.compile(r"<pre>.*?</pre>", re.DOTALL), re.compile(r'<span class="(?:[nwp]|nn)">([^<]*)</span>')
-"""A piece of code, and the wrapper around what has no colour of its own in it: names, blanks, brackets."""
+CODE, PLAIN = re.compile(r"<pre>.*?</pre>", re.DOTALL), re.compile(r'<span class="(?:[nwpo]|nn)">([^<]*)</span>')
+"""A piece of code, and the wrapper around what needs no colour of its own in it: names, blanks, brackets, operators."""
 
 NEIGHBOURS = re.compile(r'<span class="(\w+)">([^<]*)</span><span class="\1">([^<]*)</span>')
 """Two words of code of one colour, such as the parts of a string."""
