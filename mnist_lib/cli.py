@@ -157,7 +157,7 @@ def _train(options: argparse.Namespace) -> int:
     from mnist_lib.records import record_path
 
     missing = [run for path in catalogue.find(options.pattern) for run in catalogue.missing_runs(path, options.seeds)]
-    jobs = [(run.experiment, run.seed) for run in missing if run.remedy == "train" or options.replace]
+    jobs = [(run.experiment, run.seed) for run in missing if run.remedy == catalogue.TRAIN or options.replace]
     left = [run for run in missing if (run.experiment, run.seed) not in jobs]
     for run in left:
         print(f"left as it is: {_said(run)}")
@@ -177,14 +177,16 @@ def _train(options: argparse.Namespace) -> int:
 
 def _say_remedies(runs: list, pattern: str) -> None:
     """Say which command gives each of the runs its record."""
-    if damaged := sum(run.remedy == "git restore" for run in runs):
+    from mnist_lib.pipeline.catalogue import ACCEPT, REPLACE, RESTORE, TRAIN
+
+    if damaged := sum(run.remedy == RESTORE for run in runs):
         print(
             f"{damaged} cannot be read: `git restore book/records` takes them back, or delete them and train them anew"
         )
     words = {
-        "train": "trains the runs that have no record",
-        "verify --accept": "checks the records that older code made, and keeps those that the new code makes, too",
-        "train --replace": "trains anew what another recipe made; the old records are lost (git has them)",
+        TRAIN: "trains the runs that have no record",
+        ACCEPT: "checks the records that older code made, and keeps those that the new code makes, too",
+        REPLACE: "trains anew what another recipe made; the old records are lost (git has them)",
     }
     for remedy, meaning in words.items():
         count = sum(run.remedy == remedy for run in runs)
@@ -192,7 +194,7 @@ def _say_remedies(runs: list, pattern: str) -> None:
             command, _, option = remedy.partition(" ")
             command = f"mnist-lib {command} {option} '{pattern}'".replace("  ", " ")
             print(f"{count} {'record' if count == 1 else 'records'}: `{command}` {meaning}")
-    if any(run.remedy == "train --replace" for run in runs):
+    if any(run.remedy == REPLACE for run in runs):
         print("Was the notebook changed by mistake? `git restore notebooks` takes it back.")
 
 
@@ -235,7 +237,7 @@ def _run(options: argparse.Namespace) -> int:
     overwritten = [path for path in left_out if catalogue.has_its_name(path)]
     paths = [path for path in found if path not in left_out]
     missing = [run for path in paths for run in catalogue.missing_runs(path)]
-    absent = [(run.experiment, run.seed) for run in missing if run.remedy == "train"]
+    absent = [(run.experiment, run.seed) for run in missing if run.remedy == catalogue.TRAIN]
     if absent and options.train:
         print(f"{len(absent)} runs have no record and are trained first; interrupting is safe")
         if code := workers.train(absent, options.device, options.workers):

@@ -1,6 +1,6 @@
 """Which notebooks there are, whether they are published, and which runs each of them publishes and shows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,25 +13,18 @@ CODE_ONLY = {CODE_CHANGED, START_CHANGED, TEACHER_CHANGED}
 """What may have changed without changing what is computed."""
 
 
+RESTORE, TRAIN, REPLACE, ACCEPT = "git restore", "train", "train --replace", "verify --accept"
+"""What gives a run its record."""
+
+
 @dataclass(frozen=True)
 class Missing:
-    """A run that a notebook publishes and that has no valid record, and why."""
+    """A run that a notebook publishes and that has no valid record, why, and what gives it one."""
 
     experiment: Experiment
     seed: int
     reasons: tuple[str, ...]
-    is_damaged: bool = False
-
-    @property
-    def remedy(self) -> str:
-        """What gives the run its record: ``git restore``, ``train``, ``train --replace`` or ``verify --accept``."""
-        if self.is_damaged:
-            return "git restore"
-        if not records.record_path(self.experiment.published, self.seed).exists():
-            return "train"
-        if {*self.reasons} <= CODE_ONLY:
-            return "verify --accept"
-        return "train" if self.reasons[0].startswith("a process") else "train --replace"
+    remedy: str
 
 
 def find(pattern: str = "*") -> list[Path]:
@@ -46,11 +39,6 @@ def find(pattern: str = "*") -> list[Path]:
         known = ", ".join(sorted(path.stem for path in folder.glob("*.ipynb")))
         raise ParameterError(f"no notebook matches {pattern!r}; there are: {known}")
     return found
-
-
-def matching(patterns: Sequence[str]) -> list[str]:
-    """Return the names of the notebooks that match any of `patterns`, in the order of the patterns."""
-    return list(dict.fromkeys(path.stem for pattern in patterns for path in find(pattern)))
 
 
 def unpublished(path: Path) -> str | None:
@@ -128,14 +116,20 @@ def _without_record(wanted: Sequence[tuple[Experiment, Sequence[int]]]) -> list[
     for experiment, numbers in wanted:
         left_behind = records.left_behind(experiment.published)
         for seed in numbers:
-            file = records.record_path(experiment.published, seed)
-            try:
-                reasons = experiment.differences(records.read(file)) if file.exists() else ["there is no record"]
-            except RecordError as error:
-                missing.append(Missing(experiment, seed, (str(error),), is_damaged=True))
-                continue
-            if not reasons and file.stem in left_behind:
-                reasons = [f"a process that was killed left {', '.join(left_behind[file.stem])}"]
+            reasons, remedy = _problem(experiment, records.record_path(experiment.published, seed), left_behind)
             if reasons:
-                missing.append(Missing(experiment, seed, tuple(reasons)))
+                missing.append(Missing(experiment, seed, tuple(reasons), remedy))
     return missing
+
+
+def _problem(experiment: Experiment, file: Path, left_behind: Mapping[str, Sequence[str]]) -> tuple[list[str], str]:
+    """Return why the record at `file` is no valid one of this experiment, and the remedy; no reasons if it is."""
+    if not file.exists():
+        return ["there is no record"], TRAIN
+    try:
+        reasons = experiment.differences(records.read(file))
+    except RecordError as error:
+        return [str(error)], RESTORE
+    if not reasons and file.stem in left_behind:
+        return [f"a process that was killed left {', '.join(left_behind[file.stem])}"], TRAIN
+    return reasons, ACCEPT if {*reasons} <= CODE_ONLY else REPLACE
