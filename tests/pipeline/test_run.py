@@ -202,6 +202,7 @@ def test_at_another_effort_the_baselines_runs_are_published_as_the_pages_own(rep
     assert f"{SECOND}: done" in said(report, "run", SECOND)
     assert said(report, "status", SECOND).splitlines()[-1] == "0 stale"
     assert label(FIRST) in shown(page(report)) and label(own) not in shown(page(report))
+    edit(page(report, COMPARED), "epochs: int = 0", "epochs: int = 1")
     lacking = f"{COMPARED} is not executed: it shows another notebook's record {SECOND} seed 0: epochs was 2, is 1"
     assert lacking in refused(report)
 

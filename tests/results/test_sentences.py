@@ -190,7 +190,7 @@ def test_a_name_of_ones_own_has_nothing_to_differ_from():
 
 
 def test_a_comparison_of_ones_own_is_said():
-    there = ComparisonParameters(name="iterations_compared", experiments=["iteration_*"], seeds=2)
+    there = ComparisonParameters(name="iterations_compared", experiments=["iteration_*"], epochs=0, seeds=2)
     assert sentences.yours(there) == "**Your run:** seeds 2 (published 5)."
 
 
