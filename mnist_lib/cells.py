@@ -34,7 +34,7 @@ def from_notebook(schema: type[Schema], network: Callable | None = None) -> Sche
     cells = shell.history_manager.input_hist_parsed  # not `In`, which a parameter of that name would replace
     kinds: dict[str, str] = {}
     if any(cells):  # nbval keeps no history; it runs notebooks as they are, with nothing injected
-        kinds = {name: kind for cell in cells for name, kind in _annotations(cell).items()}
+        kinds = {name: kind for cell in cells for name, kind in _assignments(cell)[1].items()}
         names = assigned_names(cells, set(names))
     values = {name: shell.user_ns[name] for name in names if name in shell.user_ns}
     return checked(schema, values, built, kinds)
@@ -48,7 +48,7 @@ def of_file(path: Path, schema: type[Schema] = NotebookParameters) -> Schema:
     """
     cell = _tagged(path, "network")
     network = None if cell is None else Network.of_cell(cell)
-    kinds = _annotations(_tagged(path, "parameters") or "")
+    _, kinds = _assignments(_tagged(path, "parameters") or "")
     return checked(schema, notebook_parameters(path), network, kinds)
 
 
@@ -105,6 +105,11 @@ def has_parameters(path: Path) -> bool:
     return _tagged(path, "parameters") is not None
 
 
+def has_its_name(path: Path) -> bool:
+    """Tell whether a notebook is called as its file is: a copy is not."""
+    return has_parameters(path) and notebook_parameters(path).get("name") == path.stem
+
+
 def has_network(path: Path) -> bool:
     """Tell whether a notebook has a network cell: it trains, or shows runs that it has asked for."""
     return _tagged(path, "network") is not None
@@ -133,22 +138,13 @@ def _tagged_cells(text: str) -> list[tuple[list[str], str]]:
     return [(cell["metadata"]["tags"], "".join(cell["source"])) for cell in cells if cell["metadata"].get("tags")]
 
 
-def _annotations(source: str) -> dict[str, str]:
-    """Return the kinds of the names that a cell assigns with an annotation, ``epochs: int = 15``, as written."""
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:
-        return {}
-    return {ast.unparse(node.target): ast.unparse(node.annotation) for node in body if isinstance(node, ast.AnnAssign)}
-
-
 def assigned_names(cells: Sequence[str], known: set[str]) -> list[str]:
     """Return the names assigned by the last parameters cell in `cells` and by the cells injected after it.
 
     A parameters cell consists of annotated assignments (``epochs: int = 15``), at least one to a name in `known`.
     """
     trees = [_assignments(source) for source in cells]
-    starts = [i for i, (_, annotated) in enumerate(trees) if annotated & known]
+    starts = [i for i, (_, annotated) in enumerate(trees) if annotated.keys() & known]
     if not starts:
         raise ParameterError("no parameters cell has been executed: run the notebook from its top")
     start = starts[-1]
@@ -156,12 +152,13 @@ def assigned_names(cells: Sequence[str], known: set[str]) -> list[str]:
     return list(dict.fromkeys(name for i in (start, *injected) for name in trees[i][0]))
 
 
-def _assignments(source: str) -> tuple[list[str], set[str]]:
-    """All names that a cell assigns at its top level, in order, and those of them that are annotated."""
+def _assignments(source: str) -> tuple[list[str], dict[str, str]]:
+    """All names that a cell assigns at its top level, in order, and the annotations of those that have one."""
     try:
         body = ast.parse(source).body
     except SyntaxError:  # a cell with IPython's own syntax holds no parameters
-        return [], set()
-    annotated = [n.target.id for n in body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+        return [], {}
+    nodes = [node for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+    annotated = {node.target.id: ast.unparse(node.annotation) for node in nodes}
     plain = [t.id for n in body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
-    return annotated + plain, set(annotated)
+    return [*annotated, *plain], annotated

@@ -227,6 +227,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from mnist_lib import cells
     from mnist_lib.pipeline import catalogue, execution, staleness, workers
     from mnist_lib.site import book
 
@@ -234,7 +235,7 @@ def _run(options: argparse.Namespace) -> int:
     left_out = {path: reason for path in found if (reason := catalogue.unpublished(path))}
     for path, reason in left_out.items():
         print(f"{path.name} is left out: {reason}")
-    overwritten = [path for path in left_out if catalogue.has_its_name(path)]
+    overwritten = [path for path in left_out if cells.has_its_name(path)]
     paths = [path for path in found if path not in left_out]
     missing = [run for path in paths for run in catalogue.missing_runs(path)]
     absent = [(run.experiment, run.seed) for run in missing if run.remedy == catalogue.TRAIN]

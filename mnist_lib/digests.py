@@ -8,6 +8,7 @@ between versions.
 import ast
 import builtins
 import hashlib
+import re
 import symtable
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -24,6 +25,14 @@ def text_digest(*parts: str) -> str:
 def bytes_digest(content: bytes) -> str:
     """Return the SHA-256 in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+_IPYTHON = re.compile(r"^( *)[%!].*", re.MULTILINE)
+
+
+def plain(cell: str) -> str:
+    """Return a cell's source as Python, without its lines in IPython's own syntax."""
+    return _IPYTHON.sub(r"\1pass", cell)
 
 
 @cache

@@ -9,7 +9,6 @@ import __future__
 import ast
 import inspect
 import linecache
-import re
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -21,13 +20,12 @@ import torch
 from torch import nn
 
 from mnist_lib import loaded
-from mnist_lib.digests import code_digest, needed, text_digest
+from mnist_lib.digests import code_digest, needed, plain, text_digest
 from mnist_lib.parameters import ParameterError
 
 KINDS = {"int": int, "float": float, "str": str, "bool": bool}
 """What an argument of a network may be."""
 
-_IPYTHON = re.compile(r"^( *)[%!].*", re.MULTILINE)
 _FUTURE = sum({getattr(__future__, name).compiler_flag for name in __future__.all_feature_names})
 _SIMPLE = (int, float, str, bool, tuple, type(None))
 
@@ -75,7 +73,7 @@ class Network:
         Raises:
             ParameterError: the cell does not define the function, or uses a name that it does not define.
         """
-        source, missing = cut(_IPYTHON.sub(r"\1pass", cell), name)
+        source, missing = cut(plain(cell), name)
         if missing:
             raise ParameterError(
                 f"the network cell uses {', '.join(map(repr, sorted(missing)))}, which is defined elsewhere: "

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-from pathlib import Path
 
 from mnist_lib import cells, experiments
 from mnist_lib.experiments import Experiment, Report
@@ -127,7 +126,8 @@ def listed(parameters: ComparisonParameters) -> list[str]:
     """
     folder, found = experiments.root() / "notebooks", []
     for pattern in parameters.experiments:
-        matching = [path.stem for path in sorted(folder.glob(f"{pattern}.ipynb")) if _is_listed(path)]
+        there = sorted(folder.glob(f"{pattern}.ipynb"))
+        matching = [path.stem for path in there if cells.has_network(path) and cells.has_its_name(path)]
         if not matching:
             known = [path.stem for path in folder.glob("*.ipynb") if cells.has_network(path)]
             near = difflib.get_close_matches(pattern, known, n=1)
@@ -135,11 +135,6 @@ def listed(parameters: ComparisonParameters) -> list[str]:
             raise ParameterError(f"experiments: no notebook with a network matches {pattern!r}{hint}")
         found += matching
     return list(dict.fromkeys(found))
-
-
-def _is_listed(path: Path) -> bool:
-    """Whether a notebook has a network, and is no copy under another name."""
-    return cells.has_network(path) and cells.notebook_parameters(path).get("name") == path.stem
 
 
 def seeds(name: str, parameters: ComparisonParameters) -> int:

@@ -45,17 +45,12 @@ def unpublished(path: Path) -> str | None:
     """Say why a notebook in the folder of notebooks is none of the report's; None if it is one."""
     if not cells.has_parameters(path):
         return "it has no cell with the tag parameters"
-    if not has_its_name(path):
+    if not cells.has_its_name(path):
         name = cells.notebook_parameters(path).get("name")
         return f"its name is {name!r}, its file's is {path.stem!r}: a copy; give it its file's name to publish it"
     if cells.was_injected(path):
         return "it is what papermill wrote, with parameters of its own; `git restore notebooks` takes the page back"
     return None
-
-
-def has_its_name(path: Path) -> bool:
-    """Tell whether a notebook is called as its file is: a copy is not."""
-    return cells.has_parameters(path) and cells.notebook_parameters(path).get("name") == path.stem
 
 
 def published_runs(path: Path) -> list[tuple[Experiment, int]]:

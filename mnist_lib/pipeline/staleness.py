@@ -11,15 +11,15 @@ from typing import Any
 import nbformat
 
 from mnist_lib import loaded, records
-from mnist_lib.digests import bytes_digest, canonical, text_digest
+from mnist_lib.digests import bytes_digest, canonical, plain, text_digest
 from mnist_lib.experiments import Experiment
 from mnist_lib.pipeline import catalogue
 
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 """A number in prose."""
 
-ADDRESS, INSTALLATION = re.compile(r"https?://\S+"), re.compile(r"^( *)[%!].*", re.MULTILINE)
-"""What no output depends on: an address, and a line in IPython's own syntax, which installs the library."""
+ADDRESS = re.compile(r"https?://\S+")
+"""What no output depends on."""
 
 DAMAGED = "damaged"
 """In the place of the digest of a record that cannot be read."""
@@ -30,11 +30,15 @@ LEFT_OUT = ("training.Trainer", "training.begin", "data.folder", "parameters.Rec
 
 def current_digests(path: Path) -> dict[str, Any]:
     """Return what a notebook's outputs depend on, and the outputs, as digests; and the numbers in its prose."""
-    notebook = nbformat.read(path, as_version=4)
-    cells = [INSTALLATION.sub(r"\1pass", cell.source) for cell in notebook.cells if cell.cell_type == "code"]
+    return _digests(path, nbformat.read(path, as_version=4))
+
+
+def _digests(path: Path, notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    # Lines in IPython's own syntax install the library: no output depends on them.
+    cells = [_parsed(plain(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
     return {
-        "cells": text_digest(*map(_cell_text, cells)),
-        "library": _library_digest(cells),
+        "cells": text_digest(*(cell if isinstance(cell, str) else canonical(cell) for cell in cells)),
+        "library": _library_digest([node for cell in cells if not isinstance(cell, str) for node in cell.body]),
         "records": {run.name: _record_digests(run, seeds) for run, seeds in catalogue.read_runs(path)},
         "outputs": outputs_digest(notebook),
         "numbers": _numbers_in_prose(notebook),
@@ -43,10 +47,11 @@ def current_digests(path: Path) -> dict[str, Any]:
 
 def stale(path: Path) -> list[str]:
     """Say why a notebook's outputs are not current; empty if they are."""
-    stored = nbformat.read(path, as_version=4).metadata.get("mnist_lib")
+    notebook = nbformat.read(path, as_version=4)
+    stored = notebook.metadata.get("mnist_lib")
     if stored is None:
         return ["it has not been executed"]
-    now = current_digests(path)
+    now = _digests(path, notebook)
     if stored.keys() != now.keys():
         return ["it was executed by another version of the library"]
     reasons = [f"its {kind} changed" for kind in ("cells", "library") if stored[kind] != now[kind]]
@@ -91,27 +96,19 @@ def _differing(
                 yield name, place, old, new
 
 
-def _cell_text(source: str) -> str:
-    try:
-        return canonical(ast.parse(source))
-    except SyntaxError:  # other syntax of IPython's
-        return source
-
-
-def _library_digest(cells: Sequence[str]) -> str:
-    """Return the digest of what the cells use of the library, and of the pages that it shows as they are."""
-    statements = [node for cell in cells for node in _parsed(cell)]
+def _library_digest(statements: Sequence[ast.stmt]) -> str:
+    """Return the digest of what cells use of the library, and of the pages that it shows as they are."""
     digest, modules = loaded.reached(loaded.imported(statements), LEFT_OUT)
     root = Path(__file__).parents[1]
     files = [root / f"{name.partition('.')[2].replace('.', '/')}.html" for name in sorted(modules)]
     return text_digest(digest, *(bytes_digest(file.read_bytes()) for file in files if file.exists()))
 
 
-def _parsed(cell: str) -> list[ast.stmt]:
+def _parsed(cell: str) -> ast.Module | str:
     try:
-        return ast.parse(cell).body
+        return ast.parse(cell)
     except SyntaxError:  # other syntax of IPython's
-        return []
+        return cell
 
 
 def _record_digests(run: Experiment, seeds: int) -> list[list[str | None]]:

@@ -65,10 +65,10 @@ def run_sphinx(source: Path, target: Path, builder: str) -> int:
 
     Notebooks that are none of the report's, such as duplicates, are no pages, though the contents have patterns.
     """
-    from mnist_lib.pipeline import catalogue
+    from mnist_lib import cells
 
     settings = yaml.safe_load((source / "_config.yml").read_text("utf-8"))
-    strays = [path.name for path in (source / "notebooks").glob("*.ipynb") if not catalogue.has_its_name(path)]
+    strays = [path.name for path in (source / "notebooks").glob("*.ipynb") if not cells.has_its_name(path)]
     settings["exclude_patterns"] = [*settings.get("exclude_patterns", ()), *(f"notebooks/{name}" for name in strays)]
     (target / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
