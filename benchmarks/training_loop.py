@@ -29,11 +29,9 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 from tqdm import tqdm
 
-from mnist_lib import data, experiments, machine, training
+from mnist_lib import data, experiments, machine, optimization, page, training
 from mnist_lib.data import Images
 from mnist_lib.experiments import Experiment
-from mnist_lib.parameters import NotebookParameters, notebook_parameters, validate
-from mnist_lib.pipeline import catalogue
 
 PAGES = ("reported_c_strided", "iteration_10_one_cycle", "reported_d_padded_pairs")
 CORES = os.cpu_count() or 1
@@ -54,8 +52,8 @@ def main() -> int:
     options = _options()
     where = machine.resolve_device(options.device)
     rows: list[dict[str, object]] = []
-    for page in options.pages:
-        rows += compare(page, options.images, options.rounds, where)
+    for name in options.pages:
+        rows += compare(name, options.images, options.rounds, where)
         measurement.write(options.output, "Seconds for 60,000 training images, by loop", rows)
     first, epochs = recipe(options.pages[0]), options.epochs
     same = accuracies(first, epochs, options.seeds, where)
@@ -64,18 +62,17 @@ def main() -> int:
     return 0
 
 
-def recipe(page: str) -> Experiment:
+def recipe(name: str) -> Experiment:
     """The experiment of a notebook."""
-    (path,) = catalogue.find(page)
-    return page.experiment(validate(NotebookParameters, notebook_parameters(path)))
+    return page.experiment(page.of_notebook(name))
 
 
-def compare(page: str, images: int, rounds: int, where: torch.device) -> list[dict[str, object]]:
+def compare(name: str, images: int, rounds: int, where: torch.device) -> list[dict[str, object]]:
     """The rows of the table for one network."""
-    experiment = recipe(page)
+    experiment = recipe(name)
     loops = [fastest_usual(experiment, images, where), *our_loops(experiment, images, where)]
     seconds: list[list[float]] = [[] for _ in loops]
-    for _ in tqdm(range(rounds), unit="round", desc=page):
+    for _ in tqdm(range(rounds), unit="round", desc=name):
         for loop, taken in zip(loops, seconds, strict=True):
             taken.append(loop.epoch() * EPOCH / images)
     rows = []
@@ -84,7 +81,7 @@ def compare(page: str, images: int, rounds: int, where: torch.device) -> list[di
         rate = operations(experiment) * EPOCH / statistics.median(taken)
         rows.append(
             {
-                "network": page,
+                "network": name,
                 "loop": loop.name,
                 "seconds per run and epoch": statistics.median(taken),
                 "times as fast": statistics.median(ratios),
@@ -101,21 +98,28 @@ def our_loops(experiment: Experiment, images: int, where: torch.device) -> list[
     loops = []
     for precision in ("float32", "bfloat16"):
         for threads in sorted({1, CORES if where.type == "cpu" else 1}):
-            recipe = dataclasses.replace(experiment.recipe, precision=precision, threads=threads)
             name = f"ours, {precision}, {threads} thread{'s' * (threads > 1)}"
-            loops.append(Loop(name, precision, threads, one_run(recipe, images, where)))
-        recipe, runs = dataclasses.replace(experiment.recipe, precision=precision), CORES if where.type == "cpu" else 10
+            run = one_run(varied(experiment, precision, threads), images, where)
+            loops.append(Loop(name, precision, threads, run))
+        runs = CORES if where.type == "cpu" else 10
         name = f"ours, {precision}, {runs} runs at once"
-        loops.append(Loop(name, precision, CORES, several_runs(recipe, images, where, runs)))
+        several = several_runs(varied(experiment, precision), images, where, runs)
+        loops.append(Loop(name, precision, CORES, several))
     return loops
 
 
-def one_run(recipe: training.Recipe, images: int, where: torch.device) -> Callable[[], float]:
+def varied(experiment: Experiment, precision: str, threads: int = 1) -> Experiment:
+    """The same in another precision, by so many threads."""
+    recipe = dataclasses.replace(experiment.recipe, precision=precision, threads=threads)
+    return dataclasses.replace(experiment, recipe=recipe)
+
+
+def one_run(experiment: Experiment, images: int, where: torch.device) -> Callable[[], float]:
     """Trains one run, in this process."""
-    trainer = make_trainer(recipe, images, where)
+    trainer = make_trainer(experiment, images, where)
 
     def epoch() -> float:
-        torch.set_num_threads(recipe.threads)
+        torch.set_num_threads(experiment.recipe.threads)
         start = time.perf_counter()
         trainer.train_epoch()
         return time.perf_counter() - start
@@ -123,12 +127,12 @@ def one_run(recipe: training.Recipe, images: int, where: torch.device) -> Callab
     return epoch
 
 
-def several_runs(recipe: training.Recipe, images: int, where: torch.device, runs: int) -> Callable[[], float]:
+def several_runs(experiment: Experiment, images: int, where: torch.device, runs: int) -> Callable[[], float]:
     """Trains several runs, each in a process that waits to be told."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = zip(*(context.Pipe() for _ in range(runs)), strict=True)
     for pipe in theirs:
-        context.Process(target=_serve, args=(pipe, recipe, images, where), daemon=True).start()
+        context.Process(target=_serve, args=(pipe, experiment, images, where), daemon=True).start()
     for pipe in ours:
         pipe.recv()
 
@@ -143,19 +147,19 @@ def several_runs(recipe: training.Recipe, images: int, where: torch.device, runs
     return epoch
 
 
-def _serve(pipe: Connection, recipe: training.Recipe, images: int, where: torch.device) -> None:
-    trainer = make_trainer(recipe, images, where)
+def _serve(pipe: Connection, experiment: Experiment, images: int, where: torch.device) -> None:
+    trainer = make_trainer(experiment, images, where)
     while True:
         pipe.send("ready")
         pipe.recv()
         trainer.train_epoch()
 
 
-def make_trainer(recipe: training.Recipe, images: int, where: torch.device) -> training.Trainer:
+def make_trainer(experiment: Experiment, images: int, where: torch.device) -> training.Trainer:
     """A run that is warm: its first epoch has allocated the memory, and compiled what is compiled."""
     train, test = data.load("mnist")
     parts = Images(train.images[:images], train.labels[:images]), Images(test.images[:10], test.labels[:10])
-    trainer = experiments.make_trainer(Experiment("benchmark", recipe), 0, where, parts)
+    trainer = experiments.make_trainer(experiment, 0, where, parts)
     trainer.train_epoch()
     return trainer
 
@@ -176,7 +180,7 @@ class UsualLoop:
         self.loader = DataLoader(Subset(every, range(images)), **batches, pin_memory=where.type == "cuda")
         self.model, self.where = experiment.network().to(where), where
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum)
-        self.rates = iter(training.schedule(recipe, len(self.loader)))
+        self.rates = iter(optimization.rates(recipe, len(self.loader)))
 
     def epoch(self) -> float:
         """Train for one epoch; returns the seconds."""
@@ -217,8 +221,7 @@ def accuracies(experiment: Experiment, epochs: int, seeds: int, where: torch.dev
         correct = []
         for seed in tqdm(range(seeds), unit="run", desc=name):
             precision = "bfloat16" if "bfloat16" in name else "float32"
-            ours = Experiment(experiment.name, dataclasses.replace(experiment.recipe, precision=precision))
-            trainer = experiments.make_trainer(ours, seed, where, parts)
+            trainer = experiments.make_trainer(varied(experiment, precision), seed, where, parts)
             loop = UsualLoop(experiment, EPOCH, 0, where, seed) if name == "usual" else None
             for _ in range(epochs):
                 loop.epoch() if loop else trainer.train_epoch()

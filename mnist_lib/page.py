@@ -1,7 +1,11 @@
-"""The experiments that a notebook is about, from its parameters: its own, its baseline, its candidates."""
+"""The experiments that a notebook is about, from its parameters: its own, its baseline, candidates and variants."""
 
+import ast
 import dataclasses
 import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
 
 from mnist_lib import cells, experiments
 from mnist_lib.experiments import Experiment, Report
@@ -83,6 +87,53 @@ def candidates(parameters: NotebookParameters) -> dict[float, Experiment]:
         )
         for rate in parameters.learning_rates
     }
+
+
+def with_values(parameters: NotebookParameters, values: Mapping[str, Any]) -> NotebookParameters:
+    """Return a notebook's parameters with some values replaced, those of its network's arguments, too.
+
+    Raises:
+        ParameterError: a name is unknown, or a value is not accepted.
+    """
+    own = {f.name: getattr(parameters, f.name) for f in dataclasses.fields(parameters) if f.name != "network"}
+    return cells.checked(NotebookParameters, own | dict(values), parameters.network, {})
+
+
+def variants(parameters: NotebookParameters) -> dict[str, Experiment]:
+    """One experiment for each variant of a notebook's recipe, by its label.
+
+    A variant is written as its label and what differs: ``no rotation: rotation=0`` or, with several values,
+    ``plain SGD: optimizer=sgd, learning_rate=0.1``. The network of another notebook is ``network=NOTEBOOK``.
+
+    Raises:
+        ParameterError: it is written otherwise, or a name or a value in it is not accepted.
+    """
+    found = {}
+    for text in parameters.variants:
+        label, _, changes = text.partition(":")
+        pairs = [each.partition("=") for each in changes.split(",")]
+        if not all((label.strip(), *(name.strip() and value.strip() for name, _, value in pairs))):
+            raise ParameterError(f"variants: {text!r}: expected a label and values, such as 'no rotation: rotation=0'")
+        values = {name.strip(): _literal(value.strip()) for name, _, value in pairs}
+        other = values.pop("network", None)
+        try:
+            changed = with_values(parameters, values)
+        except ParameterError as error:
+            raise ParameterError(f"variants: {text!r}: {error}") from error
+        folder = re.sub("[^a-z0-9]+", "_", label.lower()).strip("_")
+        if folder in {each.name.partition("/")[2] for each in found.values()}:
+            raise ParameterError(f"variants: {text!r}: another one has the folder {folder}, too: choose another label")
+        network = changed.network if other is None else of_notebook(other).network
+        found[label.strip()] = Experiment(f"{parameters.name}/{folder}", changed.recipe, network)
+    return found
+
+
+def _literal(text: str) -> Any:
+    """Return the value that a text writes: a number, True or False, or else a word."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def continued(parameters: NotebookParameters) -> Experiment:

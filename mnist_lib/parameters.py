@@ -142,6 +142,7 @@ class NotebookParameters(Recipe):
     `name` names the published records. `seeds` counts runs (seeds 0 to ``seeds - 1``). `baseline` names the notebook
     to compare with, or ``none``. `learning_rates` are candidates that are compared on the validation split, with
     `candidate_seeds` runs each. `continued_seeds` runs are trained once more, from the weights that they ended with.
+    `variants` are recipes that differ in a few values, with `variant_seeds` runs each (`mnist_lib.page.variants`).
     """
 
     name: str
@@ -151,6 +152,8 @@ class NotebookParameters(Recipe):
     learning_rates: list[float] = bounded((), low=0, high=100, above=True)
     candidate_seeds: int = bounded(3, low=1, high=1000)
     continued_seeds: int = bounded(0, low=0, high=1000)
+    variants: list[str] = field(default=())
+    variant_seeds: int = bounded(10, low=1, high=1000)
     network: Any = field(default=None, metadata={"internal": True})  # a Network, from the cell of that name
 
     @property

@@ -26,9 +26,13 @@ def marks(labels: Sequence[str]) -> list[str]:
     return [first + firsts[:number].count(first) * "′" for number, first in enumerate(firsts)]
 
 
-def accuracy_difference(baseline: Sequence[Record], runs: Sequence[Record]) -> Interval:
-    """Return what was gained in mean accuracy after the last epoch, in percentage points."""
-    return difference_interval([r.test_accuracy[-1] for r in runs], [r.test_accuracy[-1] for r in baseline])
+def accuracy_difference(baseline: Sequence[Record], runs: Sequence[Record], comparisons: int = 1) -> Interval:
+    """Return what was gained in mean accuracy after the last epoch, in percentage points.
+
+    With `comparisons`, the interval is one of so many that all hold at once in 95 % of cases.
+    """
+    after, before = ([run.test_accuracy[-1] for run in each] for each in (runs, baseline))
+    return difference_interval(after, before, comparisons)
 
 
 def in_words(difference: Interval) -> str:
@@ -84,6 +88,40 @@ def changes_table(groups: Mapping[str, Sequence[Record]]) -> Table:
             }
         )
     return Table(rows)
+
+
+def variant_differences(runs: Sequence[Record], variants: Mapping[str, Sequence[Record]]) -> dict[str, Interval]:
+    """Return what each variant of a recipe changes in mean accuracy, in points; the intervals hold all at once."""
+    return {name: accuracy_difference(runs, group, len(variants)) for name, group in variants.items()}
+
+
+def variants_table(runs: Sequence[Record], variants: Mapping[str, Sequence[Record]]) -> Table:
+    """One row a variant of a recipe, the recipe itself first: how accurate it is, and how far from the recipe."""
+    rows = [_row("the recipe", runs) | {"difference, points": "", "in words": ""}]
+    for name, difference in variant_differences(runs, variants).items():
+        words = {"difference, points": f"{difference:+.2f}", "in words": in_words(difference)}
+        rows.append(_row(name, variants[name]) | words)
+    return Table(rows)
+
+
+def variants_in_words(runs: Sequence[Record], variants: Mapping[str, Sequence[Record]]) -> str:
+    """Say which variants of a recipe lose accuracy, which gain some, and which cannot be told from it."""
+    found: dict[str, list[str]] = {"lose": [], "gain": [], "open": [], "few": []}
+    for name, difference in variant_differences(runs, variants).items():
+        kind = "lose" if difference.high < 0 else "gain" if difference.low > 0 else "open"
+        kind = "few" if math.isnan(difference.low) else kind
+        found[kind].append(f"*{name}*" + f" ({difference.center:+.2f})" * (kind != "few"))
+    said = {
+        "lose": "Less accurate than the recipe, beyond what the seeds can explain: {}.",
+        "gain": "More accurate than the recipe, beyond what the seeds can explain: {}.",
+        "open": "Not distinguishable from the recipe with so many runs: {}.",
+        "few": "Too few runs to judge: {}.",
+    }
+    return " ".join(said[kind].format(", ".join(names)) for kind, names in found.items() if names)
+
+
+def _row(name: str, runs: Sequence[Record]) -> dict[str, str]:
+    return {"variant": name, "seeds": str(len(runs)), "mean accuracy, %": str(final_accuracy(runs))}
 
 
 def minutes(runs: Sequence[Record]) -> float:

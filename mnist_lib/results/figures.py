@@ -214,6 +214,59 @@ def _apart(values: Sequence[int], factor: float = 1.06) -> np.ndarray:
     return positions
 
 
+def seeds(runs: Sequence[Record], marks: Mapping[str, float]) -> Picture:
+    """Draw the accuracy after the last epoch of every run as a dot, equal ones stacked; `marks` are lines with names.
+
+    Marks are in percent, as the axis is.
+    """
+    figure, ((axes,),) = subplots(size=(8.0, 3.0))
+    finals = Counter(round(float(run.test_accuracy[-1]), 2) for run in runs)
+    for value, number in finals.items():
+        axes.plot([value] * number, range(1, number + 1), "o", color=BLUE)
+    mean = float(np.mean([run.test_accuracy[-1] for run in runs]))
+    axes.axvline(mean, color=ORANGE, linewidth=2, label=f"mean of {_count(len(runs), 'run')}: {mean:.2f} %")
+    for (name, value), line in zip(marks.items(), ("--", ":", "-."), strict=False):
+        axes.axvline(value, color=GREY, linestyle=line, label=f"{name}: {value:.2f} %")
+    axes.set(xlabel="correct, % of test images", ylabel="runs", ylim=(0, max(finals.values()) + 1))
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    figure.legend(loc="outside upper center", ncols=3)
+    above = "; ".join(
+        f"{sum(run.test_accuracy[-1] >= value for run in runs)} at or above {name}, {value:.2f} %"
+        for name, value in marks.items()
+    )
+    ends = f"from {min(finals):.2f} to {max(finals):.2f} %, mean {mean:.2f} %"
+    return Picture(figure, f"Accuracy after the last epoch of {_count(len(runs), 'run')}: {ends}. {above}.")
+
+
+def sizes(groups: Mapping[str, Sequence[tuple[str, int, Interval]]], target: float) -> Picture:
+    """Draw accuracy against the number of parameters, on a logarithmic axis; points of one group have one colour.
+
+    Arguments:
+        groups: by a name for the legend, points: a label (drawn where it is not empty), parameters, mean accuracy. The
+            points of the first group are joined by a line.
+        target: an accuracy to mark, in percent.
+    """
+    figure, ((axes,),) = subplots(size=(8.0, 4.4))
+    words = []
+    for (name, points), colour, mark in zip(groups.items(), (BLUE, ORANGE, GREEN), ("o", "s", "D"), strict=False):
+        line = "-" if not words else ""
+        _, counts, means = zip(*points, strict=True)
+        axes.plot(counts, [mean.center for mean in means], line, marker=mark, color=colour, label=name)
+        for label, count, mean in points:
+            if not np.isnan(mean.low):
+                axes.vlines(count, mean.low, mean.high, color=colour, linewidth=2, alpha=0.6)
+            axes.annotate(label, (count, mean.center), (5, -9), textcoords="offset points", fontsize=8, color=colour)
+        words.append(f"{name}: " + ", ".join(f"{c:,} parameters {m.center:.2f} %" for _, c, m in points))
+    axes.axhline(target, color=GREY, linestyle=":", linewidth=1, label=f"{target:.2f} %")
+    axes.set(xscale="log", xlabel="parameters", ylabel="mean test accuracy after the last epoch, %")
+    low, high = axes.get_xlim()
+    ticks = [each for power in range(2, 7) for each in (10**power, 2 * 10**power, 5 * 10**power) if low <= each <= high]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.legend(loc="lower right")
+    return Picture(figure, f"Mean test accuracy against parameters. {'; '.join(words)}.")
+
+
 def claims(
     names: Sequence[str],
     values: Sequence[Sequence[float]],

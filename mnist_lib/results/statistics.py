@@ -69,10 +69,11 @@ def prediction_interval(values: Sequence[float]) -> Interval:
     return Interval(mean.center, mean.center - half, mean.center + half)
 
 
-def difference_interval(after: Sequence[float], before: Sequence[float]) -> Interval:
+def difference_interval(after: Sequence[float], before: Sequence[float], comparisons: int = 1) -> Interval:
     """Return the difference of two means, ``after - before``, with Welch's interval (Welch, 1947).
 
     The two samples may differ in size and in spread. Where either has fewer than `FEWEST` values, there is no interval.
+    With `comparisons`, the interval is one of so many that all hold at once in 95 % of cases (Bonferroni).
 
     Raises:
         ValueError: a sample is empty.
@@ -85,7 +86,8 @@ def difference_interval(after: Sequence[float], before: Sequence[float]) -> Inte
         return Interval(difference, math.nan, math.nan)
     if np.ptp(a) == np.ptp(b) == 0:
         return Interval(difference, difference, difference)
-    return Interval(difference, *map(float, stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)))
+    confidence = 1 - (1 - CONFIDENCE) / comparisons
+    return Interval(difference, *map(float, stats.ttest_ind(a, b, equal_var=False).confidence_interval(confidence)))
 
 
 def binomial_standard_error(accuracy: float, images: int) -> float:
