@@ -43,6 +43,7 @@ bench: setup ## measure again what the pages say about speed (half an hour, on a
 	$(BIN)/python benchmarks/commands.py
 	$(BIN)/python benchmarks/step_variants.py
 	$(BIN)/python benchmarks/training_loop.py
+	$(BIN)/python benchmarks/fastest_recipe.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/bit_identity.py
 

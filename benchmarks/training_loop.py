@@ -242,7 +242,7 @@ def operations(experiment: Experiment) -> int:
         count += layer.weight.numel() * (output[0, 0].numel() if isinstance(layer, nn.Conv2d) else 1)
 
     network = experiment.network().eval()
-    for layer in network:
+    for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.register_forward_hook(add)
     network(torch.zeros(1, 1, 28, 28))

@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mnist_lib import cells, experiments
@@ -102,8 +102,8 @@ def with_values(parameters: NotebookParameters, values: Mapping[str, Any]) -> No
 def variants(parameters: NotebookParameters) -> dict[str, Experiment]:
     """One experiment for each variant of a notebook's recipe, by its label.
 
-    A variant is written as its label and what differs: ``no rotation: rotation=0`` or, with several values,
-    ``plain SGD: optimizer=sgd, learning_rate=0.1``. The network of another notebook is ``network=NOTEBOOK``.
+    A variant is written as its label and what differs, as for papermill's ``-p``: ``no rotation: rotation 0`` or, with
+    several values, ``plain SGD: optimizer sgd, learning_rate 0.1``. ``network NOTEBOOK`` takes another one's network.
 
     Raises:
         ParameterError: it is written otherwise, or a name or a value in it is not accepted.
@@ -111,10 +111,10 @@ def variants(parameters: NotebookParameters) -> dict[str, Experiment]:
     found = {}
     for text in parameters.variants:
         label, _, changes = text.partition(":")
-        pairs = [each.partition("=") for each in changes.split(",")]
-        if not all((label.strip(), *(name.strip() and value.strip() for name, _, value in pairs))):
-            raise ParameterError(f"variants: {text!r}: expected a label and values, such as 'no rotation: rotation=0'")
-        values = {name.strip(): _literal(value.strip()) for name, _, value in pairs}
+        pairs = [each.split() for each in changes.split(",")]
+        if not label.strip() or any(len(pair) != 2 for pair in pairs):
+            raise ParameterError(f"variants: {text!r}: expected a label and values, such as 'no rotation: rotation 0'")
+        values = {name: _literal(value) for name, value in pairs}
         other = values.pop("network", None)
         try:
             changed = with_values(parameters, values)
@@ -170,20 +170,44 @@ def sweep(parameters: SweepParameters) -> dict[float, Experiment]:
 
 
 def listed(parameters: ComparisonParameters) -> list[str]:
-    """Return the names of the notebooks to compare: those that match the patterns, such as ``iteration_*``, in order.
+    """Return the names of the notebooks to compare, in order.
 
     Raises:
         ParameterError: a pattern matches no notebook with a network.
     """
+    return _matching("experiments", parameters.experiments)
+
+
+def beside(parameters: NotebookParameters) -> list[Experiment]:
+    """Return the experiments of other notebooks that are shown beside a page's own; none where the images are others.
+
+    Raises:
+        ParameterError: a pattern matches no notebook with a network.
+    """
+    there = {name: of_notebook(name) for name in _matching("beside", parameters.beside)}
+    images = (parameters.dataset, parameters.evaluate_on)
+    return [experiment(each) for each in there.values() if (each.dataset, each.evaluate_on) == images]
+
+
+def beside_runs(parameters: NotebookParameters) -> dict[str, list[Record]]:
+    """Return the published runs of the experiments that are shown beside a page's own, by name."""
+    return {
+        each.name: experiments.runs(each, of_notebook(each.name).seeds, parameters.device)
+        for each in beside(parameters)
+    }
+
+
+def _matching(parameter: str, patterns: Sequence[str]) -> list[str]:
+    """Return the names of the notebooks with a network that match patterns such as ``iteration_*``, in order."""
     folder, found = experiments.root() / "notebooks", []
-    for pattern in parameters.experiments:
+    for pattern in patterns:
         there = sorted(folder.glob(f"{pattern}.ipynb"))
         matching = [path.stem for path in there if cells.has_network(path) and cells.has_its_name(path)]
         if not matching:
             known = [path.stem for path in folder.glob("*.ipynb") if cells.has_network(path)]
             near = difflib.get_close_matches(pattern, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ParameterError(f"experiments: no notebook with a network matches {pattern!r}{hint}")
+            raise ParameterError(f"{parameter}: no notebook with a network matches {pattern!r}{hint}")
         found += matching
     return list(dict.fromkeys(found))
 

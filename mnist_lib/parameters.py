@@ -143,6 +143,7 @@ class NotebookParameters(Recipe):
     to compare with, or ``none``. `learning_rates` are candidates that are compared on the validation split, with
     `candidate_seeds` runs each. `continued_seeds` runs are trained once more, from the weights that they ended with.
     `variants` are recipes that differ in a few values, with `variant_seeds` runs each (`mnist_lib.page.variants`).
+    `beside` are other notebooks, or patterns of their names, whose runs are shown beside these as they are.
     """
 
     name: str
@@ -154,6 +155,7 @@ class NotebookParameters(Recipe):
     continued_seeds: int = bounded(0, low=0, high=1000)
     variants: list[str] = field(default=())
     variant_seeds: int = bounded(10, low=1, high=1000)
+    beside: list[str] = field(default=())
     network: Any = field(default=None, metadata={"internal": True})  # a Network, from the cell of that name
 
     @property

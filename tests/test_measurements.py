@@ -95,6 +95,13 @@ def test_the_check_of_records_allows_what_was_measured():
         assert row["identical bits"] or row["setting"] != "the same once more"
 
 
+@pytest.mark.parametrize("script", [path.name for path in (ROOT / "benchmarks").glob("*.py")])
+def test_a_benchmark_finds_what_it_imports(script):
+    """A command of its own shows that: they are run by hand, and seldom."""
+    done = subprocess.run([sys.executable, ROOT / "benchmarks" / script, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_bit_identity_on_the_embedded_digits(tmp_path):
     """A few steps in all settings: the same setting gives the same bits; others agree on the first losses."""

@@ -76,7 +76,7 @@ def _baseline(parameters: NotebookParameters) -> list[tuple[Experiment, int]]:
 
 
 def read_runs(path: Path) -> list[tuple[Experiment, int]]:
-    """Return the experiments whose records a notebook shows: its own, its baseline's, or those that it lists."""
+    """Return the experiments whose records a notebook shows: its own, its baseline's, or others."""
     values = cells.notebook_parameters(path)
     if "experiments" in values:
         parameters = validate(ComparisonParameters, values)
@@ -86,7 +86,9 @@ def read_runs(path: Path) -> list[tuple[Experiment, int]]:
     found = published_runs(path)
     if not cells.has_network(path):
         return found
-    return list(dict.fromkeys([*found, *_baseline(cells.of_file(path))]))
+    parameters = cells.of_file(path)
+    beside = [(each, page.of_notebook(each.name).seeds) for each in page.beside(parameters)]
+    return list(dict.fromkeys([*found, *_baseline(parameters), *beside]))
 
 
 def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[Missing]:

@@ -11,6 +11,7 @@ from mnist_lib.parameters import Recipe
 from mnist_lib.records import Record
 from mnist_lib.results import comparison, drawing, figures, show, tables
 from mnist_lib.results.show import Table
+from mnist_lib.results.statistics import Interval
 from mnist_lib.results.target import TASK_ACCURACY, Target
 from mnist_lib.training import Epoch
 
@@ -105,6 +106,20 @@ def test_changes_between_neighbours():
     assert table.iloc[0]["minutes a run"] == "2.0"
 
 
+def test_variants_stand_beside_the_recipe_with_intervals_that_hold_at_once():
+    varied = {"no rotation": POOR, "wider": MIXED, "one run": GOOD[:1]}
+    table = comparison.variants_table(GOOD, varied).frame
+    assert list(table["variant"]) == ["the recipe", *varied]
+    assert list(table["in words"])[1].startswith("a loss") and list(table["in words"])[3].startswith("too few")
+    alone = comparison.accuracy_difference(GOOD, MIXED)
+    together = comparison.variant_differences(GOOD, varied)["wider"]
+    assert together.center == alone.center and together.low < alone.low and together.high > alone.high
+    said = comparison.variants_in_words(GOOD, varied)
+    assert "beyond what the seeds can explain: *no rotation* (-1.50)." in said
+    assert "Too few runs to judge: *one run*." in said and "Not distinguishable" in said
+
+
+ONE = Interval(99.3, float("nan"), float("nan"))
 PICTURES = {
     "curves": (lambda: figures.curves(MIXED, 99.4), "99.27 % after the first epoch to 99.40 % after the last"),
     "confusion": (lambda: figures.confusion_matrix(MIXED), "180 mistakes of 3 runs. The most frequent: 4 taken for 9"),
@@ -126,6 +141,14 @@ PICTURES = {
         "One panel each. Loss against step. a: from 4 at step 0 to 2 at step 1; b: from 8 at step 0 to 1 at step 1.",
     ),
     "overview": (lambda: comparison.overview_picture({"iteration_01_a": GOOD}), "1 a: 7,884 parameters, 99.50 %"),
+    "seeds": (
+        lambda: figures.seeds(MIXED, {"the task": 99.4}),
+        "of 3 runs: from 99.30 to 99.50 %, mean 99.40 %. 2 at or above the task, 99.40 %.",
+    ),
+    "sizes": (
+        lambda: figures.sizes({"a recipe": [("", 1_000, Interval(99.0, 98.9, 99.1)), ("x", 2_000, ONE)]}, 99.4),
+        "a recipe: 1,000 parameters 99.00 %, 2,000 parameters 99.30 %.",
+    ),
     "steps": (lambda: figures.steps(["2 a"], [comparison.accuracy_difference(POOR, GOOD)]), "2 a: +1.50"),
 }
 

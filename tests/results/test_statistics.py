@@ -29,12 +29,13 @@ def test_mean_interval_is_the_one_sample_t_interval(values):
     assert (ours.low, ours.high) == pytest.approx((np.mean(values) - half, np.mean(values) + half), abs=1e-9)
 
 
-@given(samples, samples)
-def test_difference_interval_is_welchs(after, before):
-    ours = difference_interval(after, before)
+@given(samples, samples, st.sampled_from([1, 2, 10]))
+def test_difference_interval_is_welchs(after, before, comparisons):
+    """One of several has its share of the error: of ten, each is an interval of 99.5 % (Bonferroni)."""
+    ours = difference_interval(after, before, comparisons)
     a, b = (np.var(values, ddof=1) / len(values) for values in (after, before))
     freedom = (a + b) ** 2 / (a**2 / (len(after) - 1) + b**2 / (len(before) - 1))
-    center, half = np.mean(after) - np.mean(before), stats.t.ppf(0.975, freedom) * math.sqrt(a + b)
+    center, half = np.mean(after) - np.mean(before), stats.t.ppf(1 - 0.025 / comparisons, freedom) * math.sqrt(a + b)
     assert ours.center == pytest.approx(center, abs=1e-9)
     assert (ours.low, ours.high) == pytest.approx((center - half, center + half), abs=1e-9)
 

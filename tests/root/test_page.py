@@ -16,7 +16,7 @@ def varied(*texts: str):
 
 
 def test_a_variant_differs_in_what_it_says_and_in_nothing_else():
-    found = varied("no rotation: rotation=0", "SGD, at a constant rate: schedule=constant, learning_rate=0.02")
+    found = varied("no rotation: rotation 0", "SGD, at a constant rate: schedule constant, learning_rate 0.02")
     assert list(found) == ["no rotation", "SGD, at a constant rate"]
     still, plain = found.values()
     assert still.name == "iteration_10_one_cycle/no_rotation"
@@ -25,29 +25,29 @@ def test_a_variant_differs_in_what_it_says_and_in_nothing_else():
 
 
 def test_a_variant_may_give_the_network_other_arguments():
-    (wider,) = varied("wider: width=12").values()
+    (wider,) = varied("wider: width 12").values()
     assert dict(wider.network.arguments) == {"width": 12} and wider.recipe == TEN.recipe
     assert sum(p.numel() for p in wider.network().parameters()) > sum(p.numel() for p in TEN.network().parameters())
 
 
 def test_a_variant_may_take_the_network_of_another_notebook():
-    (other,) = varied("another network: network=reported_c_strided").values()
+    (other,) = varied("another network: network reported_c_strided").values()
     assert other.network == page.of_notebook("reported_c_strided").network and other.recipe == TEN.recipe
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("rotation=0", "expected a label and values, such as 'no rotation: rotation=0'"),
+        ("rotation 0", "expected a label and values, such as 'no rotation: rotation 0'"),
         ("no rotation:", "expected a label and values"),
         ("no rotation: rotation", "expected a label and values"),
-        (": rotation=0", "expected a label and values"),
-        ("???: rotation=0", "expected a name such as"),
-        ("no rotation: rotatoin=0", "did you mean 'rotation'?"),
-        ("no rotation: rotation=-1", "rotation = -1: expected a number from 0 to 180"),
-        ("none: epochs=none", "epochs = 'none': expected a whole number"),
-        ("wider: width=wide", "width = 'wide': expected a whole number"),
-        ("another: network=report_c", "there is no notebook 'report_c'"),
+        (": rotation 0", "expected a label and values"),
+        ("???: rotation 0", "expected a name such as"),
+        ("no rotation: rotatoin 0", "did you mean 'rotation'?"),
+        ("no rotation: rotation -1", "rotation = -1: expected a number from 0 to 180"),
+        ("none: epochs none", "epochs = 'none': expected a whole number"),
+        ("wider: width wide", "width = 'wide': expected a whole number"),
+        ("another: network report_c", "there is no notebook 'report_c'"),
     ],
 )
 def test_a_variant_that_is_not_accepted_is_refused_by_name(text, said):
@@ -56,5 +56,13 @@ def test_a_variant_that_is_not_accepted_is_refused_by_name(text, said):
 
 
 def test_two_variants_cannot_share_a_folder():
-    with pytest.raises(ParameterError, match=r"'No rotation: rotation=1'.*no_rotation"):
-        varied("no rotation: rotation=0", "No rotation: rotation=1")
+    with pytest.raises(ParameterError, match=r"'No rotation: rotation 1'.*no_rotation"):
+        varied("no rotation: rotation 0", "No rotation: rotation 1")
+
+
+def test_beside_are_the_runs_of_other_notebooks_where_the_images_are_the_same():
+    asked = dataclasses.replace(TEN, beside=["iteration_09*", "reported_c_strided"])
+    assert [each.name for each in page.beside(asked)] == ["iteration_09_augmentation", "reported_c_strided"]
+    assert page.beside(dataclasses.replace(asked, dataset="digits")) == []
+    with pytest.raises(ParameterError, match="beside: no notebook with a network matches 'iteration_x'"):
+        page.beside(dataclasses.replace(TEN, beside=["iteration_x"]))
