@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+PYTEST := pytest --nbval --numprocesses=2
 # Content decides whether .venv is up to date, never times: copies of what it was made from lie inside it, with the
 # folder's own path, because scripts in a virtual environment name it. They are written last.
 MADE_FROM := { pwd -P; cat requirements.lock; }
@@ -24,14 +25,14 @@ book: setup ## execute the notebooks that are stale, then compile the report int
 	$(BIN)/mnist-lib book
 
 test: setup ## run all tests but the slow ones
-	$(BIN)/python -m pytest
+	$(BIN)/python -m $(PYTEST)
 
 test-all: setup ## run all tests, the slow ones too
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m $(PYTEST) -m "slow or not slow"
 
 coverage: setup ## run the tests of `make test`; which lines and branches of the library do they reach?
 	rm -rf _build/coverage && mkdir -p _build/coverage
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -3,13 +3,97 @@
 import ast
 import dataclasses
 import json
+import keyword
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mnist_lib.digests import text_digest
 from mnist_lib.network import KINDS, Network, executed_text
 from mnist_lib.parameters import NotebookParameters, ParameterError, Schema, validate
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+FROM_PAPERMILL = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
+"""What ``papermill --inject-paths`` adds to the parameters: no experiment depends on it."""
+
+INJECTED = "# Parameters"
+"""The first line of the cell that papermill injects."""
+
+
+def prepare() -> None:
+    """Make the running notebook ready: from now on, what papermill injects is checked before it is executed.
+
+    papermill writes a parameter's name into a cell as it is given. A name with a hyphen is then a syntax error, and
+    one with more in it could be any code.
+    """
+    from IPython import get_ipython
+
+    if (shell := get_ipython()) is not None and _checked_lines not in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.append(_checked_lines)
+
+
+def _checked_lines(lines: list[str]) -> list[str]:
+    """Return the lines of a cell; raises ParameterError if papermill injected them and one assigns no plain value."""
+    from IPython import get_ipython
+
+    if lines and lines[0].strip() == INJECTED:
+        for line in lines[1:]:
+            name = line.partition(" = ")[0].strip()
+            if name and not (name.isidentifier() and not keyword.iskeyword(name) and _is_plain(line)):
+                likely = name.replace("-", "_")
+                hint = f"did you mean {likely!r}?" if likely in get_ipython().user_ns else "it is no name of Python"
+                raise ParameterError(f"unknown parameter {name!r}: {hint}")
+    return lines
+
+
+def _is_plain(line: str) -> bool:
+    """Whether a line assigns a value that papermill can write: a literal, or what it writes for NaN and infinity."""
+    try:
+        (node,) = ast.parse(line).body
+        if ast.unparse(node.value) not in ("float('nan')", "float('inf')", "float('-inf')"):
+            ast.literal_eval(node.value)
+    except (SyntaxError, ValueError, AttributeError):
+        return False
+    return isinstance(node, ast.Assign)
+
+
+def read(path: Path) -> "NotebookNode":
+    """Return the notebook at `path`. A cell without an id, as older formats have them, gets the same one every time.
+
+    Raises:
+        ParameterError: it is no notebook, or one of format 3 or older.
+    """
+    import nbformat  # what a notebook itself needs of this module must not need it
+
+    try:
+        content = _content(path.read_text("utf-8-sig"))
+        cells = content["cells"]
+        taken = {cell.get("id") for cell in cells} - {None}
+        for cell in cells:
+            if "id" not in cell:
+                source = "".join(cell["source"])
+                found = (text_digest(source, str(number))[:8] for number in count())
+                cell["id"] = next(each for each in found if each not in taken)
+                taken.add(cell["id"])
+        content["nbformat_minor"] = max(content["nbformat_minor"], 5)  # the first with ids
+        return nbformat.reads(json.dumps(content), as_version=4)
+    except UNREADABLE as error:
+        raise ParameterError(f"{path}: not a notebook: {error!r}") from error
+
+
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What reading a file raises that is no notebook."""
+
+
+def _content(text: str) -> dict[str, Any]:
+    content = json.loads(text)
+    if content["nbformat"] != 4:
+        raise ValueError(f"its format is {content['nbformat']}, expected 4: open it in Jupyter and save it")
+    return content
 
 
 def from_notebook(schema: type[Schema], network: Callable | None = None) -> Schema:
@@ -35,7 +119,7 @@ def from_notebook(schema: type[Schema], network: Callable | None = None) -> Sche
     kinds: dict[str, str] = {}
     if any(cells):  # nbval keeps no history; it runs notebooks as they are, with nothing injected
         kinds = {name: kind for cell in cells for name, kind in _assignments(cell)[1].items()}
-        names = assigned_names(cells, set(names))
+        names = [name for name in assigned_names(cells, set(names)) if name not in FROM_PAPERMILL]
     values = {name: shell.user_ns[name] for name in names if name in shell.user_ns}
     return checked(schema, values, built, kinds)
 
@@ -106,8 +190,11 @@ def has_parameters(path: Path) -> bool:
 
 
 def has_its_name(path: Path) -> bool:
-    """Tell whether a notebook is called as its file is: a copy is not."""
-    return has_parameters(path) and notebook_parameters(path).get("name") == path.stem
+    """Tell whether a notebook is called as its file is: a copy is not, nor is what cannot be read."""
+    try:
+        return has_parameters(path) and notebook_parameters(path).get("name") == path.stem
+    except ParameterError:
+        return False
 
 
 def has_network(path: Path) -> bool:
@@ -124,7 +211,7 @@ def _tagged(path: Path, tag: str) -> str | None:
     """Return the source of the one cell with this tag; None if there is none."""
     try:
         sources = [source for tags, source in _tagged_cells(path.read_text("utf-8-sig")) if tag in tags]
-    except (ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise ParameterError(f"{path}: not a notebook: {error!r}") from error
     if len(sources) > 1:
         raise ParameterError(f"{path.name}: one cell must have the tag `{tag}`, {len(sources)} have it")
@@ -134,7 +221,7 @@ def _tagged(path: Path, tag: str) -> str | None:
 @cache
 def _tagged_cells(text: str) -> list[tuple[list[str], str]]:
     """Return the tags and the source of each cell of a notebook that has tags."""
-    cells = json.loads(text)["cells"]
+    cells = _content(text)["cells"]
     return [(cell["metadata"]["tags"], "".join(cell["source"])) for cell in cells if cell["metadata"].get("tags")]
 
 
@@ -148,7 +235,7 @@ def assigned_names(cells: Sequence[str], known: set[str]) -> list[str]:
     if not starts:
         raise ParameterError("no parameters cell has been executed: run the notebook from its top")
     start = starts[-1]
-    injected = [i for i in range(start + 1, len(cells)) if cells[i].lstrip().split("\n")[0].rstrip() == "# Parameters"]
+    injected = [i for i in range(start + 1, len(cells)) if cells[i].lstrip().split("\n")[0].rstrip() == INJECTED]
     return list(dict.fromkeys(name for i in (start, *injected) for name in trees[i][0]))
 
 

@@ -280,7 +280,8 @@ def _quick(options: argparse.Namespace) -> int:
     target = book.prepare_quick()
     os.environ["MNIST_LIB_RUNS"] = str(target / "runs")
     # Notebooks that compare experiments come last: by then the runs that they need are there.
-    paths = sorted(catalogue.find(options.pattern), key=lambda path: not catalogue.published_runs(path))
+    found = [path for path in catalogue.find(options.pattern) if not catalogue.unpublished(path)]
+    paths = sorted(found, key=lambda path: not catalogue.published_runs(path))
     jobs = [(path, target / "notebooks" / path.name) for path in paths]
     return workers.execute(execution.quick, jobs, options.workers)
 
@@ -307,17 +308,10 @@ def _workbook(options: argparse.Namespace) -> int:
 
 
 def _clean(options: argparse.Namespace) -> int:
-    import nbformat
-
-    from mnist_lib.parameters import ParameterError
+    from mnist_lib import cells
     from mnist_lib.pipeline import execution
 
-    read = {}
-    for path in options.files:  # all of them, before any is written
-        try:
-            read[path] = nbformat.read(path, as_version=4)
-        except (ValueError, KeyError, nbformat.ValidationError) as error:
-            raise ParameterError(f"{path}: not a notebook: {str(error).strip().splitlines()[0]}") from error
+    read = {path: cells.read(path) for path in options.files}  # all of them, before any is written
     for path, notebook in read.items():
         execution.clean(notebook)
         text = execution.to_text(notebook)

@@ -202,9 +202,9 @@ def _matching(parameter: str, patterns: Sequence[str]) -> list[str]:
     folder, found = experiments.root() / "notebooks", []
     for pattern in patterns:
         there = sorted(folder.glob(f"{pattern}.ipynb"))
-        matching = [path.stem for path in there if cells.has_network(path) and cells.has_its_name(path)]
+        matching = [path.stem for path in there if cells.has_its_name(path) and cells.has_network(path)]
         if not matching:
-            known = [path.stem for path in folder.glob("*.ipynb") if cells.has_network(path)]
+            known = [p.stem for p in folder.glob("*.ipynb") if cells.has_its_name(p) and cells.has_network(p)]
             near = difflib.get_close_matches(pattern, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ParameterError(f"{parameter}: no notebook with a network matches {pattern!r}{hint}")

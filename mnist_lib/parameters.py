@@ -21,6 +21,9 @@ Schema = TypeVar("Schema")
 class ParameterError(ValueError):
     """A parameter has an unknown name, a wrong type or a value that is not accepted."""
 
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it: the sentence is all that helps
+        return [f"{type(self).__name__}: {self}"]
+
 
 def bounded(
     default: Any = dataclasses.MISSING,
@@ -157,6 +160,11 @@ class NotebookParameters(Recipe):
     variant_seeds: int = bounded(10, low=1, high=1000)
     beside: list[str] = field(default=())
     network: Any = field(default=None, metadata={"internal": True})  # a Network, from the cell of that name
+
+    def __post_init__(self) -> None:
+        if self.baseline is None:  # papermill reads `-p baseline None` so
+            object.__setattr__(self, "baseline", "none")
+        super().__post_init__()
 
     @property
     def recipe(self) -> Recipe:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
-import nbval.kernel
 import numpy as np
 import pytest
 import torch
@@ -28,14 +27,6 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("untimed", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("untimed")
 
-# Where MNIST is missing, the notebooks draw empty frames in place of its images, in kernels that tests start, too.
-os.environ.setdefault("MNIST_LIB_BLANK_IMAGES", "1")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs_mnist: skipped where MNIST is not in the data directory")
-    config.addinivalue_line("markers", "slow: run by `make test-all` only")
-
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("needs_mnist") and not data.have_mnist():
@@ -44,26 +35,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             "the four uncompressed files, or load MNIST once with a network: "
             "python -c 'from mnist_lib import data; data.load(\"mnist\")'"
         )
-
-
-_start_new_kernel = nbval.kernel.start_new_kernel
-
-
-def _start_again(**options):
-    """A kernel, for nbval; it is started again where another one took its ports meanwhile (jupyter_client#487)."""
-    try:
-        return _start_new_kernel(**options)
-    except RuntimeError:
-        return _start_new_kernel(**options)
-
-
-nbval.kernel.start_new_kernel = _start_again
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if hasattr(item, "output_timeout"):  # a cell that nbval executes; it has no option for this
-            item.output_timeout = PATIENCE
 
 
 @pytest.fixture

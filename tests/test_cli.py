@@ -1,6 +1,7 @@
 """The command line, used as a person would, in a copy of the report where it writes."""
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -81,11 +82,65 @@ def test_a_file_that_is_no_notebook_is_named_and_nothing_is_written(copy, text):
     bad.write_text(text)
     good.write_text(nbformat.writes(nbformat.v4.new_notebook(metadata={"papermill": {}})))
     before = good.read_text()
-    for command in (("status", "bad"), ("clean", str(good), str(bad))):
-        done = mnist_lib(*command, root=copy)
-        assert done.returncode == 1
-        assert "bad.ipynb: not a notebook: " in done.stderr and "Traceback" not in done.stderr
+    done = mnist_lib("clean", str(good), str(bad), root=copy)
+    assert done.returncode == 1
+    assert "bad.ipynb: not a notebook: " in done.stderr and "Traceback" not in done.stderr
     assert good.read_text() == before
+
+
+def older(path: Path) -> None:
+    """What Colab makes of a notebook: format 4.0, no ids, and here a byte order mark, too."""
+    content = json.loads(path.read_text("utf-8"))
+    content["nbformat_minor"] = 0
+    for cell in content["cells"]:
+        del cell["id"]
+    path.write_text(json.dumps(content), "utf-8-sig")
+
+
+def test_what_cannot_be_read_stops_nothing_and_what_is_old_is_read(copy):
+    """One page is of an older format, one of no format at all, one is a directory: the others go on."""
+    pages = copy / "notebooks"
+    for path in pages.glob("*.ipynb"):
+        if path.stem not in ("iteration_05_global_average_pooling", "backprop_derivation"):
+            path.unlink()
+    older(pages / "backprop_derivation.ipynb")
+    (pages / "iteration_04_broken.ipynb").write_bytes(b"\xff\xfe no JSON")
+    (pages / "iteration_05_old.ipynb").write_text('{"nbformat": 3, "worksheets": []}')
+    (pages / "iteration_06_folder.ipynb").mkdir()
+    done = mnist_lib("status", root=copy)
+    assert done.returncode == 0, done.stderr
+    for name in ("iteration_04_broken", "iteration_05_old", "iteration_06_folder"):
+        assert f"{name}: not published: {pages / name}.ipynb: not a notebook: " in done.stdout
+    assert "its format is 3, expected 4" in done.stdout
+    assert "backprop_derivation: \n" in done.stdout and "its prose says" in done.stdout  # other ids than published
+    ran = mnist_lib("run", "[bi]*", root=copy)
+    assert (
+        "iteration_04_broken.ipynb is left out: " in ran.stdout
+        and "backprop_derivation: done" in ran.stderr + ran.stdout
+    )
+    assert "AttributeError" not in done.stdout + ran.stdout + ran.stderr
+
+
+def test_clean_repairs_an_older_notebook_in_the_same_way_every_time(copy):
+    path = copy / "notebooks" / "your_network.ipynb"
+    (notebook := json.loads(path.read_text("utf-8")))["metadata"]["language_info"]["file_extension"] = ".py"
+    path.write_text(json.dumps(notebook), "utf-8")
+    repaired = []
+    for _ in range(2):
+        older(path)
+        assert mnist_lib("clean", str(path), root=copy).stdout == f"cleaned {path}\n"
+        repaired.append(path.read_bytes())
+    assert repaired[0] == repaired[1]
+    content = json.loads(repaired[0])
+    assert content["nbformat_minor"] == 5 and len({cell["id"] for cell in content["cells"]}) == len(content["cells"])
+    nbformat.validate(content)
+    convert = [sys.executable, "-m", "nbconvert", "--to", "script", str(path)]
+    subprocess.run(convert, check=True, capture_output=True)
+    assert path.with_suffix(".py").exists()
+    content["cells"][3].pop("id")  # one is missing, as after an edit by hand
+    path.write_text(json.dumps(content), "utf-8")
+    mnist_lib("clean", str(path), root=copy)
+    assert path.read_bytes() == repaired[0]
 
 
 def test_a_book_without_a_rehearsal_says_what_to_do(copy):

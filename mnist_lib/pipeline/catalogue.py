@@ -43,10 +43,13 @@ def find(pattern: str = "*") -> list[Path]:
 
 def unpublished(path: Path) -> str | None:
     """Say why a notebook in the folder of notebooks is none of the report's; None if it is one."""
-    if not cells.has_parameters(path):
-        return "it has no cell with the tag parameters"
-    if not cells.has_its_name(path):
+    try:
+        if not cells.has_parameters(path):
+            return "it has no cell with the tag parameters"
         name = cells.notebook_parameters(path).get("name")
+    except ParameterError as error:
+        return str(error)
+    if name != path.stem:
         return f"its name is {name!r}, its file's is {path.stem!r}: a copy; give it its file's name to publish it"
     if cells.was_injected(path):
         return "it is what papermill wrote, with parameters of its own; `git restore notebooks` takes the page back"
@@ -55,11 +58,13 @@ def unpublished(path: Path) -> str | None:
 
 def published_runs(path: Path) -> list[tuple[Experiment, int]]:
     """Return the experiments whose records a notebook makes, with how many seeds each."""
+    if unpublished(path):
+        return []
     values = cells.notebook_parameters(path)
     if "cnn_learning_rates" in values:
         swept = validate(SweepParameters, values)
         return [(experiment, swept.seeds) for experiment in page.sweep(swept).values()]
-    if not cells.has_network(path) or unpublished(path):
+    if not cells.has_network(path):
         return []
     parameters = cells.of_file(path)
     trials = [(experiment, parameters.candidate_seeds) for experiment in page.candidates(parameters).values()]

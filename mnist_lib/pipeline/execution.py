@@ -6,6 +6,7 @@ also tell whether what was published has been edited since: the outputs, and the
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
 
-from mnist_lib import experiments, files
-from mnist_lib.cells import notebook_parameters
+from mnist_lib import cells, experiments, files
 from mnist_lib.pipeline import staleness
 
 QUICK = {
@@ -35,12 +38,23 @@ FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}
 KEPT_METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 
 
+class OwnKernel(AsyncKernelManager):
+    """A kernel of this very interpreter, whatever kernels Jupyter knows by the name ``python3``."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """What starts the kernel."""
+        return KernelSpec(**get_kernel_dict())
+
+
 def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = None) -> None:
     """Execute a notebook through papermill; `target` is replaced only when every cell has succeeded.
 
     Without `parameters` this makes a published page: nothing is trained for it, and only published records are shown.
+    What cells write to stderr, such as a library's warnings, is said here and is no part of the page.
 
     Raises:
+        ParameterError: `source` is no notebook.
         papermill.PapermillExecutionError: a cell failed; `target` is as it was.
         RuntimeError: the kernel died, for want of memory, say; the same. The message names the cell.
     """
@@ -51,18 +65,23 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = N
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mnist-lib-") as scratch, _publishing(digests is not None):
         executed = Path(scratch) / source.name
-        options = {"kernel_name": "python3", "progress_bar": False, "cwd": scratch}
+        output = str(executed).replace("{", "{{").replace("}", "}}")  # papermill takes braces for parameters
+        options = {"kernel_manager_class": OwnKernel, "kernel_name": "python3", "progress_bar": False, "cwd": scratch}
         options |= {"start_timeout": 600, "iopub_timeout": 600}  # seconds: a busy machine is slow, not wrong
         for attempt in (1, 2):
             try:
-                papermill.execute_notebook(str(source), str(executed), dict(parameters or {}), **options)
+                papermill.execute_notebook(cells.read(source), output, dict(parameters or {}), **options)
                 break
             except DeadKernelError as error:
                 raise DeadKernelError(f"{source.name}: the kernel died in {_last_begun(executed)}") from error
             except RuntimeError as error:  # another kernel may have taken its ports while it started; nothing has run
                 if attempt == 2 or "before replying to kernel_info" not in str(error):
                     raise
-        notebook = nbformat.read(executed, as_version=4)
+        notebook = cells.read(executed)
+    for cell in notebook.cells:
+        for said in [each for each in cell.get("outputs", ()) if each.get("name") == "stderr"]:
+            print(f"{source.name}: {said.text.strip()}", file=sys.stderr)
+            cell.outputs.remove(said)
     clean(notebook)
     if digests is not None:
         notebook.metadata["mnist_lib"] = digests | {"outputs": staleness.outputs_digest(notebook)}
@@ -82,8 +101,8 @@ def _publishing(is_page: bool) -> Iterator[None]:
 
 def _last_begun(path: Path) -> str:
     """Return the last code cell that papermill began to execute, in words; cells are counted as in ``In [3]``."""
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    begun = [cell for cell in cells if cell.metadata.papermill.start_time]
+    code = [cell for cell in cells.read(path).cells if cell.cell_type == "code"]
+    begun = [cell for cell in code if cell.metadata.papermill.start_time]
     return f"code cell {len(begun)}, {begun[-1].source.strip().splitlines()[0]!r}" if begun else "no cell"
 
 
@@ -92,11 +111,11 @@ def quick(source: Path, target: Path) -> None:
 
     A notebook that uses no images is executed as it is.
     """
-    accepted = notebook_parameters(source)
+    accepted = cells.notebook_parameters(source)
     execute(source, target, {name: value for name, value in QUICK.items() if name in accepted})
     if "dataset" not in accepted:
         return
-    notebook = nbformat.read(target, as_version=4)
+    notebook = cells.read(target)
     note = "```{warning}\nMade with the embedded digits of scikit-learn, not with MNIST: a rehearsal.\n```\n"
     title, _, rest = notebook.cells[0].source.partition("\n")
     notebook.cells[0].source = f"{title}\n\n{note}{rest}"
@@ -106,11 +125,13 @@ def quick(source: Path, target: Path) -> None:
 def clean(notebook: nbformat.NotebookNode) -> None:
     """Strip, in place, all that differs between two executions with the same result.
 
-    Goes: execution times, papermill's metadata, widget state. Stays: outputs, execution counts, cell ids, tags. The
-    input of a cell with the tag ``prose`` is folded in JupyterLab and Colab.
+    Goes: execution times, papermill's metadata, widget state. Stays: outputs, execution counts, cell ids, tags, and the
+    language's file extension, which nbconvert asks for. The input of a cell with the tag ``prose`` is folded in
+    JupyterLab and Colab.
     """
     digests = notebook.metadata.get("mnist_lib")
-    notebook.metadata = nbformat.from_dict(KEPT_METADATA | {"language_info": {"name": "python"}})
+    language = {k: v for k, v in notebook.metadata.get("language_info", {}).items() if k == "file_extension"}
+    notebook.metadata = nbformat.from_dict(KEPT_METADATA | {"language_info": language | {"name": "python"}})
     if digests is not None:
         notebook.metadata["mnist_lib"] = digests
     for cell in notebook.cells:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 
-from mnist_lib import experiments
+from mnist_lib import cells, experiments
 from mnist_lib.digests import text_digest
 from mnist_lib.files import write_atomically
 from mnist_lib.parameters import ParameterError
@@ -68,7 +68,7 @@ def _full_name(source: str, known: list[str]) -> str:
 
 def _notebook(name: str, source: str) -> str:
     """Return the new notebook as a file's text."""
-    notebook = nbformat.read(experiments.root() / "notebooks" / f"{source}.ipynb", as_version=4)
+    notebook = cells.read(experiments.root() / "notebooks" / f"{source}.ipynb")
     for number, cell in enumerate(notebook.cells):
         cell.id = text_digest(name, cell.id)[:8]
         tags = cell.metadata.get("tags", ())
@@ -107,7 +107,7 @@ def _marked(text: str, source: str) -> str:
     return f"{before}\n\n{said}\n\n> {quoted}" if before else f"{said}\n\n> {quoted}"
 
 
-def _without_repetition(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+def _without_repetition(found: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
     """Return the cells, with the analysis once, where the source has its last sentences."""
-    analyses = [cell for cell in cells if cell.source == ANALYSIS]
-    return [cell for cell in cells if cell.source != ANALYSIS or cell is analyses[-1]]
+    analyses = [cell for cell in found if cell.source == ANALYSIS]
+    return [cell for cell in found if cell.source != ANALYSIS or cell is analyses[-1]]

@@ -10,7 +10,7 @@ from typing import Any
 
 import nbformat
 
-from mnist_lib import loaded, records
+from mnist_lib import cells, loaded, records
 from mnist_lib.digests import bytes_digest, canonical, plain, text_digest
 from mnist_lib.experiments import Experiment
 from mnist_lib.pipeline import catalogue
@@ -30,15 +30,15 @@ LEFT_OUT = ("training.Trainer", "training.begin", "data.folder", "parameters.Rec
 
 def current_digests(path: Path) -> dict[str, Any]:
     """Return what a notebook's outputs depend on, and the outputs, as digests; and the numbers in its prose."""
-    return _digests(path, nbformat.read(path, as_version=4))
+    return _digests(path, cells.read(path))
 
 
 def _digests(path: Path, notebook: nbformat.NotebookNode) -> dict[str, Any]:
     # Lines in IPython's own syntax install the library: no output depends on them.
-    cells = [_parsed(plain(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
+    code = [_parsed(plain(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
     return {
-        "cells": text_digest(*(cell if isinstance(cell, str) else canonical(cell) for cell in cells)),
-        "library": _library_digest([node for cell in cells if not isinstance(cell, str) for node in cell.body]),
+        "cells": text_digest(*(cell if isinstance(cell, str) else canonical(cell) for cell in code)),
+        "library": _library_digest([node for cell in code if not isinstance(cell, str) for node in cell.body]),
         "records": {run.name: _record_digests(run, seeds) for run, seeds in catalogue.read_runs(path)},
         "outputs": outputs_digest(notebook),
         "numbers": _numbers_in_prose(notebook),
@@ -47,7 +47,7 @@ def _digests(path: Path, notebook: nbformat.NotebookNode) -> dict[str, Any]:
 
 def stale(path: Path) -> list[str]:
     """Say why a notebook's outputs are not current; empty if they are."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = cells.read(path)
     stored = notebook.metadata.get("mnist_lib")
     if stored is None:
         return ["it has not been executed"]
@@ -73,7 +73,7 @@ def altered(path: Path) -> list[str]:
 
     Training gives such a record only where the one before was lost; anything else is an alteration by hand.
     """
-    stored = nbformat.read(path, as_version=4).metadata.get("mnist_lib")
+    stored = cells.read(path).metadata.get("mnist_lib")
     if stored is None:
         return []
     now = {run.name: _record_digests(run, seeds) for run, seeds in catalogue.read_runs(path)}

@@ -1,7 +1,6 @@
 """Compiling the book: always from nothing, because incremental builds miss changes, and only if a source changed."""
 
 import base64
-import json
 import shutil
 import subprocess
 import sys
@@ -103,14 +102,15 @@ def prepare_quick() -> Path:
 
 def save_picture() -> None:
     """Keep the picture of the introduction, if there is one, as a file, for the README."""
+    from mnist_lib import cells
     from mnist_lib.files import write_atomically
 
     source = ROOT / "notebooks" / "introduction.ipynb"
-    cells = json.loads(source.read_text("utf-8"))["cells"] if source.exists() else []
-    outputs = (output for cell in cells for output in cell.get("outputs", ()))
+    shown = cells.read(source).cells if cells.has_its_name(source) else []
+    outputs = (output for cell in shown for output in cell.get("outputs", ()))
     pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", ())]
     path = ROOT / "book" / "images" / "results.png"
-    if pictures and (content := base64.b64decode("".join(pictures[0]))) != (path.exists() and path.read_bytes()):
+    if pictures and (content := base64.b64decode(pictures[0])) != (path.exists() and path.read_bytes()):
         write_atomically(path, content)
 
 

@@ -3,11 +3,10 @@
 import html
 from pathlib import Path
 
-import nbformat
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from mnist_lib import records
+from mnist_lib import cells, records
 from mnist_lib.pipeline import catalogue
 from mnist_lib.results import tables
 
@@ -25,7 +24,7 @@ def describe(path: Path) -> str:
     Raises:
         RecordError: a record that the notebook was made from is damaged.
     """
-    digests = nbformat.read(path, as_version=4).metadata.get("mnist_lib")
+    digests = cells.read(path).metadata.get("mnist_lib")
     if digests is None:
         return ""
     runs = catalogue.read_runs(path)

@@ -3,10 +3,12 @@
 import ast
 import base64
 import io
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -190,6 +192,8 @@ def papermill(name: str, *options: str, folder: Path) -> subprocess.CompletedPro
 REFUSED = {
     "epcohs 5": "ParameterError: unknown parameter 'epcohs': did you mean 'epochs'?",
     "_x 1": "ParameterError: unknown parameter '_x'",
+    "learning-rate 1": "ParameterError: unknown parameter 'learning-rate': did you mean 'learning_rate'?",
+    "x=print(5);y 1": "ParameterError: unknown parameter 'x=print(5);y': it is no name of Python",
     "epochs many": "ParameterError: epochs = 'many': expected a whole number from 1 to 1000",
     "epochs 0": "ParameterError: epochs = 0: expected a whole number from 1 to 1000",
     "learning_rate -1": "ParameterError: learning_rate = -1: expected a number above 0 up to 100",
@@ -240,6 +244,58 @@ def test_new_parameters_train_and_leave_the_published_records_alone(tmp_path):
     text = (tmp_path / "out.ipynb").read_text()
     assert "Made with the embedded digits" in text
     assert "epoch 2 of 2" in text
+
+
+def test_paths_may_be_injected_and_none_may_be_none(tmp_path):
+    options = "--inject-paths --inject-input-path --inject-output-path -p dataset digits -p epochs 1 -p seeds 1"
+    done = papermill("iteration_05_global_average_pooling", *options.split(), "-p", "baseline", "None", folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (injected,) = [cell.source for cell in code_cells(tmp_path / "out.ipynb") if "injected-parameters" in tags(cell)]
+    assert "PAPERMILL_INPUT_PATH" in injected and "PAPERMILL_OUTPUT_PATH" in injected and "baseline = None" in injected
+    assert len(list((tmp_path / "runs").rglob("seed_*.json"))) == 1  # none of a baseline
+
+
+CALLS = {
+    "nbval": ["--nbval"],
+    "nbval without xdist": ["--nbval", "-p", "no:xdist"],
+    "nbval in two processes": ["--nbval", "-n", "2"],
+    "nbmake": ["--nbmake", "-p", "no:nbval"],
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_notebooks_pass_as_an_outsider_calls_pytest(call, tmp_path):
+    """One page that needs MNIST and one that does not, where it is not."""
+    if call == "nbmake":
+        pytest.importorskip("nbmake")
+    pages = [FOLDER / f"{name}.ipynb" for name in ("iteration_05_global_average_pooling", "public_reports")]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "MNIST_LIB_BLANK"))}
+    environment |= {"MNIST_LIB_DATA": str(tmp_path), "MNIST_LIB_RUNS": str(tmp_path / "runs")}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *CALLS[call], *map(str, pages)]
+    done = subprocess.run(command, cwd=FOLDER.parent, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert re.search(r"[1-9]\d* passed", done.stdout) or "." in done.stdout
+
+
+FOREIGN = {"argv": ["false", "{connection_file}"], "display_name": "Another Python", "language": "python"}
+
+
+def test_this_interpreter_executes_and_nothing_from_stderr_is_published(tmp_path, monkeypatch, capfd):
+    """Whatever JUPYTER_PATH names; the folder's name has braces."""
+    other = tmp_path / "jupyter" / "kernels" / "python3"
+    other.mkdir(parents=True)
+    (other / "kernel.json").write_text(json.dumps(FOREIGN))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    path = tmp_path / "{braces} {0}" / "page.ipynb"
+    path.parent.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(path.parent))
+    tagged = nbformat.v4.new_code_cell("name: str = 'page'", metadata={"tags": ["parameters"]})
+    said = "import sys, warnings\nwarnings.warn('beware')\nprint(sys.executable)"
+    nbformat.write(nbformat.v4.new_notebook(cells=[tagged, nbformat.v4.new_code_cell(said)]), path)
+    execution.execute(path, path)
+    (_, cell) = code_cells(path)
+    assert [output.text for output in cell.outputs] == [f"{sys.executable}\n"]
+    assert "beware" not in path.read_text() and "page.ipynb: " in (told := capfd.readouterr().err) and "beware" in told
 
 
 def test_a_rehearsal_says_so_below_its_title(tmp_path, monkeypatch):
