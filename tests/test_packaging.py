@@ -120,12 +120,19 @@ def test_workflows(path):
             assert ("uses" in step) != ("run" in step)
             called = re.findall(r"\bmake ([a-z]+)", step.get("run", ""))
             assert set(called) <= targets
+            # A tag can be moved to other code; a commit cannot.
+            assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step.get("uses", f"a@{40 * '0'}"))
             # An input inside a script would be run as code.
             assert "${{" not in step.get("run", "")
 
 
 def test_there_is_a_workflow_each_for_the_tests_the_book_and_a_gpu():
     assert [path.stem for path in WORKFLOWS] == ["book", "gpu", "test"]
+
+
+def test_the_actions_and_the_lock_are_kept_up_to_date():
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text("utf-8"))["updates"]
+    assert {each["package-ecosystem"] for each in updates} == {"github-actions", "pip"}
 
 
 def test_citation_and_licence():

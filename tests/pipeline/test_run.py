@@ -231,3 +231,38 @@ def test_an_altered_record_with_a_new_digest_is_refused_by_the_page_that_was_mad
     assert "no notebook to do" in told
     assert f"{SECOND}: done" in said(report, "run", SECOND, "--accept")
     assert said(report, "status", SECOND).splitlines()[-1] == "0 stale"
+
+
+def on_gpu(report: Path, pattern: str, parameters: str) -> subprocess.CompletedProcess:
+    """What the workflow *gpu* calls, with an input of its own."""
+    environment = os.environ | {"PYTHONPATH": str(report), "MNIST_LIB_RUNS": str(report / "runs")}
+    command = [sys.executable, str(ROOT / "deploy" / "gpu.py"), pattern, parameters]
+    return subprocess.run(command, cwd=report, env=environment, capture_output=True, text=True)
+
+
+def test_the_gpu_workflow_gives_each_notebook_what_it_accepts_lists_too(report):
+    shutil.copy(ROOT / "notebooks" / "backprop_derivation.ipynb", report / "notebooks")  # it has no device
+    before = published(report)
+    done = on_gpu(report, "*", "device: cpu, learning_rates: [0.01, 0.02], candidate_seeds: 1")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    made = report / "_build" / "gpu" / "notebooks"
+    assert {path.stem for path in made.glob("*.ipynb")} == {FIRST, SECOND, COMPARED, "backprop_derivation"}
+    assert "learning_rates = [0.01, 0.02]" in (made / f"{SECOND}.ipynb").read_text("utf-8")
+    assert len(list((report / "runs").rglob("seed_0.json"))) == 4  # two rates, of two iterations
+    assert published(report) == before
+
+
+@pytest.mark.parametrize(
+    "parameters", ["\"x=open('pwned', 'w'); y\": 1", "learning-rate: 1", "epochs: [", "epochs", "__import__: 1"]
+)
+def test_the_gpu_workflow_runs_no_input_as_code(report, parameters):
+    done = on_gpu(report, SECOND, parameters)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].partition("parameter")[1]
+    assert not (report / "pwned").exists() and not (report / "_build").exists()
+
+
+def test_the_gpu_workflow_goes_on_after_a_notebook_that_fails(report):
+    done = on_gpu(report, "iteration_0*", "device: cpu, epochs: many")
+    assert done.returncode == 1
+    assert done.stdout.count("epochs = 'many': expected a whole number from 1 to 1000") >= 2
