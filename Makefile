@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+OPENED := /lab/tree/notebooks/your_network.ipynb
 PYTEST := pytest --nbval --numprocesses=2
 # Content decides whether .venv is up to date, never times: copies of what it was made from lie inside it, with the
 # folder's own path, because scripts in a virtual environment name it. They are written last.
@@ -15,7 +16,7 @@ PROJECT_STAMP := $(VENV)/made-from-pyproject
 UNFINISHED := $(VENV)/unfinished
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-all coverage pdf bench quick lint format lock address clean setup environment python
+.PHONY: help book lab test test-all coverage pdf bench quick lint format lock address clean setup environment python
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +24,11 @@ help: ## list the targets
 book: setup ## execute the notebooks that are stale, then compile the report into _build/html
 	$(BIN)/mnist-lib run
 	$(BIN)/mnist-lib book
+
+lab: setup ## open copies of the notebooks in JupyterLab: lab/ is yours, and what you change there is kept
+	@mkdir -p lab/notebooks lab/book && cp book/*.md lab/book
+	@for page in notebooks/*.ipynb; do test -e "lab/$$page" || cp "$$page" lab/notebooks; done
+	env -u JUPYTER_PATH $(BIN)/jupyter-lab --notebook-dir=lab --LabApp.default_url=$(OPENED) $(LAB)
 
 test: setup ## run all tests but the slow ones
 	$(BIN)/python -m $(PYTEST)

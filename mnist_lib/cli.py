@@ -22,6 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
         kept = "; finished runs and epochs are kept, the same command continues" if trains else ""
         print(f"interrupted{kept}", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:  # in Colab, say, where only what notebooks need is installed
+        print(f"{error}: this command needs more; `pip install 'mnist-lib[report]'` brings it", file=sys.stderr)
+        return 1
     except (ValueError, RuntimeError, OSError) as error:  # the library's own errors derive from the first two
         if os.environ.get("MNIST_LIB_TRACEBACK"):
             raise

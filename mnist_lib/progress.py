@@ -13,10 +13,11 @@ def shown() -> Said:
     if not _is_person_there():
         return _print_line
     bars: dict[int, tqdm] = {}
+    where = sys.stderr if _kernel() is None else sys.stdout  # without widgets: a notebook shows stderr in red
 
     def show(experiment: Any, seed: int, epoch: Any, number: int, seconds: float) -> None:
         if seed not in bars:
-            bars[seed] = tqdm(total=experiment.recipe.epochs, initial=number - 1, unit="epoch")
+            bars[seed] = tqdm(total=experiment.recipe.epochs, initial=number - 1, unit="epoch", file=where)
         bars[seed].set_description(_line(experiment, seed, epoch))
         bars[seed].update()
         if number == experiment.recipe.epochs:
@@ -35,10 +36,17 @@ def _line(experiment: Any, seed: int, epoch: Any) -> str:
 
 
 def _is_person_there() -> bool:
-    """Whether somebody looks on: in a terminal, or in a notebook that may ask for input, as only Jupyter's may."""
+    """Whether somebody looks on: in a terminal, or in Jupyter."""
+    return sys.stderr.isatty() if _kernel() is None else in_jupyter()
+
+
+def in_jupyter() -> bool:
+    """Whether somebody looks on in a notebook: one that may ask for input, as only Jupyter's may."""
+    kernel = _kernel()
+    return kernel is not None and bool(kernel.get_parent("shell")["content"].get("allow_stdin", False))
+
+
+def _kernel() -> Any:
+    """Return the kernel of the running notebook; None outside of one."""
     ipython = sys.modules.get("IPython")
-    shell = ipython and ipython.get_ipython()
-    kernel = getattr(shell, "kernel", None)
-    if kernel is None:
-        return sys.stderr.isatty()
-    return bool(kernel.get_parent("shell")["content"].get("allow_stdin", False))
+    return getattr(ipython and ipython.get_ipython(), "kernel", None)

@@ -1,6 +1,7 @@
 """How the report draws: one style, and pictures that come with a sentence for readers who cannot see them."""
 
 import base64
+import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,18 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mnist_lib.progress import in_jupyter
+
 # Okabe and Ito's colours, which readers with any colour vision can tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6E6E6E"
 # On a dark page: what becomes of white, the colour of the book's dark pages, and of black.
 DARK_GROUND, DARK_INK = "#14181E", "#F4F6FA"
+ON_DARK_PAGES = """<style>
+:is([data-jp-theme-light="false"], [theme="dark"], .vscode-dark) .drawn img { display: none !important }
+:is([data-jp-theme-light="false"], [theme="dark"], .vscode-dark) .drawn img + img { display: inline !important }
+</style>"""
+"""Where JupyterLab, Colab or VS Code is dark, the second of two pictures is shown."""
+
 DOTS_PER_INCH = 150
 STYLE = {
     "font.size": 10,
@@ -44,9 +53,17 @@ class Picture:
         return _written(_in_256_colours(Image.open(buffer)))
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
-        png = base64.b64encode(self.png).decode()
-        width = round(self.figure.get_figwidth() * 96)
-        return {"image/png": png, "text/plain": self.alt}, {"image/png": {"alt": self.alt, "width": width}}
+        png, width = base64.b64encode(self.png).decode(), round(self.figure.get_figwidth() * 96)
+        shown = {"image/png": png, "text/plain": self.alt}
+        if in_jupyter():  # which puts a white picture on a dark page; the book has its own way, from the same file
+            both = zip((png, base64.b64encode(dark(self.png)).decode()), ("inline", "none"), strict=True)
+            images = (
+                f'<img src="data:image/png;base64,{each}" alt="{html.escape(self.alt)}" width="{width}"'
+                f' style="display: {seen}">'
+                for each, seen in both
+            )
+            shown["text/html"] = f'{ON_DARK_PAGES}<div class="drawn">{"".join(images)}</div>'
+        return shown, {"image/png": {"alt": self.alt, "width": width}}
 
 
 def darkened(colours: np.ndarray) -> np.ndarray:
