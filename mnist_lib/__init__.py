@@ -12,6 +12,7 @@ face = {  # each name and the module that defines it
     "Network": "mnist_lib.network",
     "Recipe": "mnist_lib.parameters",
     "Target": "mnist_lib.results.target",
+    "table": "mnist_lib.results.listing",
 }
 __all__ = list(face)
 

@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return min(options.command(options) or 0, 100)  # failures may be many, and an exit code of 256 would read as 0
     except KeyboardInterrupt:
-        trains = options.command in (_train, _run, _quick)
+        trains = options.command in (_train, _sweep, _run, _quick)
         kept = "; finished runs and epochs are kept, the same command continues" if trains else ""
         print(f"interrupted{kept}", file=sys.stderr)
         return 130
@@ -55,8 +55,42 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--workers", type=_count, default=_cores(), help="processes, of one thread each")
     added.add_argument("--scheduler", metavar="ADDRESS", help="train on the Dask cluster at, say, tcp://10.0.0.1:8786")
 
-    added = command("verify", _verify, "Check published records without training them again.")
-    added.add_argument("pattern", **pattern)
+    added = command(
+        "sweep", _sweep, "Train a notebook's network with every combination of some values, into your store."
+    )
+    added.add_argument("notebook", help="a notebook's name, or the path of a copy of yours")
+    added.add_argument(
+        "--set",
+        type=_values,
+        action="append",
+        required=True,
+        metavar="NAME=VALUES",
+        help="such as width=8,10; repeat it",
+    )
+    added.add_argument("--seeds", type=_seeds, help="such as 0-4 (default: as many as the notebook says)")
+    added.add_argument(
+        "--random", type=_count, metavar="N", help="only N combinations, drawn at random, always the same"
+    )
+    added.add_argument("--name", help="of the sweep (default: the notebook's and those of the values)")
+    added.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
+    added.add_argument("--workers", type=_count, default=_cores(), help="processes, of one thread each")
+    added.add_argument("--scheduler", metavar="ADDRESS", help="train on the Dask cluster at, say, tcp://10.0.0.1:8786")
+
+    added = command("runs", _runs, "List all runs, yours and the published ones.")
+    added.add_argument(
+        "pattern", nargs="?", default="*", help="an experiment's name or a pattern such as 'iteration_*'"
+    )
+    added.add_argument("--sweep", metavar="NAME", help="the runs of this sweep only")
+    either = added.add_mutually_exclusive_group()
+    either.add_argument("--csv", action="store_true", help="all columns, as CSV")
+    either.add_argument("--json", action="store_true", help="all columns, as JSON")
+    either.add_argument("--delete", action="store_true", help="delete those of them that are yours, after a question")
+    added.add_argument("--yes", action="store_true", help="delete without a question")
+
+    added = command("verify", _verify, "Check records, published ones or yours, without training them again.")
+    added.add_argument(
+        "pattern", **pattern | {"help": f"{pattern['help']}, or the path of a record or a folder of yours"}
+    )
     either = added.add_mutually_exclusive_group()
     either.add_argument(
         "--accept", action="store_true", help="after a change of code that computes the same: give records its digest"
@@ -117,6 +151,23 @@ def _seeds(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(f"{text!r}: at most {MOST_SEEDS:,} seeds at a time")
         seeds += range(int(first), int(last) + 1)
     return list(dict.fromkeys(seeds))
+
+
+def _values(text: str) -> tuple[str, list]:
+    """``width=8,10`` as ``("width", [8, 10])``; what is no number, True or False is a word."""
+    import ast
+
+    name, _, values = text.partition("=")
+    if not (name and values):
+        raise argparse.ArgumentTypeError(f"{text!r}: write a name and its values as learning_rate=0.01,0.1")
+    found = []
+    for word in values.split(","):
+        try:
+            value = ast.literal_eval(word)
+        except (ValueError, SyntaxError):
+            value = word
+        found.append(value if isinstance(value, int | float | str) else word)
+    return name, found
 
 
 def _count(text: str) -> int:
@@ -201,11 +252,91 @@ def _say_remedies(runs: list, pattern: str) -> None:
         print("Was the notebook changed by mistake? `git restore notebooks` takes it back.")
 
 
+def _sweep(options: argparse.Namespace) -> int:
+    from mnist_lib import machine, sweeps
+    from mnist_lib.parameters import ParameterError
+    from mnist_lib.pipeline import catalogue
+
+    values = dict(options.set)
+    if len(values) < len(options.set):
+        raise ParameterError("--set: give all values of a name at once, such as learning_rate=0.01,0.1")
+    paths = [path] if (path := Path(options.notebook)).is_file() else catalogue.find(options.notebook)
+    if len(paths) > 1:
+        raise ParameterError(f"{options.notebook!r} names {len(paths)} notebooks: a sweep is of one")
+    sweep = sweeps.plan(paths[0], values, options.seeds, options.random, options.name)
+    if not options.scheduler:
+        machine.resolve_device(options.device)
+    print(f"{sweep.name}: {len(sweep.trials)} combinations, {len(sweep.seeds)} seeds each -> {sweeps.write(sweep)}")
+    jobs = sweep.missing()
+    there = len(sweep.trials) * len(sweep.seeds) - len(jobs)
+    print(f"{there} runs are there, {len(jobs)} to train; judged on the {_images(sweep)} images")
+    if jobs and options.scheduler:
+        from mnist_lib.pipeline import cluster
+
+        failures = cluster.train(jobs, options.device, options.scheduler, publish=False)
+    elif jobs:
+        from mnist_lib.pipeline import workers
+
+        failures = workers.train(jobs, options.device, options.workers, publish=False)
+    else:
+        failures = 0
+    print(f"the table: `mnist-lib runs --sweep {sweep.name}`; the page:")
+    print(f"papermill notebooks/your_sweep.ipynb out.ipynb -p sweep {sweep.name}")
+    return int(failures > 0)
+
+
+def _images(sweep) -> str:
+    return " or ".join(dict.fromkeys(trial.experiment.recipe.evaluate_on for trial in sweep.trials))
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from mnist_lib import experiments
+    from mnist_lib.results import listing
+
+    frame = listing.table(options.pattern, options.sweep)
+    if options.delete:
+        return _delete(frame[frame["where"] == listing.YOURS], options)
+    if options.csv:
+        print(frame.to_csv(index=False), end="")
+    elif options.json:
+        print(frame.to_json(orient="records", indent=1))
+    elif frame.empty:
+        print(f"no runs match {options.pattern!r}; yours lie in {experiments.runs_directory()}")
+    else:
+        print(listing.in_words(frame).to_string(index=False))
+    return 0
+
+
+def _delete(frame, options: argparse.Namespace) -> int:
+    from mnist_lib import experiments, sweeps
+    from mnist_lib.results import listing
+
+    there = frame[[Path(folder).exists() for folder in frame["folder"]]]
+    if there.empty and not options.sweep:
+        print(f"none of your runs match {options.pattern!r}; published records are deleted by git only")
+        return 1
+    print(listing.in_words(there).to_string(index=False))
+    question = f"Delete these {there['runs'].sum()} runs from {experiments.runs_directory()}? [y/N] "
+    if not options.yes and input(question).strip().lower() not in ("y", "yes"):
+        print("nothing is deleted")
+        return 1
+    for folder in there["folder"]:
+        listing.delete(Path(folder))
+    if options.sweep:
+        sweeps.path(options.sweep).unlink(missing_ok=True)
+    print(f"deleted {there['runs'].sum()} runs of {len(there)} experiments")
+    return 0
+
+
 def _verify(options: argparse.Namespace) -> int:
     from mnist_lib.parameters import ParameterError
     from mnist_lib.pipeline import catalogue, verification, workers
     from mnist_lib.records import published_seeds
 
+    if (path := Path(options.pattern)).exists() and path.suffix != ".ipynb":
+        if options.accept or options.full is not None:
+            raise ParameterError("--accept and --full are for published records: name a notebook")
+        return _say(workers.verify(verification.of_path(path), options.device, options.workers))
     runs = [run for path in catalogue.find(options.pattern) for run in catalogue.published_runs(path)]
     # Those that the notebooks ask for, there or not, and those that are there besides.
     jobs = [
@@ -220,6 +351,11 @@ def _verify(options: argparse.Namespace) -> int:
         verdicts = [verification.verify_fully(experiment, seed, options.device) for experiment, seed in jobs]
     else:
         verdicts = workers.verify(jobs, options.device, options.workers, options.accept)
+    return _say(verdicts)
+
+
+def _say(verdicts: list) -> int:
+    """Say what was found about each record."""
     width = max((len(f"{each.experiment} seed {each.seed}") for each in verdicts), default=0)
     for each in verdicts:
         name = f"{each.experiment} seed {each.seed}"

@@ -98,6 +98,25 @@ class Experiment:
         there = sorted(runs_directory().glob(f"*-{code}"))  # whoever named it
         return there[0] if there else runs_directory() / f"{self.name.replace('/', '-')}-{code}"
 
+    @property
+    def script(self) -> str:
+        """What makes the runs of this experiment, as a script to read or to run; not what they begin with."""
+        others = {"begin with the weights of": self.start, "learn from": self.teacher}
+        notes = [f"\nThey {what} the runs of {other.name}, made first.\n" for what, other in others.items() if other]
+        recipe = "".join(f"    {name}={value!r},\n" for name, value in self.recipe.identity.items())
+        network = f"Network.of({self.network.name})"
+        if self.network.arguments:
+            network += f".with_arguments({dict(self.network.arguments)!r})"
+        parts = [
+            f'"""What made the runs in this folder: a recipe and a network.\n{"".join(notes)}"""\n',
+            "from mnist_lib import Experiment, Network, Recipe, runs\n\n",
+            f"{self.network.source}\n",
+            f"recipe = Recipe(\n{recipe})\nexperiment = Experiment({self.name!r}, recipe, {network})",
+            "for run in runs(experiment, seeds=1):  # found, or made again",
+            "    print(run.seed, run.test_accuracy[-1])\n",
+        ]
+        return "\n".join(parts[: 4 if notes else None])
+
     def differences(self, record: Record) -> list[str]:
         """Say why `record` is not a run of this experiment as it stands; empty if it is."""
         defaults = Recipe()
@@ -215,9 +234,24 @@ def train(
             record = found
         else:
             experiment.network()  # what cannot be built is refused before the images are loaded
+            explain(experiment, folder)
             record = _train(experiment, seed, device, checkpoint, report)
         checkpoint.unlink(missing_ok=True)
     return record
+
+
+def explain(experiment: Experiment, folder: Path) -> None:
+    """Write what makes its runs into a folder of your own store, for whoever looks there; nowhere else.
+
+    Raises:
+        RecordError: the folder cannot be written.
+    """
+    path = folder / "experiment.py"
+    if folder == experiment.store and not path.exists():
+        try:
+            files.write_atomically(path, experiment.script.encode())
+        except files.FileError as error:
+            raise RecordError(str(error)) from error
 
 
 def forget_other_checkpoint(experiment: Experiment, seed: int, folder: Path) -> None:

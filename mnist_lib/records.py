@@ -104,6 +104,12 @@ def published_seeds(folder: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
+def seeds_begun(folder: Path) -> list[int]:
+    """Return the seeds of which `folder` holds anything, ascending: a record, a checkpoint, a lock."""
+    names = (re.match(r"seed_(0|[1-9]\d*)\.", path.name) for path in folder.glob("seed_*"))
+    return sorted({int(name[1]) for name in names if name})
+
+
 def left_behind(folder: Path) -> dict[str, list[str]]:
     """Return what lies in a folder besides records and weights, by run: a lock, a checkpoint, half-written files."""
     found: dict[str, list[str]] = {}
@@ -119,14 +125,14 @@ def weights_path(record: Path) -> Path:
 
 
 @contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """While this is entered, no other process enters it for the record at `path`; a second one waits.
+def only_one(path: Path, wait: bool = True) -> Iterator[None]:
+    """While this is entered, no other process enters it for the record at `path`; a second one waits, or is refused.
 
     The operating system frees the lock when its holder dies, however it dies. What a killed process had half written
     is removed.
 
     Raises:
-        RecordError: the folder cannot be made or written.
+        RecordError: the folder cannot be made or written, or another process is at it and `wait` is False.
     """
     lock = FileLock(path.with_suffix(".lock"))
     try:
@@ -134,6 +140,8 @@ def only_one(path: Path) -> Iterator[None]:
         try:
             lock.acquire(blocking=False)
         except Timeout:
+            if not wait:
+                raise RecordError(f"{path}: another process is training this run") from None
             logging.getLogger(__name__).warning("%s: another process is training this run; waiting for it", path)
             lock.acquire()
     except OSError as error:

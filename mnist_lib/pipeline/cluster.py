@@ -24,7 +24,7 @@ class ClusterError(RuntimeError):
     """The cluster cannot be reached, was lost, or has a worker that would not train the same runs."""
 
 
-def train(jobs: Sequence[tuple[Experiment, int]], device: str, scheduler: str) -> int:
+def train(jobs: Sequence[tuple[Experiment, int]], device: str, scheduler: str, publish: bool = True) -> int:
     """Train the runs on a cluster and write their records here; returns the number of failures.
 
     A run whose worker dies is begun anew on another. Workers may join at any time. With ``cuda`` a run takes one unit
@@ -35,6 +35,7 @@ def train(jobs: Sequence[tuple[Experiment, int]], device: str, scheduler: str) -
         jobs: the experiments and seeds.
         device: where a worker trains, as for a local sweep.
         scheduler: the address of a running scheduler, such as ``tcp://10.0.0.1:8786``.
+        publish: as for a local sweep.
 
     Raises:
         ClusterError: the scheduler cannot be reached or was lost, or a worker has other training code or several
@@ -51,15 +52,15 @@ def train(jobs: Sequence[tuple[Experiment, int]], device: str, scheduler: str) -
         client = Client(scheduler, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(f"no scheduler answers at {scheduler}: {error}") from error
-    asked = set(jobs)
+    published = set(jobs) if publish else set()
     with client:
         try:
             client.run(
-                _check, {experiment: experiment.digests for experiment in {experiment for experiment, _ in asked}}
+                _check, {experiment: experiment.digests for experiment in {experiment for experiment, _ in jobs}}
             )
             runs = _submit(client, jobs, device)
             completed = as_completed(runs, loop=client.loop)
-            with Progress(len(runs), "run") as progress:
+            with Progress(len(runs), "run", lines=publish) as progress:
                 while runs:
                     for future in completed.next_batch(block=False):
                         experiment, seed = runs.pop(future)
@@ -67,8 +68,10 @@ def train(jobs: Sequence[tuple[Experiment, int]], device: str, scheduler: str) -
                         if isinstance(failure, ClusterError | CancelledError):
                             raise failure
                         if failure is None:
-                            folder = experiment.published if (experiment, seed) in asked else experiment.store
+                            is_published = (experiment, seed) in published
+                            folder = experiment.published if is_published else experiment.store
                             with records.only_one(records.record_path(folder, seed)):
+                                experiments.explain(experiment, folder)
                                 records.write(*future.result(), folder)
                         progress.end(f"{experiment.name} {seed}", failure)
                     progress.show(sum(map(bool, client.processing().values())))

@@ -4,12 +4,15 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from mnist_lib import experiments, machine, records
 from mnist_lib.experiments import Experiment
+from mnist_lib.network import Network
+from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline.catalogue import CODE_ONLY
 from mnist_lib.records import Record, RecordError, record_path
 from mnist_lib.training import DivergenceError, Trainer
@@ -37,13 +40,13 @@ class Verdict:
     problems: tuple[str, ...]
 
 
-def verify(experiment: Experiment, seed: int, device: torch.device) -> Verdict:
-    """Check a published record against what can be computed again in seconds.
+def verify(experiment: Experiment, seed: int, device: torch.device, folder: Path | None = None) -> Verdict:
+    """Check a published record, or one in another folder, against what can be computed again in seconds.
 
     These are compared: the digests; the number of parameters; the learning rate of every epoch; the losses of the first
     steps, replayed; the published weights, evaluated again, with the recorded mistakes, image by image.
     """
-    path = record_path(experiment.published, seed)
+    path = record_path(folder or experiment.published, seed)
     try:
         record, weights = records.read(path), records.read_weights(path)
         found = experiment.differences(record)
@@ -53,6 +56,27 @@ def verify(experiment: Experiment, seed: int, device: torch.device) -> Verdict:
     except (RecordError, DivergenceError) as error:
         found = [str(error)]
     return Verdict(experiment.name, seed, tuple(found))
+
+
+def of_path(path: Path) -> list[tuple[Experiment, int, Path]]:
+    """Return the runs whose records lie at `path`, a folder or one file, as they describe themselves, to be verified.
+
+    Raises:
+        RecordError: there is none, or one cannot be read, or its run begins with the weights of another run.
+    """
+    files = [record_path(path, seed) for seed in records.published_seeds(path)] if path.is_dir() else [path]
+    if not files:
+        raise RecordError(f"{path}: there are no records in this folder")
+    found = []
+    for file in files:
+        record = records.read(file)
+        if {"start", "teacher"} & record.digests.keys():
+            raise RecordError(f"{file}: this run begins with another run's weights, and cannot be checked by itself")
+        known = {f.name for f in dataclasses.fields(Recipe)}
+        recipe = Recipe(**{name: value for name, value in record.parameters.items() if name in known})
+        network = Network(record.network["source"], record.network["name"], tuple(record.network["arguments"].items()))
+        found.append((Experiment(record.experiment, recipe, network), record.seed, file.parent))
+    return found
 
 
 def accept(experiment: Experiment, seed: int, device: torch.device) -> Verdict:

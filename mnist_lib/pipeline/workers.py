@@ -26,28 +26,34 @@ ATTEMPTS = 2
 """How many processes a run may cost: one may die by chance, two that die at the same run may be its doing."""
 
 
-def train(jobs: Sequence[tuple[Experiment, int]], device: str, workers: int, replace: bool = False) -> int:
+def train(
+    jobs: Sequence[tuple[Experiment, int]], device: str, workers: int, replace: bool = False, publish: bool = True
+) -> int:
     """Train the runs and write their records where the published ones lie; returns the number of failures.
 
-    With `replace`, what an interrupted run of another recipe or of other code has left is not in the way.
+    With `replace`, what an interrupted run of another recipe or of other code has left is not in the way. Without
+    `publish`, records go to the user's own store.
 
     A failure does not stop the other runs; it is reported at the end, and its traceback is written to a file. A run
     whose process dies goes on in a new one, once.
     """
     machine.resolve_device(device)
-    tasks = {
-        (experiment.name, seed): (_train_one, experiment, seed, device, experiment.digest, replace)
-        for experiment, seed in jobs
-    }
-    return _in_processes(tasks, workers, "run")
+    tasks = {}
+    for experiment, seed in jobs:
+        folder = experiment.published if publish else experiment.store
+        tasks[experiment.name, seed] = (_train_one, experiment, seed, device, experiment.digest, replace, folder)
+    return _in_processes(tasks, workers, "run", lines=publish)
 
 
-def verify(jobs: Sequence[tuple[Experiment, int]], device: str, workers: int, accept: bool = False) -> list[Verdict]:
-    """Check published records, in the order of `jobs`; with `accept`, give the new digest to those that hold."""
+def verify(jobs: Sequence[tuple], device: str, workers: int, accept: bool = False) -> list[Verdict]:
+    """Check published records, in the order of `jobs`; with `accept`, give the new digest to those that hold.
+
+    A job is an experiment and a seed, and the folder of the record where that is none of the published ones.
+    """
     check = verification.accept if accept else verification.verify
     where = machine.resolve_device(device)
     with _pool(max(1, min(workers, len(jobs)))) as pool:
-        checks = [pool.submit(check, experiment, seed, where) for experiment, seed in jobs]
+        checks = [pool.submit(check, experiment, seed, where, *folder) for experiment, seed, *folder in jobs]
         try:
             return [started.result() for started in tqdm(checks, unit="record")]
         except KeyboardInterrupt:  # what is running ends; nothing more begins
@@ -68,9 +74,11 @@ class Progress:
     Arguments:
         total: how many tasks there are.
         unit: what a task is called.
+        lines: whether there is a line for each task that ends well, too.
     """
 
-    def __init__(self, total: int, unit: str):
+    def __init__(self, total: int, unit: str, lines: bool = True):
+        self._lines = lines
         # The time to go comes from the mean over the whole sweep: tasks end in bunches, and a recent mean would jump.
         self._bar = tqdm(total=total, unit=unit, smoothing=0)
         self.failures: dict[str, BaseException] = {}
@@ -96,7 +104,8 @@ class Progress:
         if error is not None:
             self.failures[name] = error
         self._bar.update()
-        self._bar.write(f"{time.strftime('%H:%M:%S')} {name}: {type(error).__name__ if error else 'done'}")
+        if self._lines or error:
+            self._bar.write(f"{time.strftime('%H:%M:%S')} {name}: {type(error).__name__ if error else 'done'}")
 
 
 def _write_log(name: str, error: BaseException) -> str:
@@ -110,7 +119,7 @@ def _write_log(name: str, error: BaseException) -> str:
     return f"its log: {path}"
 
 
-def _in_processes(tasks: dict[tuple, tuple], workers: int, unit: str) -> int:
+def _in_processes(tasks: dict[tuple, tuple], workers: int, unit: str, lines: bool = True) -> int:
     """Call functions (each task is one, with its arguments); returns the number of failures.
 
     Every worker is a pool of one process. When a process dies, its pool breaks, and no other's task is lost.
@@ -138,7 +147,7 @@ def _in_processes(tasks: dict[tuple, tuple], workers: int, unit: str) -> int:
                 idle.put(pool)
         raise RuntimeError(f"its process died {ATTEMPTS} times: it was killed, or memory ran out")
 
-    with Progress(len(tasks), unit) as progress, ThreadPoolExecutor(count) as threads:
+    with Progress(len(tasks), unit, lines) as progress, ThreadPoolExecutor(count) as threads:
         started = {threads.submit(call, *task): " ".join(map(str, name)) for name, task in tasks.items()}
         progress.show(count)
         try:
@@ -173,10 +182,10 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _train_one(experiment: Experiment, seed: int, device: str, digest: str, replace: bool) -> None:
+def _train_one(experiment: Experiment, seed: int, device: str, digest: str, replace: bool, folder: Path) -> None:
     """In a process of its own, which has loaded the code anew: one run."""
     if experiment.digest != digest:
         raise CodeError("the training code was changed while this command ran: start it again")
     if replace:
-        experiments.forget_other_checkpoint(experiment, seed, experiment.published)
-    experiments.train(experiment, seed, machine.resolve_device(device), experiment.published)
+        experiments.forget_other_checkpoint(experiment, seed, folder)
+    experiments.train(experiment, seed, machine.resolve_device(device), folder)

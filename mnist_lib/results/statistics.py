@@ -90,6 +90,42 @@ def difference_interval(after: Sequence[float], before: Sequence[float], compari
     return Interval(difference, *map(float, stats.ttest_ind(a, b, equal_var=False).confidence_interval(confidence)))
 
 
+def difference_p(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the p-value of Welch's t test that two means are equal; NaN where a sample has fewer than `FEWEST` values.
+
+    Where neither sample scatters, it is 1 for equal values and 0 for others.
+    """
+    a, b = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    if min(a.size, b.size) < FEWEST:
+        return math.nan
+    if np.ptp(a) == np.ptp(b) == 0:
+        return float(a[0] == b[0])
+    return float(stats.ttest_ind(a, b, equal_var=False).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Return p-values corrected for their number (Holm, 1979), shape ``(n,)``; NaN stays, and does not count.
+
+    If each of those below 0.05 is called a difference, the chance of even one false call is at most 5 %.
+    """
+    given = np.asarray(p_values, dtype=float)
+    order = np.argsort(given)[: np.count_nonzero(~np.isnan(given))]  # NaN comes last
+    corrected = np.full(given.shape, math.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(given[order] * np.arange(order.size, 0, -1)), 1)
+    return corrected
+
+
+def width_with(values: Sequence[float], more: int = 0) -> float:
+    """Return the half width of the mean's interval, if there were `more` values that scatter as these do.
+
+    NaN for fewer than two values, of which no scatter is known.
+    """
+    n = len(values) + more
+    if len(values) < 2:
+        return math.nan
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+
+
 def binomial_standard_error(accuracy: float, images: int) -> float:
     """Return the standard error, in percentage points, of an accuracy in percent on `images` independent images."""
     share = accuracy / 100

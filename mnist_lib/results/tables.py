@@ -6,7 +6,6 @@ import shlex
 import statistics as averages
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from mnist_lib.parameters import ComparisonParameters, NotebookParameters
 from mnist_lib.records import Record
 from mnist_lib.results import architecture, sentences
 from mnist_lib.results.comparison import accuracy_difference, label
+from mnist_lib.results.listing import ranges
 from mnist_lib.results.show import Table
 from mnist_lib.results.statistics import first_epoch_at, steady_from_epoch
 from mnist_lib.results.target import TASK_ACCURACY, final_accuracy, reached
@@ -200,7 +200,7 @@ def provenance(*groups: Sequence[Record]) -> Table:
         is_published = all(map(sentences.is_published, runs))
         rows.append(
             {
-                "records": f"{name}, {'seeds' if len(runs) > 1 else 'seed'} {_ranges(run.seed for run in runs)}",
+                "records": f"{name}, {'seeds' if len(runs) > 1 else 'seed'} {ranges(run.seed for run in runs)}",
                 "checked by": f"mnist-lib verify {name.partition('/')[0]}" if is_published else "– (not published)",
                 "minutes": f"{sum(run.seconds for run in runs) / 60:.1f}",
                 "date": _distinct(place["date"] for place in places),
@@ -212,12 +212,6 @@ def provenance(*groups: Sequence[Record]) -> Table:
             }
         )
     return Table(rows, one_line=True)
-
-
-def _ranges(seeds: Iterable[int]) -> str:
-    """``0–4, 7`` for 0, 1, 2, 3, 4 and 7."""
-    runs = [list(each) for _, each in groupby(enumerate(sorted(seeds)), lambda pair: pair[1] - pair[0])]
-    return ", ".join(str(run[0][1]) if len(run) == 1 else f"{run[0][1]}–{run[-1][1]}" for run in runs)
 
 
 def _distinct(words: Iterable[str]) -> str:
