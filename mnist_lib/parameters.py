@@ -228,6 +228,15 @@ class SweepParameters(ExerciseParameters):
     device: str = "auto"
 
 
+@dataclass(frozen=True, kw_only=True)
+class SweepPageParameters(Checked):
+    """What the page that reads a sweep accepts: the name of the sweep, and which value its figures show first."""
+
+    name: str
+    sweep: str
+    value: str = "first"
+
+
 def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     """Build `schema` from `values`.
 

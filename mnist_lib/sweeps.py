@@ -31,7 +31,7 @@ LONGEST_NAME = 150
 """Bytes of the name that a combination's values make; the rest is cut off."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One combination of a sweep's values, and the experiment that it makes."""
 
@@ -39,7 +39,12 @@ class Trial:
     experiment: Experiment
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {value}" for name, value in self.values.items())
+        return ", ".join(f"{name} {said(value)}" for name, value in self.values.items())
+
+
+def said(value: Any) -> str:
+    """Return a value as a table says it: ``1`` and not ``1.0``."""
+    return f"{value:g}" if type(value) is float else str(value)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,18 @@ class Sweep:
         """The values that are swept, by name, each in the order in which it first occurs."""
         names = self.trials[0].values
         return {name: list(dict.fromkeys(trial.values[name] for trial in self.trials)) for name in names}
+
+    def axes(self, value: str = "first") -> tuple[str, str | None]:
+        """Return the name of the value to look at, by default the first one that varies, and of another that varies.
+
+        Raises:
+            ParameterError: no value of that name was swept.
+        """
+        varied = [name for name, values in self.values.items() if len(values) > 1] or [*self.values]
+        if value not in ("first", *self.values):
+            raise ParameterError(f"value = {value!r}: expected one of first, {', '.join(self.values)}")
+        first = varied[0] if value == "first" else value
+        return first, next((name for name in varied if name != first), None)
 
     def found(self) -> list[list[Record]]:
         """Return the records that are there, a list for each trial; nothing is trained."""
@@ -170,9 +187,7 @@ def _trials(notebook: str, recipe: Recipe, network: Network, grid: Sequence[Mapp
 
 def _name(notebook: str, values: Mapping[str, Any]) -> str:
     """Name a combination, ``iteration_10_one_cycle/learning_rate_0.1``: candidates of a page have such names, too."""
-    words = "-".join(
-        f"{name}_{value:g}" if type(value) is float else f"{name}_{value}" for name, value in values.items()
-    )
+    words = "-".join(f"{name}_{said(value)}" for name, value in values.items())
     words = re.sub(r"[^\w.+-]", "_", words).encode()[:LONGEST_NAME].decode(errors="ignore")
     return f"{notebook}/{words}"
 

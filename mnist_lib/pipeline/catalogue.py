@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_lib import cells, experiments, page, records
+from mnist_lib import cells, experiments, page, records, sweeps
 from mnist_lib.experiments import CODE_CHANGED, START_CHANGED, TEACHER_CHANGED, Experiment
 from mnist_lib.parameters import ComparisonParameters, NotebookParameters, ParameterError, SweepParameters, validate
 from mnist_lib.records import RecordError
@@ -88,6 +88,9 @@ def read_runs(path: Path) -> list[tuple[Experiment, int]]:
         return [
             (page.at_equal_effort(name, parameters), page.seeds(name, parameters)) for name in page.listed(parameters)
         ]
+    if "sweep" in values:
+        shown = sweeps.read(values["sweep"])
+        return [(trial.experiment, len(shown.seeds)) for trial in shown.trials]
     found = published_runs(path)
     if not cells.has_network(path):
         return found

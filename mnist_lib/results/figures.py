@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -12,9 +14,19 @@ from scipy.optimize import isotonic_regression
 from mnist_lib.records import Record
 from mnist_lib.results.drawing import BLUE, GREEN, GREY, ORANGE, Picture, subplots
 from mnist_lib.results.statistics import Interval
+from mnist_lib.sweeps import Trial, said
 
 PALE_BLUES = ListedColormap(colormaps["Blues"](np.linspace(0, 0.5, 256)))
 """Pale enough for black words on any of them."""
+
+BY_MISTAKES = (lambda x: -np.log10(np.maximum(100 - x, 0.01)), lambda x: 100 - 10**-x)
+"""The scale of an axis of accuracies that is logarithmic in the share of wrong images, and its inverse."""
+
+ACCURACIES = (50, 80, 90, 95, 97, 98, 99, 99.2, 99.4, 99.6, 99.7, 99.8)
+"""Where such an axis may have ticks."""
+
+MOST_ENTRIES = 10
+"""Of a legend: more would hide the figure."""
 
 
 def curves(runs: Sequence[Record], target: float | None = None) -> Picture:
@@ -159,6 +171,85 @@ def learning_rates(accuracies: Mapping[float, Sequence[float]]) -> Picture:
     return Picture(figure, f"Mean share of wrong validation images by learning rate ({words}). The lowest: {best:g}.")
 
 
+def swept(tried: Sequence[tuple[Trial, Sequence[Record]]], value: str, images: str) -> Picture:
+    """Draw a value that was swept against accuracy: every run as a dot, a line through the means of each setting.
+
+    Numbers stand on an axis, logarithmic where they span more than a factor of ten; words stand side by side.
+
+    Arguments:
+        tried: trials with their runs, at least one each.
+        value: the name of the value; all others make the setting.
+        images: which ones the runs were evaluated on, in words.
+    """
+    figure, ((axes,),) = subplots(size=(7.2, 3.8))
+    places = _places([trial.values[value] for trial, _ in tried])
+    settings: dict[str, dict[float, list[float]]] = {}
+    for trial, runs in tried:
+        rest = ", ".join(f"{name} {said(each)}" for name, each in trial.values.items() if name != value)
+        settings.setdefault(rest, {})[places[trial.values[value]]] = [float(run.test_accuracy[-1]) for run in runs]
+    styles = zip(cycle((BLUE, ORANGE, GREEN, GREY)), cycle(("o-", "s--", "^-.", "v:", "D-")), strict=False)
+    for (rest, accuracies), (colour, style) in zip(settings.items(), styles, strict=False):
+        for place, values in accuracies.items():
+            axes.plot([place] * len(values), values, style[0], color=colour, alpha=0.5, markersize=4)
+        line = {place: np.mean(values) for place, values in sorted(accuracies.items())}
+        axes.plot(list(line), list(line.values()), style, color=colour, label=rest)
+    numbers = [place for place in places.values() if place > 0]
+    if len(numbers) == len(places) and max(numbers) > 10 * min(numbers):
+        axes.set_xscale("log")
+    axes.set_xticks(list(places.values()), [said(each) for each in places])
+    axes.minorticks_off()
+    axes.set(xlabel=value, ylabel=f"correct, % of {images} images")
+    low, high = axes.get_ylim()
+    if high - low > 1:  # one poor accuracy would press all others together
+        axes.set_yscale("function", functions=BY_MISTAKES)
+        ticks = [tick for tick in ACCURACIES if low <= tick <= high]
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    if 1 < len(settings) <= MOST_ENTRIES:
+        figure.legend(loc="outside upper center", ncols=2)
+    words = "; ".join(f"{trial}: {np.mean([run.test_accuracy[-1] for run in runs]):.2f}" for trial, runs in tried)
+    return Picture(figure, f"{value} against accuracy, in percent; the means are {words}.")
+
+
+def heat_map(tried: Sequence[tuple[Trial, Sequence[Record]]], across: str, down: str, images: str) -> Picture:
+    """Draw the mean accuracy of each pair of two values that were swept, averaged over all others; empty if not tried.
+
+    Arguments:
+        tried: trials with their runs, at least one each.
+        across: the name of the value on the horizontal axis.
+        down: the name of the value on the vertical axis.
+        images: which ones the runs were evaluated on, in words.
+    """
+    pairs: dict[tuple[Any, Any], list[float]] = {}
+    for trial, runs in tried:
+        mean = float(np.mean([run.test_accuracy[-1] for run in runs]))
+        pairs.setdefault((trial.values[down], trial.values[across]), []).append(mean)
+    rows, columns = (list(_places([pair[side] for pair in pairs])) for side in (0, 1))
+    grid = np.array([[np.mean(pairs.get((row, column), [np.nan])) for column in columns] for row in rows])
+    figure, ((axes,),) = subplots(size=(1.5 + 0.9 * len(columns), 1.4 + 0.5 * len(rows)))
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    image = axes.imshow(grid, cmap=PALE_BLUES, aspect="auto")
+    for (row, column), mean in np.ndenumerate(grid):
+        if not np.isnan(mean):
+            axes.text(column, row, f"{mean:.2f}", ha="center", va="center", fontsize=9)
+    axes.set_xticks(range(len(columns)), [said(each) for each in columns])
+    axes.set_yticks(range(len(rows)), [said(each) for each in rows])
+    axes.set(xlabel=across, ylabel=down)
+    figure.colorbar(image, ax=axes, label=f"correct, % of {images} images")
+    words = "; ".join(
+        f"{down} {row}, {across} {column}: {np.mean(means):.2f}" for (row, column), means in pairs.items()
+    )
+    return Picture(figure, f"Mean accuracy in percent by {down} and {across}. {words}.")
+
+
+def _places(values: Sequence[Any]) -> dict[Any, float]:
+    """Where values stand on an axis: numbers at themselves, in order; words side by side."""
+    distinct = list(dict.fromkeys(values))
+    if all(type(value) in (int, float) for value in distinct):
+        return {value: float(value) for value in sorted(distinct)}
+    return {value: float(place) for place, value in enumerate(distinct)}
+
+
 def parameters_and_accuracy(
     names: Sequence[str],
     marks: Sequence[str],
@@ -286,7 +377,7 @@ def claims(
         target: the accuracy to mark.
     """
     figure, ((axes,),) = subplots(size=(8.0, 0.36 * len(names) + 1.3))
-    axes.set_xscale("function", functions=(lambda x: -np.log10(np.maximum(100 - x, 0.01)), lambda x: 100 - 10**-x))
+    axes.set_xscale("function", functions=BY_MISTAKES)
     for row, (dots, interval, value) in enumerate(zip(values, expected, claimed, strict=True)):
         if not np.isnan(interval.low):
             axes.hlines(row, interval.low, interval.high, color=BLUE, linewidth=2, alpha=0.5)
@@ -297,7 +388,7 @@ def claims(
     axes.set(xlabel="correct, % of test images", ylim=(len(names) - 0.5, -0.5))
     low, high = axes.get_xlim()
     if high - low > 1:  # where the axis is visibly not linear
-        ticks = [tick for tick in (50, 80, 90, 95, 97, 98, 99, 99.2, 99.4, 99.6, 99.7, 99.8) if low <= tick <= high]
+        ticks = [tick for tick in ACCURACIES if low <= tick <= high]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     figure.legend(loc="outside upper right", ncols=3)
     words = "; ".join(

@@ -115,8 +115,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return corrected
 
 
-def width_with(values: Sequence[float], more: int = 0) -> float:
-    """Return the half width of the mean's interval, if there were `more` values that scatter as these do.
+def half_width(values: Sequence[float], more: int = 0) -> float:
+    """Return half the width of the mean's interval, if there were `more` values that scatter as these do.
 
     NaN for fewer than two values, of which no scatter is known.
     """
