@@ -1,0 +1,184 @@
+"""Sweeps: every combination and seed into one's own store, the list of all runs, and the page that reads a sweep."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+import pytest
+
+from mnist_lib import experiments, records, sweeps, table
+from mnist_lib.parameters import ParameterError
+from support import ROOT, mnist_lib
+
+TINY = """
+from torch import nn
+
+
+def network(width: int = 4) -> nn.Module:
+    return nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(49, width), nn.ReLU(), nn.Linear(width, 10))
+"""
+OPTIONS = "--set learning_rate=0.05,0.2 --set width=4,8 --seeds 0-2 --workers 1".split()
+
+
+@pytest.fixture
+def notebook(tmp_path) -> Path:
+    """A copy of a page with another network, for the digits: what a user who tinkers has."""
+    copy = nbformat.read(ROOT / "notebooks" / "your_network.ipynb", as_version=4)
+    for cell in copy.cells:
+        if "network" in cell.metadata.get("tags", ()):
+            cell.source = TINY
+        if "parameters" in cell.metadata.get("tags", ()):
+            for old, new in (('"mnist"', '"digits"'), ("epochs: int = 5", "epochs: int = 1"), ("= 16", "= 4")):
+                assert old in cell.source
+                cell.source = cell.source.replace(old, new)
+            cell.source = cell.source.replace('"your_network"', '"mine"')
+    nbformat.write(copy, path := tmp_path / "mine.ipynb")
+    return path
+
+
+def sweep(notebook: Path, store: Path, *options: str) -> subprocess.CompletedProcess:
+    return mnist_lib("sweep", str(notebook), *options, MNIST_LIB_RUNS=str(store))
+
+
+def state(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_sweep_is_trained_once_listed_shown_verified_and_deleted(notebook, tmp_store, tmp_path):
+    published = state(experiments.published_records())
+    done = sweep(notebook, tmp_store, *OPTIONS, "--name", "two")
+    assert done.returncode == 0, done.stderr
+    assert "two: 4 combinations, 3 seeds each" in done.stdout
+    assert "0 runs are there, 12 to train; judged on the validation images" in done.stdout
+    assert "12/12" in done.stderr
+    assert len(list(tmp_store.rglob("seed_*.json"))) == 12
+    assert state(experiments.published_records()) == published
+
+    before = state(tmp_store)
+    again = sweep(notebook, tmp_store, *OPTIONS, "--name", "two")
+    assert "12 runs are there, 0 to train" in again.stdout
+    assert {path: time for path, time in state(tmp_store).items() if path.suffix != ".json" or "seed" in path.name} == {
+        path: time for path, time in before.items() if path.suffix != ".json" or "seed" in path.name
+    }
+
+    frame = table(sweep="two")
+    assert frame[["learning_rate", "width"]].to_numpy().tolist() == [[0.05, 4], [0.05, 8], [0.2, 4], [0.2, 8]]
+    assert set(frame["seeds"]) == {"0–2"} and set(frame["where"]) == {"yours"}
+    assert (frame["low"] <= frame["mean"]).all() and (frame["mean"] <= frame["high"]).all()
+    listed = pd.read_json(mnist_lib("runs", "mine/*", "--json", MNIST_LIB_RUNS=str(tmp_store)).stdout)
+    assert sorted(listed["mean"]) == pytest.approx(sorted(frame["mean"]))
+    as_csv = mnist_lib("runs", "--sweep", "two", "--csv", MNIST_LIB_RUNS=str(tmp_store)).stdout
+    assert as_csv == frame.to_csv(index=False)
+
+    folder = Path(frame["folder"][3])
+    assert "width_8" in folder.name, "a person can read what lies in the store"
+    script = subprocess.run([sys.executable, folder / "experiment.py"], capture_output=True, text=True, cwd=tmp_path)
+    assert script.returncode == 0, script.stderr
+    run = records.read(records.record_path(folder, 0))
+    assert script.stdout == f"0 {run.test_accuracy[-1]}\n", "found, not trained again"
+    held = mnist_lib("verify", str(folder), MNIST_LIB_RUNS=str(tmp_store))
+    assert "3 of 3 records hold" in held.stdout, held.stderr
+
+    said = page(tmp_path, sweep="two", value="width")
+    assert "4 combinations with 3 seeds each" in said
+    assert "width against accuracy, in percent" in said
+    assert "Mean accuracy in percent by learning_rate and width" in said
+    assert "of 6 pairs apart" in said
+    assert "± with one more seed, points" in said
+
+    asked = mnist_lib("runs", "--sweep", "two", "--delete", MNIST_LIB_RUNS=str(tmp_store))
+    assert asked.returncode == 1 and "Delete these 12 runs" in asked.stdout + asked.stderr
+    assert len(list(tmp_store.rglob("seed_*.json"))) == 12
+    gone = mnist_lib("runs", "--sweep", "two", "--delete", "--yes", MNIST_LIB_RUNS=str(tmp_store))
+    assert "deleted 12 runs of 4 experiments" in gone.stdout, gone.stderr
+    assert not [path for path in tmp_store.rglob("*") if path.is_file()]
+
+
+def page(tmp_path: Path, **parameters) -> str:
+    """What the page says with these parameters."""
+    made = tmp_path / "out.ipynb"
+    source = ROOT / "notebooks" / "your_sweep.ipynb"
+    papermill.execute_notebook(str(source), str(made), parameters, kernel_name="python3", progress_bar=False)
+    outputs = [output for cell in nbformat.read(made, as_version=4).cells for output in cell.get("outputs", ())]
+    return "\n".join(output.get("text", "") or "\n".join(map(str, output.data.values())) for output in outputs)
+
+
+REFUSED = {
+    ("learning_rate=0.1,-1",): "learning_rate = -1: expected a number above 0 up to 100",
+    ("learnign_rate=0.1",): "unknown parameter 'learnign_rate': did you mean 'learning_rate'?",
+    ("width=4,0",): "(width 0): the network does not work",
+    ("width=4,many",): "width = 'many': expected int",
+    ("seeds=1,2",): "seeds is no value to sweep: give --seeds 0-4",
+    ("step_size=5,6",): "(step_size 5) and (step_size 6) would be the same run",
+    ("width=4", "width=8"): "--set: give all values of a name at once",
+    ("width=4", "name:../x"): "name = '../x': expected the name of a sweep",
+    ("width=4", "name:your_network"): "name = 'your_network': a page of the report has this name",
+}
+
+
+@pytest.mark.parametrize("given", REFUSED, ids=" ".join)
+def test_what_is_refused_is_refused_before_the_first_run(given, notebook, tmp_store):
+    named = [each.removeprefix("name:") for each in given if each.startswith("name:")]
+    values = [option for each in given if not each.startswith("name:") for option in ("--set", each)]
+    done = sweep(notebook, tmp_store, *values, *(["--name", *named] if named else []))
+    assert done.returncode == 1
+    assert REFUSED[given] in done.stderr and "Traceback" not in done.stderr
+    assert not tmp_store.exists()
+
+
+def test_failures_are_told_at_the_end_and_the_others_are_kept(notebook, tmp_store):
+    done = sweep(notebook, tmp_store, "--set", "learning_rate=0.1,100", "--set", "schedule=constant", "--seeds", "0")
+    assert done.returncode == 1
+    assert "learning_rate_100-schedule_constant 0 failed: the loss" in done.stdout, done.stdout + done.stderr
+    assert len(list(tmp_store.rglob("seed_*.json"))) == 1
+
+
+def test_combinations_are_drawn_the_same_every_time(notebook):
+    values = {"learning_rate": [0.1, 0.2, 0.3], "batch_size": [16, 32, 64]}
+    one, two = (sweeps.plan(notebook, values, most=4) for _ in range(2))
+    assert [trial.values for trial in one.trials] == [trial.values for trial in two.trials]
+    assert len({str(trial) for trial in one.trials}) == 4
+    assert len(sweeps.plan(notebook, values, most=99).trials) == 9
+
+
+def test_published_candidates_are_a_sweep_and_are_not_trained_again(tmp_store):
+    path = ROOT / "notebooks" / "iteration_10_one_cycle.ipynb"
+    planned = sweeps.plan(path, {"learning_rate": [0.01, 0.03, 0.1, 0.3]}, seeds=[0, 1])
+    assert planned.missing() == []
+    assert planned.found() == sweeps.read("iteration_10_one_cycle").found()
+    with_test = sweeps.plan(path, {"learning_rate": [0.3], "evaluate_on": ["test"]}, seeds=[0])
+    assert with_test.missing() == [], "the page's own recipe is found among its published records"
+
+
+def test_a_sweep_is_written_so_that_its_notebook_may_change(notebook, tmp_store):
+    planned = sweeps.plan(notebook, {"width": [4, 8]}, name="wide")
+    content = json.loads(sweeps.write(planned).read_text())
+    assert (content["notebook"], content["values"], content["seeds"]) == ("mine", {"width": [4, 8]}, [0, 1, 2, 3, 4])
+    notebook.unlink()
+    read = sweeps.read("wide")
+    assert [trial.experiment for trial in read.trials] == [trial.experiment for trial in planned.trials]
+    with pytest.raises(ParameterError, match=r"there is no sweep 'wider' in .*; there: wide"):
+        sweeps.read("wider")
+
+
+def test_another_sweep_of_the_same_name_is_refused_and_more_seeds_are_not(notebook, tmp_store):
+    sweeps.write(sweeps.plan(notebook, {"width": [4, 8]}, name="mine"))
+    sweeps.write(sweeps.plan(notebook, {"width": [4, 8, 16]}, seeds=range(9), name="mine"))
+    assert len(sweeps.read("mine").trials) == 3
+    with pytest.raises(ParameterError, match="mine is a sweep of mine over width: give this one another name"):
+        sweeps.write(sweeps.plan(notebook, {"batch_size": [32, 64]}, name="mine"))
+
+
+def test_published_records_are_listed_and_never_deleted(tmp_store):
+    frame = table("iteration_0*")
+    assert len(frame) == 9 and set(frame["where"]) == {"published"} and set(frame["differences"]) == {""}
+    rates = table("iteration_10_one_cycle/*").set_index("experiment")["differences"]
+    assert rates["iteration_10_one_cycle/learning_rate_0.1"] == (
+        "evaluate_on validation (test), learning_rate 0.1 (0.3)"
+    )
+    done = mnist_lib("runs", "iteration_0*", "--delete", "--yes", MNIST_LIB_RUNS=str(tmp_store))
+    assert done.returncode == 1 and "none of your runs match" in done.stdout
