@@ -291,8 +291,7 @@ def _train(experiment: Experiment, seed: int, device: torch.device, checkpoint: 
         if report is not None:
             report(experiment, seed, epoch, len(epochs), seconds[-1])
 
-    state = {name: training.copied(value) for name, value in trainer.evaluated().state_dict().items()}
-    weights = safetensors.torch.save(state)
+    weights = final_weights(trainer)
     record = Record(
         experiment=experiment.name,
         seed=seed,
@@ -304,7 +303,7 @@ def _train(experiment: Experiment, seed: int, device: torch.device, checkpoint: 
         class_counts=torch.bincount(trainer.test_labels, minlength=10).tolist(),
         history={f.name: [getattr(e, f.name) for e in epochs] for f in dataclasses.fields(training.Epoch)},
         first_losses=trainer.first_losses,
-        misclassified=misclassified(trainer),
+        misclassified=misclassified(trainer.evaluate()[1], trainer.test_labels),
         trained_correct=trainer.trained_correct(),
         weights_digest=bytes_digest(weights),
         environment=machine.describe(device) | {"epoch_seconds": seconds},
@@ -333,11 +332,15 @@ def described(network: Network) -> dict[str, Any]:
     return {"source": network.source, "name": network.name, "arguments": dict(network.arguments)}
 
 
-def misclassified(trainer: training.Trainer) -> list[list[int]]:
-    """Return the evaluation images that a network gets wrong now: ``[index, label, prediction]`` each."""
-    predictions, labels = trainer.evaluate()[1], trainer.test_labels
+def misclassified(predictions: torch.Tensor, labels: torch.Tensor) -> list[list[int]]:
+    """Return what is wrong in `predictions`, of shape ``(n,)``: ``[index, label, prediction]`` each, by index."""
     wrong = (predictions != labels).nonzero().flatten()
     return torch.stack([wrong, labels[wrong], predictions[wrong]], 1).tolist()
+
+
+def final_weights(trainer: training.Trainer) -> bytes:
+    """Return the weights that are evaluated, as a record's file of weights holds them."""
+    return safetensors.torch.save({name: training.copied(v) for name, v in trainer.evaluated().state_dict().items()})
 
 
 def _weights(experiment: Experiment, seed: int, device: torch.device) -> dict[str, torch.Tensor]:

@@ -16,6 +16,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -254,15 +256,38 @@ def _problem(content: Mapping[str, Any]) -> str | None:
     for name, (is_valid, expected) in _FIELDS.items():
         if not is_valid(content[name]):
             return f"{name} = {content[name]!r:.60}: expected {expected}"
-    size = sum(content["class_counts"])
-    if beyond := [mistake for mistake in content["misclassified"] if mistake[0] >= size]:
-        return f"misclassified = {beyond!r:.60}: expected indices below {size:,}, the number of images in class_counts"
-    return None
+    return next((f"{name}: expected {expected}" for name, expected, holds in _agreeing(content) if not holds), None)
+
+
+def _agreeing(content: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
+    """Yield what the fields of a record say about each other: the field, what is expected of it, and whether it is so.
+
+    Arguments:
+        content: valid values, each by itself.
+    """
+    counts, trained, history = content["class_counts"], content["train_size"], content["history"]
+    size, epochs, mistakes = sum(counts), len(history["test_correct"]), content["misclassified"]
+    recipe, seconds = content["parameters"], content["environment"]["epoch_seconds"]
+    yield "history", f"{recipe.get('epochs')} epochs, as in parameters", recipe.get("epochs", epochs) == epochs
+    for name, most, whole in (("test_correct", size, "class_counts"), ("train_correct", trained, "train_size")):
+        yield f"history, {name}", f"counts up to {most:,}, as in {whole}", max(history[name]) <= most
+    yield "trained_correct", f"a count up to {trained:,}, the train_size", content["trained_correct"] <= trained
+    ordered = all(a[0] < b[0] for a, b in pairwise([*mistakes, [size]]))
+    yield "misclassified", f"indices below {size:,}, as in class_counts, in order, none twice", ordered
+    wrong = size - history["test_correct"][-1]
+    expected = f"{wrong:,} images: class_counts less the last test_correct of history"
+    yield "misclassified", expected, len(mistakes) == wrong
+    labels = [label for _, label, prediction in mistakes if label != prediction]
+    possible = len(labels) == wrong and all(labels.count(digit) <= counts[digit] for digit in range(10))
+    yield "misclassified", "predictions that are not the label, of each digit not more than class_counts has", possible
+    yield "environment, epoch_seconds", f"a number for each of {epochs} epochs, as in history", len(seconds) == epochs
 
 
 def is_name(value: Any) -> bool:
     """Whether `value` may name an experiment: a path below the folder of records, such as ``iteration_01/variant``."""
-    return isinstance(value, str) and len(value) < 200 and bool(re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", value))
+    if not (isinstance(value, str) and re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", value)):
+        return False
+    return len(value.encode()) < 200  # file systems count bytes
 
 
 def _is_text(value: Any) -> bool:
@@ -275,6 +300,25 @@ def _is_count(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= 1e308  # false for NaN; JSON may hold whole numbers of any size
+
+
+def _is_size(value: Any) -> bool:
+    return _is_number(value) and value >= 0
+
+
+def _is_digest(value: Any) -> bool:
+    return _is_text(value) and bool(re.fullmatch("[0-9a-f]{64}", value))
+
+
+def _is_date(value: Any) -> bool:
+    try:
+        return date.fromisoformat(value).isoformat() == value
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_commit(value: Any) -> bool:
+    return value is None or (_is_text(value) and bool(re.fullmatch("[0-9a-f]{40}", value)))
 
 
 def _is_scalar(value: Any) -> bool:
@@ -296,8 +340,33 @@ def _dict_with(rest: _Check, **known: _Check) -> _Check:
 
 def _is_history(value: Any) -> bool:
     counts = dict.fromkeys(("train_correct", "test_correct"), _list_of(_is_count))
-    lists = _dict_with(lambda _: False, **dict.fromkeys(_HISTORY, _list_of(_is_number)) | counts)
+    lists = _dict_with(lambda _: False, **dict.fromkeys(_HISTORY, _list_of(_is_size)) | counts)
     return lists(value) and 0 < len(value["test_correct"]) and len({*map(len, value.values())}) == 1
+
+
+_ENVIRONMENT: dict[str, _Check] = {
+    "date": _is_date,
+    "python": _is_text,
+    "torch": _is_text,
+    "device": lambda value: value in ("cpu", "cuda", "mps"),
+    "device_name": _is_text,
+    "cpu_capability": _is_text,
+    "threads": lambda value: _is_count(value) and value > 0,
+    "commit": _is_commit,
+    "changed": lambda value: value is None or type(value) is bool,
+    "epoch_seconds": _list_of(_is_size),
+    "accepted": _list_of(
+        _dict_with(lambda _: False, date=_is_date, commit=_is_commit, code=_is_digest, checked=_list_of(_is_text))
+    ),
+}
+_OPTIONAL = {"python", "device", "cpu_capability", "changed", "accepted"}  # of the environment
+
+
+def _is_environment(value: Any) -> bool:
+    return isinstance(value, dict) and (
+        _ENVIRONMENT.keys() - _OPTIONAL <= value.keys() <= _ENVIRONMENT.keys()
+        and all(_ENVIRONMENT[name](item) for name, item in value.items())
+    )
 
 
 def _is_mistake(value: Any) -> bool:
@@ -322,23 +391,12 @@ _FIELDS: dict[str, tuple[_Check, str]] = {
         lambda value: _list_of(_is_count)(value) and len(value) == 10 and sum(value) > 0,
         "ten whole numbers, not all 0",
     ),
-    "history": (_is_history, f"{', '.join(_HISTORY)}: numbers, one for each epoch"),
-    "first_losses": (_list_of(_is_number), "a list of numbers"),
+    "history": (_is_history, f"{', '.join(_HISTORY)}: numbers from 0, one for each epoch"),
+    "first_losses": (_list_of(_is_size), "a list of numbers from 0"),
     "misclassified": (_list_of(_is_mistake), "a list of [index, label, prediction]"),
     "trained_correct": (_is_count, "a whole number from 0"),
-    "weights_digest": (lambda value: _is_text(value) and bool(re.fullmatch("[0-9a-f]{64}", value)), "a SHA-256"),
-    "environment": (
-        _dict_with(
-            lambda _: True,
-            date=_is_text,
-            device_name=_is_text,
-            torch=_is_text,
-            threads=_is_count,
-            commit=lambda value: value is None or _is_text(value),
-            epoch_seconds=_list_of(_is_number),
-        ),
-        "date, device_name and torch as words, threads, commit, and epoch_seconds as a list of numbers",
-    ),
+    "weights_digest": (_is_digest, "a SHA-256"),
+    "environment": (_is_environment, f"{', '.join(_ENVIRONMENT)}, each of its kind, and nothing else"),
     "format": (_is_count, "a whole number"),
     "digest": (_is_text, "a SHA-256"),
 }

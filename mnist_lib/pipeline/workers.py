@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from mnist_lib import experiments, files, machine
@@ -45,12 +46,13 @@ def train(
     return _in_processes(tasks, workers, "run", lines=publish)
 
 
-def verify(jobs: Sequence[tuple], device: str, workers: int, accept: bool = False) -> list[Verdict]:
-    """Check published records, in the order of `jobs`; with `accept`, give the new digest to those that hold.
+def verify(
+    jobs: Sequence[tuple], device: str, workers: int, check: Callable[..., Verdict] = verification.verify
+) -> list[Verdict]:
+    """Check records, in the order of `jobs`, each by `check`.
 
     A job is an experiment and a seed, and the folder of the record where that is none of the published ones.
     """
-    check = verification.accept if accept else verification.verify
     where = machine.resolve_device(device)
     with _pool(max(1, min(workers, len(jobs)))) as pool:
         checks = [pool.submit(check, experiment, seed, where, *folder) for experiment, seed, *folder in jobs]

@@ -39,7 +39,7 @@ class Interval:
         return f"{self.center:{spec}} [{low}, {high}]"
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
+def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """Return the mean of independent values and its interval from Student's t distribution (Student, 1908).
 
     Raises:
@@ -53,10 +53,10 @@ def mean_interval(values: Sequence[float]) -> Interval:
         return Interval(mean, math.nan, math.nan)
     if np.ptp(sample) == 0:
         return Interval(mean, mean, mean)
-    return Interval(mean, *map(float, stats.ttest_1samp(sample, 0).confidence_interval(CONFIDENCE)))
+    return Interval(mean, *map(float, stats.ttest_1samp(sample, 0).confidence_interval(confidence)))
 
 
-def prediction_interval(values: Sequence[float]) -> Interval:
+def prediction_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """Return the mean of independent values, and where one more value would be in 95 % of cases (normal distribution).
 
     It is wider than the interval of the mean by a factor of √(n + 1): one value scatters more than a mean of n.
@@ -64,7 +64,7 @@ def prediction_interval(values: Sequence[float]) -> Interval:
     Raises:
         ValueError: there are no values.
     """
-    mean = mean_interval(values)
+    mean = mean_interval(values, confidence)
     half = (mean.high - mean.center) * math.sqrt(len(values) + 1)
     return Interval(mean.center, mean.center - half, mean.center + half)
 

@@ -542,7 +542,7 @@ def test_any_value_inside_a_field_is_refused_by_name_or_harmless(good, read_as_r
     try:
         record = read_as_record(changed)
     except RecordError as error:
-        assert f"seed_0.json: {name} = " in str(error)
+        assert name in str(error).partition("seed_0.json: ")[2]
     else:
         check_usable(record)
 
@@ -601,7 +601,7 @@ def test_json_that_breaks_readers_is_refused(read_as_record, text):
 
 def test_text_in_a_record_is_escaped_on_the_page(good, read_as_record):
     script = "<script>alert('x')</script><img src=x onerror=alert(1)>"
-    environment = good["environment"] | {"commit": script, "device_name": script, "torch": script}
+    environment = good["environment"] | dict.fromkeys(("python", "torch", "device_name", "cpu_capability"), script)
     record = read_as_record(good | {"environment": environment, "digests": dict.fromkeys(good["digests"], script)})
     html = tables.provenance([record])._repr_html_()
     assert "<script" not in html and "<img" not in html
@@ -768,7 +768,7 @@ published = catalogue.published_runs(catalogue.find(sys.argv[1])[0])
 ((experiment, _),) = [run for run in published if run[0].name == sys.argv[1]]
 trainer = experiments.make_trainer(experiment, 0, torch.device("cpu"))
 trainer.replay(20)
-experiments.misclassified(trainer)
+experiments.misclassified(trainer.evaluate()[1], trainer.test_labels)
 trainer.state()
 # Not getrusage: its maximum counts the process that this one was forked from.
 (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]

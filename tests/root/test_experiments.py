@@ -125,9 +125,9 @@ def test_record_holds_what_was_run_and_what_came_out():
 def test_published_record_is_preferred(log):
     run = small(epochs=1)
     first = train(run, 0, CPU, run.store)
-    publish(run, 0, environment=first.environment | {"device": "published"})
+    publish(run, 0, environment=first.environment | {"device_name": "published"})
     (record,) = runs(run, 1, "cpu", log)
-    assert record.environment["device"] == "published"
+    assert record.environment["device_name"] == "published"
     assert not log
 
 

@@ -19,6 +19,18 @@ from mnist_lib.records import Record, RecordError, record_path, to_json, weights
 
 WEIGHTS = b"the weights, serialized"
 
+ACCEPTED = {"date": "2026-02-01", "commit": None, "code": "0" * 64, "checked": ["weights"]}
+
+ENVIRONMENT = {
+    "date": "2026-01-31",
+    "device": "cpu",
+    "device_name": "a processor",
+    "torch": "2.6",
+    "threads": 1,
+    "epoch_seconds": [1.5, 2.0],
+    "commit": None,
+}
+
 
 @pytest.fixture
 def record() -> Record:
@@ -42,15 +54,7 @@ def record() -> Record:
         misclassified=[[4, 7, 1]],
         trained_correct=49,
         weights_digest=bytes_digest(WEIGHTS),
-        environment={
-            "date": "2026-01-31",
-            "device": "cpu",
-            "device_name": "a processor",
-            "torch": "2.6",
-            "threads": 1,
-            "epoch_seconds": [1.5, 2.0],
-            "commit": None,
-        },
+        environment=ENVIRONMENT,
     )
 
 
@@ -113,7 +117,7 @@ def test_results_have_a_digest_of_their_own(record, changes, kept):
 
 
 def test_who_accepted_results_is_no_part_of_them(record):
-    accepted = dataclasses.replace(record, environment=record.environment | {"accepted": ["2026-02-01"]})
+    accepted = dataclasses.replace(record, environment=record.environment | {"accepted": [ACCEPTED]})
     assert accepted.digest != record.digest
     assert accepted.results_digest == record.results_digest
     elsewhere = dataclasses.replace(record, environment=record.environment | {"torch": "2.7"})
@@ -210,6 +214,13 @@ def edited(record, **changes) -> str:
     return json.dumps({key: value for key, value in content.items() if value != "absent"})
 
 
+def with_mistakes(mistakes: list[list[int]]) -> dict:
+    """What goes with these mistakes: of 20 images, the others are right."""
+    history = {name: [0.1] for name in ("learning_rate", "train_loss", "test_loss")}
+    history |= {"train_correct": [50], "test_correct": [20 - len(mistakes)]}
+    return {"misclassified": mistakes, "history": history, "environment": ENVIRONMENT | {"epoch_seconds": [1]}}
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -228,6 +239,16 @@ def test_an_altered_record_is_refused_whoever_altered_it(record, tmp_path, field
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     with pytest.raises(RecordError, match=f"^{path}: altered: its content does not have the digest that it states$"):
         records.read(path)
+
+
+def test_what_a_record_may_hold_besides_is_read(record, tmp_path):
+    """One with two misread images, and one that was accepted under other code."""
+    for changes in (
+        with_mistakes([[2, 7, 1], [4, 7, 1]]),
+        {"environment": ENVIRONMENT | {"accepted": [ACCEPTED], "changed": None, "commit": "0" * 40}},
+    ):
+        path = records.write(dataclasses.replace(record, **changes), WEIGHTS, tmp_path)
+        assert records.read(path) == dataclasses.replace(record, **changes)
 
 
 def test_another_layout_is_the_same_record(record, tmp_path):
@@ -250,6 +271,37 @@ def test_another_layout_is_the_same_record(record, tmp_path):
         pytest.param(lambda r: edited(r, extra=1), id="a field too many"),
         pytest.param(lambda r: edited(r, parameter_count="many"), id="a field of the wrong kind"),
         pytest.param(lambda r: edited(r, misclassified=[[r.test_size, 1, 7]]), id="a mistake at an image too far"),
+        pytest.param(lambda r: edited(r, misclassified=[[4, 7, 7]]), id="a mistake that is none"),
+        pytest.param(lambda r: edited(r, misclassified=[]), id="fewer mistakes than the accuracy says"),
+        pytest.param(lambda r: edited(r, **with_mistakes([[4, 7, 1], [4, 7, 2]])), id="an image misread twice"),
+        pytest.param(lambda r: edited(r, **with_mistakes([[4, 7, 1], [2, 7, 1]])), id="mistakes out of order"),
+        pytest.param(lambda r: edited(r, **with_mistakes([[k, 7, 1] for k in range(3)])), id="more 7s than there are"),
+        pytest.param(lambda r: edited(r, history=r.history | {"test_correct": [21, 19]}), id="an accuracy above 100 %"),
+        pytest.param(lambda r: edited(r, history=r.history | {"train_correct": [51, 50]}), id="one in training"),
+        pytest.param(lambda r: edited(r, history=r.history | {"train_loss": [-0.1, 0.1]}), id="a negative loss"),
+        pytest.param(lambda r: edited(r, train_size=25), id="more right in training than there are"),
+        pytest.param(lambda r: edited(r, trained_correct=51), id="more right afterwards than there are"),
+        pytest.param(lambda r: edited(r, parameters=r.parameters | {"epochs": 3}), id="an epoch without an entry"),
+        pytest.param(lambda r: edited(r, first_losses=[-2.3]), id="a negative first loss"),
+        *(
+            pytest.param(
+                lambda r, n=name, v=value: edited(r, environment=r.environment | {n: v}), id=f"{name} {value!r}"
+            )
+            for name, value in (
+                ("date", "yesterday"),
+                ("date", "2026-1-31"),
+                ("torch", 2.6),
+                ("device", "abacus"),
+                ("device_name", None),
+                ("threads", 0),
+                ("commit", "HEAD"),
+                ("changed", "no"),
+                ("epoch_seconds", [1.5]),
+                ("epoch_seconds", [1.5, -2]),
+                ("accepted", [{"date": "2026-02-01"}]),
+                ("mood", "good"),
+            )
+        ),
         pytest.param(lambda r: edited(r, network="deep"), id="an earlier kind of network"),
         pytest.param(lambda r: edited(r, network={"source": "", "name": ""}), id="a network without arguments"),
         pytest.param(lambda r: edited(r, digests={"code": "c", "data": "d"}), id="no digest of the network"),
