@@ -15,7 +15,7 @@ import openpyxl
 import pytest
 
 from mnist_lib import cli, experiments, files
-from mnist_lib.pipeline import workers
+from mnist_lib.pipeline import staleness, verification, workers
 from mnist_lib.site import address, book
 from support import ROOT, mnist_lib
 
@@ -302,6 +302,64 @@ def test_of_two_builds_the_second_waits(tmp_path, monkeypatch):
     assert together == [1, 1, 1]
 
 
+def test_a_book_that_cannot_be_replaced_is_not_said_to_be_built(tmp_path, monkeypatch, capsys):
+    """Such as a mount, or a folder of another user's: the old one stays, and is never taken for the new one."""
+    made = []
+
+    def run_sphinx(source: Path, target: Path, builder: str) -> int:
+        made.append(target)
+        (target / "_build" / "html").mkdir(parents=True)
+        (target / "_build" / "html" / "index.html").write_text(f"book {len(made)}")
+        return 0
+
+    monkeypatch.setattr(book, "ROOT", tmp_path)
+    monkeypatch.setattr(book, "run_sphinx", run_sphinx)
+    index = tmp_path / "_build" / "html" / "index.html"
+    assert (book.build(), index.read_text()) == (0, "book 1")
+    (tmp_path / "README.md").write_text("changed")
+    with monkeypatch.context() as patch:
+
+        def busy(self: Path, _: Path) -> None:
+            raise OSError(16, "Device or resource busy", str(self))
+
+        patch.setattr(Path, "rename", busy)
+        for _ in range(2):
+            capsys.readouterr()
+            assert (book.build(), index.read_text()) == (1, "book 1")
+            said = capsys.readouterr()
+            assert "cannot be replaced and is as it was" in said.err and "busy" in said.err and not said.out
+    assert (book.build(), index.read_text()) == (0, "book 4")
+    assert "built" in capsys.readouterr().out
+    assert book.build() == 0 and "the book is current" in capsys.readouterr().out
+    index.unlink()
+    assert (book.build(), index.read_text()) == (0, "book 5"), "a page that is missing is made again"
+    assert [path.name for path in (tmp_path / "_build").iterdir() if path.suffix != ".lock"] == ["html"]
+
+
+def test_a_book_is_not_compiled_of_altered_pages_or_damaged_weights(tmp_path, monkeypatch, capsys):
+    name = "iteration_02_light_skeleton"
+    shutil.copytree(experiments.published_records() / name, tmp_path / "book" / "records" / name)
+    (tmp_path / "notebooks").mkdir()
+    page = tmp_path / "notebooks" / f"{name}.ipynb"
+    notebook = nbformat.read(ROOT / "notebooks" / page.name, as_version=4)
+    notebook.metadata["mnist_lib"] = dict(notebook.metadata["mnist_lib"]) | staleness.noted(notebook)
+    nbformat.write(notebook, page)
+    monkeypatch.setattr(experiments, "root", lambda: tmp_path)
+    monkeypatch.setattr(book, "ROOT", tmp_path)
+    assert book.untrue() == []
+    output = next(
+        each for cell in notebook.cells for each in cell.get("outputs", ()) if "text/html" in each.get("data", {})
+    )
+    output.data["text/html"] += "<p>99.99 %</p>"
+    nbformat.write(notebook, page)
+    weights = tmp_path / "book" / "records" / name / "seed_1.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert book.run_sphinx(tmp_path, tmp_path, "html") == 1
+    altered, damaged = capsys.readouterr().err.splitlines()
+    assert altered.startswith(f"{name}.ipynb: its outputs are not those of its execution; `git restore`")
+    assert "seed_1.safetensors: damaged" in damaged and "`git restore book/records`" in damaged
+
+
 def test_folders_may_be_given_relative_to_where_the_command_runs(tmp_path, monkeypatch):
     """Kernels run elsewhere."""
     monkeypatch.chdir(tmp_path)
@@ -332,6 +390,29 @@ def test_seeds_without_a_record_are_not_said_to_hold():
     assert "no record of seed 77 belongs to iteration_01_setup" in done.stderr
     done = mnist_lib("verify", "iteration_01_setup", "--full", "0", "--accept")
     assert done.returncode == 2 and "not allowed with argument" in done.stderr
+
+
+def test_a_sample_is_trained_again_in_full(monkeypatch):
+    """So many records, chosen by chance, each once."""
+    asked = []
+    monkeypatch.setattr(workers, "verify", lambda jobs, _, __, check: [asked.append((jobs, check))] and [])
+    for count, expected in ((3, 3), (7, 5)):
+        assert cli.main(["verify", "iteration_01_setup", "--sample", str(count)]) == 0
+        jobs, check = asked.pop()
+        assert check is verification.verify_fully
+        assert len({seed for _, seed in jobs}) == len(jobs) == expected
+    with pytest.raises(SystemExit):
+        cli.main(["verify", "--sample", "0"])
+
+
+def test_what_is_not_compared_is_neither_held_nor_refused(monkeypatch, capsys):
+    verdicts = [verification.Verdict("a", 0, (), ("the first losses: luck",)), verification.Verdict("a", 1, ("wrong",))]
+    for found, code, said in ((verdicts[:1], 0, "1 of 1 records hold"), (verdicts, 1, "1 of 2 records hold")):
+        monkeypatch.setattr(workers, "verify", lambda *_, found=found: found)
+        assert cli.main(["verify", "iteration_01_setup"]) == code
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[:2] == ["a seed 0  holds", "          not compared: the first losses: luck"]
+        assert lines[-1] == said
 
 
 def test_verify_looks_at_every_record_that_is_there(monkeypatch, tmp_path):

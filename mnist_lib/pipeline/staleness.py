@@ -15,8 +15,8 @@ from mnist_lib.digests import bytes_digest, canonical, plain, text_digest
 from mnist_lib.experiments import Experiment
 from mnist_lib.pipeline import catalogue
 
-NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-"""A number in prose."""
+NUMBER = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$|[-−+±]?\d+(?:[.,]\d+)*", re.DOTALL)
+"""A number in prose with its sign, or a formula as a whole: in it, an operator says as much as a digit."""
 
 ADDRESS = re.compile(r"https?://\S+")
 """What no output depends on."""
@@ -40,9 +40,7 @@ def _digests(path: Path, notebook: nbformat.NotebookNode) -> dict[str, Any]:
         "cells": text_digest(*(cell if isinstance(cell, str) else canonical(cell) for cell in code)),
         "library": _library_digest([node for cell in code if not isinstance(cell, str) for node in cell.body]),
         "records": {run.name: _record_digests(run, seeds) for run, seeds in catalogue.read_runs(path)},
-        "outputs": outputs_digest(notebook),
-        "numbers": _numbers_in_prose(notebook),
-    }
+    } | noted(notebook)
 
 
 def stale(path: Path) -> list[str]:
@@ -59,6 +57,24 @@ def stale(path: Path) -> list[str]:
         f"the recipe or the record of {name} changed, seed {seed}"
         for name, seed, _, _ in _differing(stored["records"], now["records"])
     ]
+    return reasons + _edits(stored, now)
+
+
+def edited(path: Path) -> list[str]:
+    """Say what of a page was changed by hand after its execution: its outputs, or the numbers in its prose."""
+    notebook = nbformat.read(path, as_version=4)
+    stored = notebook.metadata.get("mnist_lib", {})
+    now = noted(notebook)
+    return _edits(stored, now) if now.keys() <= stored.keys() else []
+
+
+def noted(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """Return what an edit by hand would change: the digest of the outputs, and what the prose says in numbers."""
+    return {"outputs": outputs_digest(notebook), "numbers": _numbers_in_prose(notebook)}
+
+
+def _edits(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    reasons = []
     if stored["outputs"] != now["outputs"]:
         reasons.append("its outputs are not those of its execution")
     before, after = ({cell: text.split() for cell, text in each["numbers"].items()} for each in (stored, now))
@@ -137,6 +153,7 @@ def outputs_digest(notebook: nbformat.NotebookNode) -> str:
 
 
 def _numbers_in_prose(notebook: nbformat.NotebookNode) -> dict[str, str]:
-    """Return the numbers in every cell of prose, in their order, by the cell's id."""
+    """Return the numbers and formulas in every cell of prose, in their order, by the cell's id."""
     prose = {each.id: ADDRESS.sub("", each.source) for each in notebook.cells if each.cell_type == "markdown"}
-    return {cell: " ".join(found) for cell, text in prose.items() if (found := NUMBER.findall(text))}
+    found = {cell: ["".join(each.split()) for each in NUMBER.findall(text)] for cell, text in prose.items()}
+    return {cell: " ".join(each) for cell, each in found.items() if each}

@@ -14,7 +14,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from mnist_lib import experiments, files, machine

@@ -1,6 +1,7 @@
 """Compiling the book: always from nothing, because incremental builds miss changes, and only if a source changed."""
 
 import base64
+import os
 import shutil
 import subprocess
 import sys
@@ -44,28 +45,56 @@ def _build(quick: bool) -> int:
     stamp, digest = target / ".sources", sources_digest(source)
     if pdf_is_current(digest):  # then the pages offer it
         digest = text_digest(digest, bytes_digest(PDF.read_bytes()))
-    if stamp.exists() and stamp.read_text() == digest:
+    if stamp.exists() and stamp.read_text() == digest and (target / "index.html").exists():
         print(f"the book is current: {target / 'index.html'}")
         return 0
     with tempfile.TemporaryDirectory(prefix="mnist-lib-book-") as scratch:
         if code := run_sphinx(source, Path(scratch), "html"):
             print("the book was not built; the last good one, if any, is untouched", file=sys.stderr)
             return code
-        shutil.rmtree(target, ignore_errors=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(Path(scratch) / "_build" / "html", target)
-    stamp.write_text(digest)
+        built = Path(scratch) / "_build" / "html"
+        (built / stamp.name).write_text(digest)
+        try:
+            replace(built, target)
+        except OSError as error:
+            print(f"the book was built, but {target} cannot be replaced and is as it was: {error}", file=sys.stderr)
+            return 1
     print(f"built {target / 'index.html'}")
     return 0
+
+
+def replace(new: Path, target: Path) -> None:
+    """Put the folder `new` in the place of `target`, whatever lies there.
+
+    Raises:
+        OSError: that is impossible; `target` is as it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Both wait beside the target, where renaming takes no time and cannot run out of space.
+    with tempfile.TemporaryDirectory(prefix=".book-", dir=target.parent, ignore_cleanup_errors=True) as beside:
+        waiting, old = Path(beside) / "new", Path(beside) / "old"
+        shutil.move(new, waiting)
+        if os.path.lexists(target):
+            target.rename(old)
+        try:
+            waiting.rename(target)
+        except OSError:
+            if os.path.lexists(old):
+                old.rename(target)
+            raise
 
 
 def run_sphinx(source: Path, target: Path, builder: str) -> int:
     """Compile the book at `source` into ``target/_build/<builder>``; returns the exit code. Warnings are errors.
 
-    Notebooks that are none of the report's, such as duplicates, are no pages, though the contents have patterns.
+    Notebooks that are none of the report's, such as duplicates, are no pages, though the contents have patterns. The
+    report's own pages must be as they were executed, and the records as they were written.
     """
     from mnist_lib import cells
 
+    if source == ROOT and (problems := untrue()):
+        print("\n".join(problems), file=sys.stderr)
+        return 1
     settings = yaml.safe_load((source / "_config.yml").read_text("utf-8"))
     strays = [path.name for path in (source / "notebooks").glob("*.ipynb") if not cells.has_its_name(path)]
     settings["exclude_patterns"] = [*settings.get("exclude_patterns", ()), *(f"notebooks/{name}" for name in strays)]
@@ -74,6 +103,21 @@ def run_sphinx(source: Path, target: Path, builder: str) -> int:
     command += ["--path-output", str(target), "--builder", builder]
     command += ["--config", str(target / "_config.yml"), "--toc", str(source / "book" / "_toc.yml")]
     return subprocess.run([*command, "-W", "-n", "--keep-going"], cwd=source).returncode
+
+
+def untrue() -> list[str]:
+    """Name the pages that were altered after their execution, and the records and weights that are damaged."""
+    from mnist_lib import experiments, records
+    from mnist_lib.pipeline import catalogue, staleness
+
+    pages = {path: staleness.edited(path) for path in catalogue.find() if not catalogue.unpublished(path)}
+    problems = [f"{path.name}: {why}; `git restore` it, or execute it again" for path in pages for why in pages[path]]
+    for path in sorted(experiments.published_records().rglob("seed_*.json")):
+        try:
+            records.read_weights(path)
+        except records.RecordError as error:
+            problems.append(f"{error}; `git restore book/records` takes it back")
+    return problems
 
 
 def pdf_is_current(digest: str) -> bool:

@@ -100,9 +100,24 @@ def test_a_parameter_makes_one_notebooks_records_stale(copy):
 def test_a_record_makes_the_pages_that_read_it_stale(copy):
     path = copy / "book" / "records" / ITERATIONS[4] / "seed_0.json"
     content = json.loads(path.read_text())
-    content["history"]["test_correct"][-1] -= 1
+    content["history"]["train_correct"][-1] -= 1
     path.write_text(json.dumps(sealed(content)))
     assert stale(copy) == (set(), {*ITERATIONS[4:6]} | SUMMARIES)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("$a + b$", "$a - b$"), ("$$\n\\frac{a}{2}\n$$", "$$\n\\frac{2}{a}\n$$"), ("by +3 points", "by −3 points")],
+)
+def test_a_sign_or_an_operator_counts_as_a_digit_does(tmp_path, before, after):
+    path, cell = tmp_path / "page.ipynb", nbformat.v4.new_markdown_cell(f"So it is {before}, at all times.")
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    stored = staleness.noted(notebook)
+    for text, found in ((before, []), (after, ["its prose says"])):
+        cell.source = f"So it is {text}, at  all times."
+        notebook.metadata["mnist_lib"] = stored
+        nbformat.write(notebook, path)
+        assert [why[:14] for why in staleness.edited(path)] == found
 
 
 def test_statistics_make_pages_stale_and_no_records(copy):
