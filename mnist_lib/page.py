@@ -18,18 +18,21 @@ from mnist_lib.parameters import (
 from mnist_lib.records import Record
 
 
-def of_notebook(name: str) -> NotebookParameters:
+def of_notebook(name: str, parameter: str = "experiment") -> NotebookParameters:
     """Return the published parameters of the notebook ``notebooks/<name>.ipynb``.
 
+    `parameter` is the one whose value `name` is, for messages.
+
     Raises:
-        ParameterError: there is no such notebook, or its parameters are not accepted.
+        ParameterError: there is no such notebook, it trains no network, or its parameters are not accepted.
     """
-    path = experiments.root() / "notebooks" / f"{name}.ipynb"
-    if not path.exists():
-        known = sorted(p.stem for p in path.parent.glob("*.ipynb"))
-        near = difflib.get_close_matches(name, known, n=1)
-        raise ParameterError(f"there is no notebook {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    return cells.of_file(path)
+    paths = {path.stem: path for path in (experiments.root() / "notebooks").glob("*.ipynb")}
+    if name not in paths or not cells.has_network(paths[name]):
+        what = "trains no network" if name in paths else "is no notebook"
+        near = difflib.get_close_matches(name, (each for each in paths if cells.has_network(paths[each])), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ParameterError(f"{parameter} = {name!r}: it {what}; expected one such as iteration_10_one_cycle{hint}")
+    return cells.of_file(paths[name])
 
 
 def experiment(parameters: NotebookParameters) -> Experiment:
@@ -42,9 +45,11 @@ def experiment(parameters: NotebookParameters) -> Experiment:
     return Experiment(parameters.name, parameters.recipe, parameters.network)
 
 
-def at_equal_effort(name: str, parameters: NotebookParameters | ComparisonParameters) -> Experiment:
+def at_equal_effort(
+    name: str, parameters: NotebookParameters | ComparisonParameters, parameter: str = "experiments"
+) -> Experiment:
     """Return the recipe of another notebook, on the same data, for as many epochs as `parameters` say (0: its own)."""
-    other = of_notebook(name)
+    other = of_notebook(name, parameter)
     effort = {key: getattr(parameters, key) for key in ("dataset", "epochs", "evaluate_on")}
     effort["epochs"] = parameters.epochs or other.epochs
     return Experiment(name, dataclasses.replace(other.recipe, **effort), other.network)
@@ -57,7 +62,8 @@ def baseline(parameters: NotebookParameters) -> Experiment | None:
     """
     if parameters.baseline == "none":
         return None
-    equal, there = at_equal_effort(parameters.baseline, parameters), of_notebook(parameters.baseline)
+    equal = at_equal_effort(parameters.baseline, parameters, "baseline")
+    there = of_notebook(parameters.baseline, "baseline")
     if equal.recipe == there.recipe:
         return equal
     return dataclasses.replace(equal, name=f"{parameters.name}/baseline")
@@ -173,7 +179,7 @@ def listed(parameters: ComparisonParameters) -> list[str]:
     """Return the names of the notebooks to compare, in order.
 
     Raises:
-        ParameterError: a pattern matches no notebook with a network.
+        ParameterError: a pattern matches no notebook with a network, or they are fewer than two.
     """
     return _matching("experiments", parameters.experiments)
 
@@ -209,6 +215,8 @@ def _matching(parameter: str, patterns: Sequence[str]) -> list[str]:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ParameterError(f"{parameter}: no notebook with a network matches {pattern!r}{hint}")
         found += matching
+    if len({*found}) < 2:
+        raise ParameterError(f"experiments = {[*parameters.experiments]!r}: expected at least two, which are compared")
     return list(dict.fromkeys(found))
 
 

@@ -188,16 +188,35 @@ class ComparisonParameters(Checked):
     device: str = "auto"
 
 
+STEEPEST = 10
+"""Where a sum is larger, the slope of the sigmoid is below 0.00005: its unit hardly learns, and no page can show it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExerciseParameters(Checked):
     """The network of two inputs, two hidden and two output units.
 
     `weights` are w1 to w8, numbered as in `mnist_lib.backprop.network`. The defaults are those of the public exercise.
+
+    Raises:
+        ParameterError: a value is not accepted, or the sigmoid of a unit is flat there, so that nothing is learnt.
     """
 
     inputs: list[float] = bounded((0.05, 0.10), low=-1000, high=1000, length=2)
     targets: list[float] = bounded((0.01, 0.99), low=0, high=1, length=2)
     weights: list[float] = bounded((0.15, 0.20, 0.25, 0.30, 0.40, 0.45, 0.50, 0.55), low=-1000, high=1000, length=8)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        (i1, i2), (w1, w2, w3, w4, *_) = self.inputs, self.weights
+        if not (i1 or i2):
+            raise _refusal("inputs", [i1, i2], "one at least that is not 0")
+        if steep := [x for x in (w1 * i1 + w2 * i2, w3 * i1 + w4 * i2) if abs(x) > STEEPEST]:
+            raise _refusal(
+                "inputs", [i1, i2], f"sums of the hidden units from {-STEEPEST} to {STEEPEST}, not {steep[0]:g}"
+            )
+        if flat := [w for w in self.weights[4:] if abs(w) > STEEPEST / 2]:  # each output adds up two of them
+            raise _refusal("weights", flat, f"w5 to w8 from {-STEEPEST / 2:g} to {STEEPEST / 2:g}, or outputs saturate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +256,10 @@ class SweepPageParameters(Checked):
     value: str = "first"
 
 
+DISTINCT = "at least one, and none of them twice, to six digits"
+"""What is accepted as a list of things to compare."""
+
+
 def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     """Build `schema` from `values`.
 
@@ -255,6 +278,8 @@ def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     for name, f in fields.items():
         if name not in values and f.default is dataclasses.MISSING:
             raise ParameterError(f"parameter {name!r} is missing")
+        if name in values and values[name] in ([], ()):  # a default may be empty, which leaves something out
+            raise _refusal(name, values[name], DISTINCT)
     return schema(**values)
 
 
@@ -262,9 +287,10 @@ def _check(f: dataclasses.Field, value: Any, kind: Any) -> Any:
     """`value` as `kind`, within the rules of the field."""
     checked = _checked(f.name, value, kind, f.metadata)
     if isinstance(checked, tuple) and f.metadata.get("length") is None:
-        # An empty list is accepted where it is the default.
-        if len({*checked}) < len(checked) or not (checked or f.default == ()):
-            raise _refusal(f.name, list(checked), "at least one, and none of them twice")
+        # An empty list is accepted where it is the default. Numbers are told apart as pages and folders print them.
+        printed = {f"{each:g}" if type(each) is float else each for each in checked}
+        if len(printed) < len(checked) or not (checked or f.default == ()):
+            raise _refusal(f.name, list(checked), DISTINCT)
     return checked
 
 

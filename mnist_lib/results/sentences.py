@@ -128,11 +128,17 @@ def is_published(run: Record) -> bool:
 def yours(parameters: Checked) -> str:
     """Say what differs from the published notebook: "Your run: epochs 1 (published 15), …"; nothing if nothing does."""
     said = [
-        f"{name} {_value(here)} ({'published ' * (number == 0)}{_value(there)})"
+        f"{name} {_value(here)} ({'published ' * (number == 0)}{_value(there)}{_idle(parameters, name)})"
         for number, (name, (here, there)) in enumerate(changed(parameters).items())
     ]
     said += ["another network"] * has_another_network(parameters)
     return f"**Your run:** {', '.join(said)}." if said else ""
+
+
+def _idle(parameters: Checked, name: str) -> str:
+    """Say of a parameter that the others leave it without effect; nothing if they do not."""
+    (effect,) = [f.metadata.get("effect", lambda _: True) for f in dataclasses.fields(parameters) if f.name == name]
+    return "" if effect(parameters) else ", without effect beside the others"
 
 
 def changed(parameters: Checked) -> dict[str, tuple[object, object]]:

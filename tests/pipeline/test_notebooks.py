@@ -16,10 +16,21 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from mnist_lib import data, experiments, page, records
-from mnist_lib.cells import notebook_parameters
+from mnist_lib.cells import checked, has_network, notebook_parameters
+from mnist_lib.experiments import Experiment
+from mnist_lib.parameters import (
+    BackpropParameters,
+    ComparisonParameters,
+    NotebookParameters,
+    ParameterError,
+    SweepParameters,
+    validate,
+)
 from mnist_lib.pipeline import catalogue, execution, staleness
 
 FOLDER = experiments.root() / "notebooks"
@@ -201,8 +212,73 @@ REFUSED = {
     "schedule triangle": "ParameterError: schedule = 'triangle': expected one of constant, step, one_cycle",
     "network deep": "ParameterError: unknown parameter 'network': a network is changed in the notebook's network cell",
     "device cuda:99": "ParameterError: device = 'cuda:99': there is no such device on this machine; auto would use",
-    "baseline iteration_99": "ParameterError: there is no notebook 'iteration_99'",
+    "baseline iteration_99": "ParameterError: baseline = 'iteration_99': it is no notebook; expected one such as",
+    "baseline iterations_compared": "ParameterError: baseline = 'iterations_compared': it trains no network; expected",
 }
+
+
+# -- any parameters at all
+
+SOME = {
+    "name": ["mine", "", "a/b", "../x", "ä" * 150, "x" * 250],
+    "baseline": ["none", "iteration_01_setup", "introduction", "backprop_derivation", "nothing", ""],
+    "experiment": ["iteration_07_small_batch", "introduction", "nothing", "*"],
+    "experiments": [
+        ["iteration_*"],
+        ["iteration_01_setup"],
+        [],
+        ["introduction"],
+        ["reported_*", "iteration_01_setup"],
+    ],
+    "learning_rates": [[], [0.1], [0.1, 0.1], [0.1, 0.1 + 1e-12], [0.01, 0.1], "0.1", [float("nan")], [-1]],
+    "cnn_learning_rates": [[], [1], [1, 1.0], [0.3, 0.30000001], [0.01, 0.1], None],
+    "inputs": [[0, 0], [0.05, 0.1], [1000, 1000], [1], [0, 1]],
+    "targets": [[0, 1], [0.5, 0.5], [2, 0]],
+    "weights": [[0] * 8, [1] * 8, [1000] * 8, [0.1] * 7],
+    "schedule": ["constant", "step", "one_cycle", "cosine", "sine"],
+    "device": ["cpu", "cuda:99", "abacus"],
+    "precision": ["bfloat16", "float16"],
+}
+"""What a reader could write; every other parameter is a number."""
+
+NUMBERS = [0, 1, 2, -1, 0.5, 1e-9, 1e9, float("nan"), float("inf"), True, "3", None]
+
+
+def asked(path: Path, values: dict) -> list[Experiment]:
+    """The experiments that a page asks for: what its first cells do with its parameters."""
+    whole = notebook_parameters(path) | values
+    whole |= {"dataset": "digits"} if "dataset" in whole else {}
+    if has_network(path):
+        parameters = checked(NotebookParameters, whole, page.of_notebook(path.stem).network, {})
+        once_more = [page.continued(parameters)] * bool(parameters.continued_seeds)
+        others = [*page.candidates(parameters).values(), *once_more, page.baseline(parameters)]
+        return [page.experiment(parameters), *(each for each in others if each)]
+    if "experiments" in whole:
+        parameters = validate(ComparisonParameters, whole)
+        return [page.at_equal_effort(name, parameters) for name in page.listed(parameters)]
+    if "cnn_learning_rates" in whole:
+        return [*page.sweep(validate(SweepParameters, whole)).values()]
+    validate(BackpropParameters, whole)
+    return []
+
+
+@by_name
+@settings(max_examples=15)
+@given(draw=st.data())
+def test_any_parameters_are_refused_by_name_or_make_a_page(path, draw):
+    """Before anything is computed: a page that would fail on what it is given says so in its first cells."""
+    known = sorted({*notebook_parameters(path)} - {"dataset"})
+    names = draw.draw(st.lists(st.sampled_from(known), min_size=1, max_size=4, unique=True))
+    values = {name: draw.draw(st.sampled_from(SOME.get(name, NUMBERS)), label=name) for name in names}
+    try:
+        found = asked(path, values)
+    except ParameterError as error:
+        assert any(name in str(error) for name in values), error
+    else:
+        folders = [run.published for run in found]
+        assert len({*folders}) == len(folders)
+        assert all(len(part.encode()) < 256 for run in found for part in (*run.published.parts, run.store.name))
+        assert len(found) != 1 or "experiments" not in notebook_parameters(path)
 
 
 @pytest.mark.parametrize("option", REFUSED)

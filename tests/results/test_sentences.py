@@ -174,6 +174,12 @@ def test_what_the_reader_has_changed_is_said():
     assert sentences.yours(own) == "**Your run:** dataset digits (published mnist), epochs 1 (15), seeds 2 (5)."
 
 
+def test_a_parameter_without_effect_is_said_to_be_one():
+    own = dataclasses.replace(page.of_notebook(ITERATION), step_size=3)
+    assert sentences.yours(own) == "**Your run:** step_size 3 (published 10, without effect beside the others)."
+    assert sentences.yours(dataclasses.replace(own, schedule="step")).count("without effect") == 0
+
+
 def test_another_network_is_said_and_another_comment_is_not():
     here = page.of_notebook(ITERATION)
     wider = dataclasses.replace(here, network=Network(here.network.source.replace("1, 10)", "1, 12)", 1)))

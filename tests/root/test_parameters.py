@@ -223,6 +223,9 @@ def test_list_of_a_given_length(value):
         ({"steps": 0}, "steps = 0: expected a whole number from 1 to 100000"),
         ({"steps": 1.5}, "steps = 1.5: expected a whole number from 1 to 100000"),
         ({"weigths": [0.1] * 8}, "unknown parameter 'weigths': did you mean 'weights'?"),
+        ({"inputs": [0, 0]}, "inputs = [0.0, 0.0]: expected one at least that is not 0"),
+        ({"inputs": [500, -1]}, "inputs = [500.0, -1.0]: expected sums of the hidden units from -10 to 10, not 74.8"),
+        ({"weights": [0.1] * 7 + [9]}, "weights = [9.0]: expected w5 to w8 from -5 to 5, or outputs saturate"),
     ],
 )
 def test_what_the_derivation_refuses(values, message):
@@ -234,6 +237,8 @@ def test_what_the_derivation_refuses(values, message):
     [
         (SweepParameters, {"experiment": "iteration_10_one_cycle", "learning_rates": []}),
         (SweepParameters, {"experiment": "iteration_10_one_cycle", "cnn_learning_rates": [0.1, 0.1]}),
+        (SweepParameters, {"experiment": "iteration_10_one_cycle", "cnn_learning_rates": [0.1, 0.1000000001]}),
+        (NotebookParameters, {"learning_rates": []}),
         (ComparisonParameters, {"experiments": []}),
         (ComparisonParameters, {"experiments": ["iteration_01_setup", "iteration_01_setup"]}),
     ],
@@ -243,8 +248,10 @@ def test_list_that_is_empty_or_repeats_itself_is_refused(schema, values):
         validate(schema, REQUIRED | values)
 
 
-def test_list_that_is_empty_by_default_may_be_empty():
-    assert validate(NotebookParameters, REQUIRED | {"learning_rates": []}).learning_rates == ()
+def test_list_that_is_empty_by_default_may_be_left_out():
+    """A page that has the list compares what is in it; a page without it has none."""
+    parameters = validate(NotebookParameters, REQUIRED)
+    assert parameters.learning_rates == () and dataclasses.replace(parameters) == parameters
 
 
 @pytest.mark.parametrize(
