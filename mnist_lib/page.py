@@ -181,7 +181,10 @@ def listed(parameters: ComparisonParameters) -> list[str]:
     Raises:
         ParameterError: a pattern matches no notebook with a network, or they are fewer than two.
     """
-    return _matching("experiments", parameters.experiments)
+    found = _matching("experiments", parameters.experiments)
+    if len(found) < 2:
+        raise ParameterError(f"experiments = {[*parameters.experiments]!r}: expected at least two, which are compared")
+    return found
 
 
 def beside(parameters: NotebookParameters) -> list[Experiment]:
@@ -215,8 +218,6 @@ def _matching(parameter: str, patterns: Sequence[str]) -> list[str]:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ParameterError(f"{parameter}: no notebook with a network matches {pattern!r}{hint}")
         found += matching
-    if len({*found}) < 2:
-        raise ParameterError(f"experiments = {[*parameters.experiments]!r}: expected at least two, which are compared")
     return list(dict.fromkeys(found))
 
 

@@ -4,6 +4,7 @@ On GitHub, in Colab, in JupyterLab and in the book: so no notebook holds what on
 """
 
 import ast
+import dataclasses
 import inspect
 import math
 import re
@@ -13,11 +14,17 @@ from itertools import combinations
 
 import nbformat
 import pytest
+from scipy.integrate import quad
+from scipy.stats import norm
+from scipy.stats import t as student
 
-from mnist_lib import experiments, records
+from mnist_lib import data, experiments, records
+from mnist_lib.parameters import NotebookParameters, Recipe
+from mnist_lib.pipeline import verification
 from mnist_lib.results import sentences
 from mnist_lib.results.claims import REPORTS
 from mnist_lib.results.target import TASK_ACCURACY
+from support import ROOT
 
 BOOK_ONLY = re.compile(
     r"""
@@ -184,6 +191,78 @@ def test_what_only_the_book_understands_is_found(text):
 @pytest.mark.parametrize("text", ["`x`", "$\\frac{1}{2}$ `y`", "```python\na\n```", "f(x) = 2", "(a) = b", "{1, 2}"])
 def test_what_is_understood_everywhere_is_not_found(text):
     assert not BOOK_ONLY.search(text)
+
+
+# -- pages that nothing executes
+
+LONG_NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)+(?!\w)")
+"""A number with a decimal point or with thousands."""
+
+DATED = {
+    "how_tested": ({"1,194", "2.15", "3.8.1"}, "2026-11-21"),
+    "many_runs": ({"22.05", "2026.3"}, "Debian's SLURM 22.05"),
+}
+"""Numbers that somebody measured or looked up, by page, and what beside them says when, or of what."""
+
+IMAGES = ("60,000", "50,000", "10,000")
+
+
+def sizes() -> list[int]:
+    """The parameters of the first and of the last iteration."""
+    folder = experiments.published_records()
+    found = sorted(path for path in folder.glob("iteration_*") if path.is_dir())
+    return [records.read(records.record_path(each, 0)).parameter_count for each in (found[0], found[-1])]
+
+
+def best_of(epochs: int) -> str:
+    """How far the largest of so many numbers from the standard normal distribution lies above their mean."""
+    mean, _ = quad(lambda x: x * epochs * norm.pdf(x) * norm.cdf(x) ** (epochs - 1), -10, 10)
+    return f"{mean:.2f}"
+
+
+def computed() -> dict[str, set[str]]:
+    """What the long numbers are that a page of prose may hold, by page; each is computed here, but for data sets."""
+    largest, smallest = sizes()
+    assert smallest < 8_000
+    digits = f"{sum(map(len, data.load('digits'))):,}"
+    share = 0.994
+    error = f"{100 * math.sqrt(share * (1 - share) / 10_000):.3f}"
+    recipe, bounds = Recipe(), {f.name: f.metadata for f in dataclasses.fields(NotebookParameters)}
+    return {
+        "README": {f"{largest:,}", "8,000", digits, "3.11"},
+        "compare": {"10,000"},
+        "how_tested": {"1.5", "1,500"},  # two limits, which tests hold
+        "many_runs": {"1.2"},
+        "speed": {"60,000"},
+        "method": {*IMAGES, digits, str(recipe.momentum), str(recipe.learning_rate)}
+        | {f"{student.ppf(0.975, 4):.2f}", f"{norm.ppf(0.975):.2f}", best_of(5), best_of(15)}
+        | {f"{100 * share:g}", error, "0.07", "99.46", "99.40", f"{100 * verification.SURE:g}"},
+        "reproduce": {"3.11", "1,000", "60,000"}
+        | {f"{bounds[name]['high']:g}" for name in ("momentum", "warm_up", "average_decay")}
+        | {f"{bounds['temperature']['low']:g}"},
+    }
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))], ids=lambda path: path.stem
+)
+def test_a_number_on_a_page_of_prose_is_computed_or_dated(path):
+    """Whoever alters one, or measures anew, finds the page."""
+    if path.stem == "changelog":
+        return
+    text = path.read_text("utf-8")
+    dated, date = DATED.get(path.stem, (set(), ""))
+    assert date in text
+    found = set(LONG_NUMBER.findall(NOT_PROSE.sub("…", text)))
+    assert found == computed().get(path.stem, set()) | dated
+
+
+def test_the_mutants_are_counted_right():
+    """Those that were killed and those that survived are all."""
+    text = (ROOT / "book" / "how_tested.md").read_text("utf-8")
+    rows = re.findall(r"^\| `\w+\.py` \| (\d+) \| (\d+) \| (\d+):", text, re.MULTILINE)
+    assert len(rows) == 5
+    assert all(int(mutants) == int(killed) + int(survived) for mutants, killed, survived in rows)
 
 
 def test_two_runs_of_iteration_10_differ_on_about_as_many_images_as_the_method_says():
