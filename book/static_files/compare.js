@@ -1,12 +1,12 @@
 // The page "Compare any two": chooses, sorts, counts and draws. What is estimated, means, intervals and what they say,
-// comes from mnist_lib.gallery by way of compare_data.js.
+// comes from mnist_lib.site.compare_page by way of compare_data.js.
 (() => {
   "use strict";
-  const {experiments, differences, labels, task, bound, chance} = globalThis.PUBLISHED;
+  const {experiments, differences, labels, task, chance} = globalThis.PUBLISHED;
   const find = name => document.getElementById(`compare-${name}`);
   const grouped = count => count.toLocaleString("en");
   const NAMES = {a: "X", b: "Y"};  // of the chosen two; letters from A on are those of public reports
-  const state = {column: 0, descending: false, shown: experiments, a: 0, b: 0};
+  const state = {column: 0, descending: false, shown: experiments, a: 0, b: 0};  // shown: in the table's order
 
   // Elements are made, not parsed: no text is ever taken for markup.
   const maker = namespace => (tag, attributes = {}, ...children) => {
@@ -30,8 +30,8 @@
   function showTable() {
     const {key} = COLUMNS[state.column], sign = state.descending ? -1 : 1;
     const name = find("name").value.trim().toLowerCase(), most = find("most").valueAsNumber;
-    state.shown = experiments.filter(e => e.label.toLowerCase().includes(name) && !(e.parameters > most));
-    const order = [...state.shown].sort((one, other) => sign * (key(one) - key(other)));
+    const found = experiments.filter(e => e.label.toLowerCase().includes(name) && !(e.parameters > most));
+    const order = state.shown = found.sort((one, other) => sign * (key(one) - key(other)));
     const row = e => COLUMNS.map(({cell}, k) => html(k ? "td" : "th", k ? {} : {scope: "row"}, cell(e)));
     find("all").tBodies[0].replaceChildren(...order.map(e => html("tr", {}, ...row(e))));
     find("all").querySelectorAll("thead th").forEach((head, k) => {
@@ -41,7 +41,7 @@
       head.querySelector("span").textContent = sorted ? ` ${arrow}` : " ↕";
     });
     find("count").textContent = `${order.length} of ${experiments.length} experiments shown`;
-    drawSizes();
+    drawAccuracies(state.shown);
   }
 
   function makeHeads() {
@@ -91,14 +91,20 @@
     return moved;
   }
 
-  // An empty picture with its axes and its words for readers who cannot see it.
-  function frame(picture, {title, words, x, y, xs, ys, xName, yName}) {
-    const {id, clientWidth: width, clientHeight: height} = picture, bottom = height - BOTTOM;
-    picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  // Empty a picture, and give it its words for readers who cannot see it.
+  function label(picture, title, words) {
+    const {id} = picture;
     picture.setAttribute("role", "img");
     picture.setAttribute("aria-labelledby", `${id}-title ${id}-words`);
-    picture.replaceChildren(
-      svg("title", {id: `${id}-title`}, title), svg("desc", {id: `${id}-words`}, words), text(0, TEXT - 3, yName),
+    picture.replaceChildren(svg("title", {id: `${id}-title`}, title), svg("desc", {id: `${id}-words`}, words));
+  }
+
+  // An empty picture with its axes.
+  function frame(picture, {title, words, x, y, xs, ys, xName, yName}) {
+    const {id, clientWidth: width, clientHeight: height} = picture, bottom = height - BOTTOM;
+    label(picture, title, words);
+    picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    picture.append(text(0, TEXT - 3, yName),
       ...ys.flatMap(value => [line(`M${LEFT} ${y(value)}H${width - RIGHT}`, "grid"),
         text(LEFT - 6, y(value) + 4, value.toFixed(2), "end")]),
       ...xs.map(value => text(x(value), bottom + 18, grouped(value), "middle")),
@@ -108,43 +114,36 @@
     return svg("g", {"clip-path": `url(#${id}-clip)`});
   }
 
-  // -- parameters against accuracy
+  // -- every accuracy with its interval, a row each, in the order of the table
 
-  const SIZES = [2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6];
+  const ROW = 24, NARROW = 500, CAPTION = 15;
 
-  function drawSizes() {
-    const picture = find("sizes"), {clientWidth: width, clientHeight: height} = picture, {shown} = state;
+  function drawAccuracies(shown) {
+    const picture = find("accuracies"), width = picture.clientWidth;
     if (!width) return;  // not laid out yet
+    const narrow = width < NARROW, left = narrow ? 8 : 250, row = ROW + (narrow ? CAPTION : 0);  // names above, or beside
+    const height = TOP + row * shown.length + BOTTOM, bottom = height - BOTTOM, middle = k => TOP + row * (k + 1) - ROW / 2;
+    picture.style.height = `${height}px`;
+    picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const ends = experiments.flatMap(({interval}) => interval.filter(value => value !== null));
-    const counts = experiments.map(e => e.parameters), air = (Math.max(...ends) - Math.min(...ends)) * 0.08 || 0.1;
-    const [low, high] = [Math.min(task, ...ends) - air, Math.max(task, ...ends) + air];
-    const [few, many] = [Math.min(bound, ...counts) / 1.5, Math.max(bound, ...counts) * 1.5];
-    const log = scale(Math.log(few), Math.log(many), LEFT, width - RIGHT), x = count => log(Math.log(count));
-    const y = scale(low, high, height - BOTTOM, TOP);
-    const every = width < 500 ? 2 : 1, fits = (size, k) => size > few && size < many && (k + 1) % every === 0;
+    const air = (Math.max(...ends) - Math.min(...ends)) * 0.04 || 0.1;
+    const low = Math.min(task, ...ends) - air, high = Math.max(task, ...ends) + air;
+    const x = scale(low, high, left, width - RIGHT);
     const words = shown.map(e => `${e.label}: ${grouped(e.parameters)} parameters, ${e.accuracy} %`).join("; ");
-    const title = "Parameters against mean test accuracy after the last epoch";
-    frame(picture, {title, words: `${words || "No experiment is shown"}.`, x, y, xs: SIZES.filter(fits),
-      ys: ticks(low, high, 6), xName: "parameters (logarithmic)", yName: "mean test accuracy, %"});
-    picture.append(line(`M${x(bound)} ${TOP}V${height - BOTTOM}`, "bound"),
-      text(width - RIGHT, y(task) - 5, `${task.toFixed(2)} %`, "end"));
-    const gap = Math.min(10, width / 60), places = [], order = shown.map((_, k) => k);
-    const place = (some, end) => apart(some.map(k => x(shown[k].parameters)), gap, end)
-      .forEach((to, n) => { places[some[n]] = to; });
-    place(order.filter(k => shown[k].parameters < bound), x(bound) - 6);  // must be seen on this side
-    place(order.filter(k => shown[k].parameters >= bound));
-    const tops = shown.map(({interval: [center, , most]}) => most === null ? y(center) - 9 : y(most) - 4);
-    const covers = (one, other) => Math.abs(places[one] - places[other]) < 10 && Math.abs(tops[one] - tops[other]) < 11;
-    const captioned = [], other = k => role(shown[k]) === "other";  // the chosen two are always named
-    for (const k of order.sort((one, next) => other(one) - other(next) || places[next] - places[one])) {
-      if (!captioned.some(n => covers(n, k))) captioned.push(k);
-    }
+    label(picture, "Mean test accuracy after the last epoch", `${words || "No experiment is shown"}.`);
+    picture.append(
+      ...ticks(low, high, narrow ? 3 : 6).flatMap(value => [line(`M${x(value)} ${TOP}V${bottom}`, "grid"),
+        text(x(value), bottom + 18, value.toFixed(2), "middle")]),
+      line(`M${x(task)} ${TOP}V${bottom}`, "bound"), text(x(task), TOP - 6, task.toFixed(2), "middle"),
+      text(width - RIGHT, height - 4, "mean test accuracy, %", "end"));
     shown.forEach((e, k) => {
-      const [center, least, most] = e.interval, kind = role(e);
-      const whisker = least === null ? [] : [line(`M${places[k]} ${y(least)}V${y(most)}`)];
-      const hint = svg("title", {}, `${e.label}: ${grouped(e.parameters)} parameters, ${e.accuracy} %`);
-      const caption = captioned.includes(k) ? [text(places[k], tops[k], NAMES[kind] ?? e.mark, "middle")] : [];
-      picture.append(svg("g", {class: kind}, hint, ...whisker, mark(places[k], y(center), kind), ...caption));
+      const [center, least, most] = e.interval, kind = role(e), y = middle(k), size = grouped(e.parameters);
+      const name = kind in NAMES ? `${NAMES[kind]}, ${e.label}` : e.label;
+      const caption = narrow ? [text(left, y - ROW / 2 - 1, `${name}, ${size}`)]
+        : [text(0, y + 4, name), text(left - 16, y + 4, size, "end")];
+      const whisker = least === null ? [] : [line(`M${x(least)} ${y}H${x(most)}`)];
+      const hint = svg("title", {}, `${e.label}: ${size} parameters, ${e.accuracy} %`);
+      picture.append(svg("g", {class: kind}, hint, ...caption, ...whisker, mark(x(center), y, kind)));
     });
   }
 
@@ -225,7 +224,7 @@
     find("b").value = b;
     showDifference();
     showImages();
-    drawSizes();
+    drawAccuracies(state.shown);
     drawCurves();
   }
 
@@ -258,8 +257,8 @@
     find("swap").addEventListener("click", swap);
     for (const name of ["name", "most"]) find(name).addEventListener("input", showTable);
     addEventListener("hashchange", chooseFromAddress);
-    const redraw = new ResizeObserver(() => { drawSizes(); drawCurves(); });
-    for (const name of ["sizes", "curves"]) redraw.observe(find(name));
+    const redraw = new ResizeObserver(() => { drawAccuracies(state.shown); drawCurves(); });
+    for (const name of ["accuracies", "curves"]) redraw.observe(find(name));
     const mean = k => experiments[k].interval[0];
     const [best, second] = experiments.map((_, k) => k).sort((one, other) => mean(other) - mean(one));
     choose(best, second);

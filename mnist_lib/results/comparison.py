@@ -9,7 +9,7 @@ from mnist_lib.records import Record
 from mnist_lib.results import figures
 from mnist_lib.results.show import Table
 from mnist_lib.results.statistics import Interval, difference_interval
-from mnist_lib.results.target import TASK_ACCURACY, TASK_PARAMETERS, final_accuracy, reached
+from mnist_lib.results.target import TASK_ACCURACY, final_accuracy, reached
 
 
 def label(name: str) -> str:
@@ -18,12 +18,6 @@ def label(name: str) -> str:
         key, _, rest = name.removeprefix("reported_").partition("_")
         return f"{key.upper()} {rest.replace('_', ' ')}"
     return name.removeprefix("iteration_").lstrip("0").replace("_", " ")
-
-
-def marks(labels: Sequence[str]) -> list[str]:
-    """Short names for points: a label's first word, with a prime for each earlier label that begins alike."""
-    firsts = [text.partition(" ")[0] for text in labels]
-    return [first + firsts[:number].count(first) * "′" for number, first in enumerate(firsts)]
 
 
 def accuracy_difference(baseline: Sequence[Record], runs: Sequence[Record], comparisons: int = 1) -> Interval:
@@ -60,11 +54,10 @@ def overview(groups: Mapping[str, Sequence[Record]]) -> Table:
 
 
 def overview_picture(groups: Mapping[str, Sequence[Record]]) -> figures.Picture:
-    """Parameters against accuracy, a point an experiment."""
+    """Draw the accuracy of every experiment, one row each."""
     accuracies = [final_accuracy(runs) for runs in groups.values()]
     sizes = [runs[0].parameter_count for runs in groups.values()]
-    labels = [label(name) for name in groups]
-    return figures.parameters_and_accuracy(labels, marks(labels), sizes, accuracies, TASK_ACCURACY, TASK_PARAMETERS)
+    return figures.forest([label(name) for name in groups], sizes, accuracies, TASK_ACCURACY)
 
 
 def changes(groups: Mapping[str, Sequence[Record]]) -> dict[str, Interval]:

@@ -27,6 +27,8 @@ ON_DARK_PAGES = """<style>
 """Where JupyterLab, Colab or VS Code is dark, the second of two pictures is shown."""
 
 DOTS_PER_INCH = 150
+PHONE_WIDTH = 3.72
+"""In inches of 96 CSS pixels: what a screen of 390 pixels has between its margins."""
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,

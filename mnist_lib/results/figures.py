@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from scipy.optimize import isotonic_regression
 
 from mnist_lib.records import Record
+from mnist_lib.results import drawing
 from mnist_lib.results.drawing import BLUE, GREEN, GREY, ORANGE, Picture, subplots
 from mnist_lib.results.statistics import Interval
 from mnist_lib.sweeps import Trial, said
@@ -250,59 +250,36 @@ def _places(values: Sequence[Any]) -> dict[Any, float]:
     return {value: float(place) for place, value in enumerate(distinct)}
 
 
-def parameters_and_accuracy(
-    names: Sequence[str],
-    marks: Sequence[str],
-    parameters: Sequence[int],
-    accuracies: Sequence[Interval],
-    target: float,
-    bound: int,
-) -> Picture:
-    """Every network as a point: how many parameters it has, and its mean accuracy with the 95 % interval.
+def forest(names: Sequence[str], parameters: Sequence[int], accuracies: Sequence[Interval], target: float) -> Picture:
+    """One row per network: its name, its number of parameters, its mean accuracy as a mark, the 95 % interval a line.
 
-    Its mark, a short name, stands above the point. Networks of nearly equal size are drawn side by side. The accuracy
-    `target` and the number of parameters `bound` are drawn as lines.
+    A square marks an interval that lies wholly at or above `target`, a dotted line. It fits a phone's screen.
     """
-    figure, ((axes,),) = subplots(size=(8.0, 4.2))
-    for mark, x, accuracy in zip(marks, _apart(parameters), accuracies, strict=True):
+    figure, ((axes,),) = subplots(size=(drawing.PHONE_WIDTH, 0.22 * len(names) + 0.75))
+    axes.grid(False, axis="y")
+    axes.spines["left"].set_visible(False)
+    for row, (count, accuracy) in enumerate(zip(parameters, accuracies, strict=True)):
         reaches = accuracy.low >= target
         colour = GREEN if reaches else BLUE
         if not np.isnan(accuracy.low):
-            axes.vlines(x, accuracy.low, accuracy.high, color=colour, linewidth=2)
-        axes.plot([x], [accuracy.center], "s" if reaches else "o", color=colour)
-        top = accuracy.center if np.isnan(accuracy.high) else accuracy.high
-        place = {"xytext": (0, 4), "ha": "center"} if len(mark) == 1 else {"xytext": (3, 4), "ha": "right"}
-        axes.annotate(mark, (x, top), textcoords="offset points", color=colour, fontsize=9, **place)
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, 0), min(high, 100))
-    axes.axhline(target, color=GREY, linestyle=":", linewidth=1)
-    axes.axvline(bound, color=GREY, linestyle=":", linewidth=1)
-    axes.set(xscale="log", xlabel="parameters", ylabel="mean test accuracy after the last epoch, %")
-    ticks = [5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 400_000]
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.minorticks_off()
+            axes.hlines(row, accuracy.low, accuracy.high, color=colour, linewidth=2)
+        axes.plot([accuracy.center], [row], "s" if reaches else "o", color=colour, markersize=5)
+        axes.text(0, row, f"{count:,} ", transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=8)
+    axes.axvline(target, color=GREY, linestyle=":", linewidth=1)
     axes.annotate(
-        f"{bound:,} parameters", (bound, axes.get_ylim()[0]), xytext=(4, 4), textcoords="offset points", fontsize=8
+        f"{target:.2f}", (target, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8
     )
-    axes.annotate(
-        f"{target:.2f} %", (axes.get_xlim()[1], target), xytext=(-44, 4), textcoords="offset points", fontsize=8
-    )
+    axes.annotate("parameters ", (0, 1), xycoords="axes fraction", ha="right", va="bottom", fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8.5)
+    axes.tick_params(axis="y", length=0, pad=48)  # the numbers of parameters stand between
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set(ylim=(len(names) - 0.5, -0.6))
+    axes.set_xlabel("mean test accuracy after the last epoch, %", fontsize=8.5, loc="right")
     points = "; ".join(
         f"{name}: {count:,} parameters, {accuracy.center:.2f} %"
         for name, count, accuracy in zip(names, parameters, accuracies, strict=True)
     )
-    return Picture(figure, f"Parameters against mean test accuracy. {points}.")
-
-
-def _apart(values: Sequence[int], factor: float = 1.06) -> np.ndarray:
-    """Positions on a logarithmic axis: in the order of the values, each at least `factor` times the one before.
-
-    Of all such positions, those that move the logarithms least (in squares). So intervals do not hide one another.
-    """
-    order, gaps = np.argsort(values, kind="stable"), np.arange(len(values)) * np.log(factor)
-    positions = np.empty(len(values))
-    positions[order] = np.exp(isotonic_regression(np.log(values)[order] - gaps).x + gaps)
-    return positions
+    return Picture(figure, f"Parameters and mean test accuracy, one row per network. {points}.")
 
 
 def seeds(runs: Sequence[Record], marks: Mapping[str, float]) -> Picture:

@@ -10,9 +10,7 @@ from torch import nn
 from mnist_lib.results import architecture
 from mnist_lib.results.architecture import INPUT_SHAPE, Layer, Shape
 from mnist_lib.results.drawing import BLUE, GREY, ORANGE, Picture
-
-WIDTH = 3.72
-"""Of a drawing, in inches of 96 CSS pixels: what a screen of 390 pixels has between its margins."""
+from mnist_lib.results.drawing import PHONE_WIDTH as WIDTH
 
 SIGN, MIDDLE, TEXT = 0.1, 0.6, 1.06  # where the columns are: signs, the middle of the blocks, words
 WIDEST, NARROWEST = 0.78, 0.06  # blocks: of a map as wide as the image, of a single number

@@ -15,9 +15,9 @@ import numpy as np
 from mnist_lib import records
 from mnist_lib.pipeline import catalogue
 from mnist_lib.records import Record
-from mnist_lib.results.comparison import accuracy_difference, in_words, label, marks
+from mnist_lib.results.comparison import accuracy_difference, in_words, label
 from mnist_lib.results.statistics import CONFIDENCE, Interval
-from mnist_lib.results.target import TASK_ACCURACY, TASK_PARAMETERS, final_accuracy, reached
+from mnist_lib.results.target import TASK_ACCURACY, final_accuracy, reached
 
 RIGHT = "."
 """Stands for a right answer among predictions."""
@@ -61,27 +61,23 @@ def contents(groups: Mapping[str, Sequence[Record]]) -> dict[str, object]:
         differences[before][after] = [f"{difference:+.2f}", in_words(difference)]
         found += difference.low > 0  # in one of the two directions
     wrong = [mistake for runs in groups.values() for run in runs for mistake in run.misclassified]
-    labels = [label(name) for name in names]
-    named = zip(groups.items(), labels, marks(labels), strict=True)
     return {
         "task": TASK_ACCURACY,
-        "bound": TASK_PARAMETERS,
-        "experiments": [_experiment(name, runs, words, mark) for (name, runs), words, mark in named],
+        "experiments": [_experiment(name, runs) for name, runs in groups.items()],
         "differences": [[differences[before].get(after) for after in names] for before in names],
         "labels": {index: digit for index, digit, _ in sorted(wrong)},
         "chance": _chance(len(names), found),
     }
 
 
-def _experiment(name: str, runs: Sequence[Record], words: str, mark: str) -> dict[str, object]:
+def _experiment(name: str, runs: Sequence[Record]) -> dict[str, object]:
     accuracy = final_accuracy(runs)
     curves = np.array([run.test_accuracy for run in runs])
     means, lowest, highest = curves.mean(0), curves.min(0), curves.max(0)
     return {
         "name": name,
         "page": f"../notebooks/{name.partition('/')[0]}.html",
-        "label": words,
-        "mark": mark,
+        "label": label(name),
         "parameters": runs[0].parameter_count,
         "epochs": len(means),
         "runs": len(runs),

@@ -1,10 +1,13 @@
 """What notebooks show: tables, targets, figures with their words, numbers for the prose."""
 
 import dataclasses
+import io
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
 
 from mnist_lib import progress
 from mnist_lib.parameters import Recipe
@@ -164,11 +167,40 @@ def test_a_figure_says_in_words_what_it_shows(name):
     assert picture.png == make().png
 
 
-@pytest.mark.parametrize("sizes", [[7_884] * 5 + [9_500], [16_900, 431_080, 17_400, 18_500, 19_800]])
-def test_networks_of_nearly_equal_size_are_drawn_side_by_side(sizes):
-    places = figures._apart(sizes)
-    assert (np.diff(np.log(places[np.argsort(sizes, kind="stable")])) > np.log(1.06) - 1e-9).all()
-    assert np.log(places).mean() == pytest.approx(np.log(sizes).mean()), "moved apart, not along"
+FOREST = {
+    "one size": (
+        [7_884] * 4,
+        [(99.30, 99.23, 99.37), (99.33, 99.27, 99.39), (99.46, 99.41, 99.51), (98.76, 98.67, 98.86)],
+    ),
+    "far apart": ([431_080, 6_070], [(99.17, 99.12, 99.22), (95.5, 94.0, 97.0)]),
+    "an end": ([10, 20], [(99.90, 99.80, 100.0), (99.40, 99.40, 99.40)]),
+}
+
+
+@pytest.mark.parametrize("name", FOREST)
+def test_every_mark_is_drawn_where_its_number_is(name):
+    """Read from the pixels: where a row has the colours of marks, and what the axis says of these places."""
+    sizes, numbers = FOREST[name]
+    picture = figures.forest(
+        [f"{k} a network" for k in range(len(sizes))], sizes, [Interval(*n) for n in numbers], 99.4
+    )
+    (axes,) = picture.figure.axes
+    assert picture.figure.get_figwidth() * 96 <= 390 - 2 * 16, "wider than a phone"
+    pixels = np.asarray(Image.open(io.BytesIO(picture.png)).convert("RGB"), int)
+    scale = drawing.DOTS_PER_INCH / picture.figure.dpi
+    number_of = lambda column: axes.transData.inverted().transform(((column + 0.5) / scale, 0))[0]  # noqa: E731
+    one_pixel = number_of(1) - number_of(0)
+    for row, (center, low, high) in enumerate(numbers):
+        across = pixels.shape[0] - round(axes.transData.transform((center, row))[1] * scale)
+        colour = to_rgb(drawing.GREEN if low >= 99.4 else drawing.BLUE)
+        drawn = np.abs(pixels - 255 * np.array(colour)).max(-1) < 40
+        mark, line = (np.flatnonzero(drawn[across + shift].squeeze()) for shift in (4, 0))
+        assert number_of(mark.mean()) == pytest.approx(center, abs=2 * one_pixel)
+        for found, end in zip(line[[0, -1]], (low, high), strict=True):
+            width = 6 * one_pixel if abs(end - center) < 8 * one_pixel else 2 * one_pixel  # then the mark covers it
+            assert number_of(found) == pytest.approx(end, abs=width)
+    shown = [text.get_text().strip() for text in axes.texts]
+    assert shown[: len(sizes)] == [f"{size:,}" for size in sizes]
 
 
 def test_a_cell_with_an_interval_or_a_shape_is_not_broken():
@@ -176,10 +208,6 @@ def test_a_cell_with_an_interval_or_a_shape_is_not_broken():
     shown = show.Table(rows)._repr_html_()
     assert "99.47 [99.41,\xa099.53]\xa0%" in shown and "10\xa0×\xa024\xa0×\xa024" in shown and "some words" in shown
     assert "99.47 [99.41, 99.53] %" in repr(show.Table(rows))
-
-
-def test_networks_of_other_sizes_are_drawn_where_they_belong():
-    assert figures._apart([431_080, 6_000, 12_000]) == pytest.approx([431_080, 6_000, 12_000])
 
 
 def test_misclassified_images_are_drawn_when_they_are_there():

@@ -64,12 +64,6 @@ def test_answers_are_a_character_a_run():
     assert content["labels"] == {3: 5, 9: 1}
 
 
-def test_a_mark_that_two_experiments_would_share_gets_a_prime():
-    names = ("iteration_10_one_cycle", "reported_e_one_cycle", "reported_e_early")
-    content = compare_page.contents({name: [run(99.0)] for name in names})
-    assert [each["mark"] for each in content["experiments"]] == ["10", "E", "E′"]
-
-
 # -- what a reader gets
 
 
@@ -156,7 +150,7 @@ def test_the_table_and_the_picture_are_filtered(page, groups):
     assert 0 < len(wanted) < len(names)
     assert [line[0] for line in rows(page, "compare-all")] == wanted
     assert page.locator("#compare-count").inner_text() == f"{len(wanted)} of {len(names)} experiments shown"
-    points = page.locator("#compare-sizes g > title")
+    points = page.locator("#compare-accuracies g > title")
     assert [title.partition(":")[0] for title in points.all_text_contents()] == wanted
     page.get_by_label("Name contains").fill("")
     page.get_by_label("Parameters, at most").fill("8000")
@@ -164,6 +158,30 @@ def test_the_table_and_the_picture_are_filtered(page, groups):
     assert [line[0] for line in rows(page, "compare-all")] == few
     page.get_by_label("Parameters, at most").fill("1")
     assert rows(page, "compare-all") == []
+
+
+def test_every_mark_is_drawn_where_its_number_is(page, groups):
+    """The places of marks and lines, read by the numbers on the axis, are the means and the ends of their intervals."""
+    axis = page.locator("#compare-accuracies > text[text-anchor=middle]")
+    ticks = axis.evaluate_all("all => all.map(e => [+e.textContent, +e.getAttribute('x')])")
+    (first, start), (last, end) = min(ticks), max(ticks)
+
+    def number(place: float) -> float:
+        return first + (place - start) * (last - first) / (end - start)
+
+    drawn = page.locator("#compare-accuracies g").all()
+    assert len(drawn) == len(groups)
+    for row, (name, runs) in zip(drawn, groups.items(), strict=True):
+        accuracy, words = final_accuracy(runs), " ".join(row.locator("text").all_text_contents())
+        assert label(name) in words and f"{runs[0].parameter_count:,}" in words
+        place = re.search(r"translate\((\S+) (\S+)\)", row.locator(".point").get_attribute("transform"))
+        assert number(float(place[1])) == pytest.approx(accuracy.center, abs=0.003)
+        if line := re.fullmatch(r"M(\S+) (\S+)H(\S+)", row.locator(".line").get_attribute("d") or ""):
+            assert line[2] == place[2], "in its own row"
+            found = [number(float(line[side])) for side in (1, 3)]
+            assert found == pytest.approx([accuracy.low, accuracy.high], abs=0.003)
+    heights = [float(row.locator(".point").get_attribute("transform").split()[1][:-1]) for row in drawn]
+    assert heights == sorted(heights) and min(np.diff(heights)) > 20
 
 
 def choose(page, before: str, after: str) -> None:
@@ -300,10 +318,10 @@ def test_colours_stand_out_from_the_ground(page):
     for selector, name, least in (
         ("#compare-curves .a .line", "stroke", 3),
         ("#compare-curves .b .line", "stroke", 3),
-        ("#compare-sizes .other .point", "stroke", 3),
-        ("#compare-sizes .a text", "fill", 4.5),
-        ("#compare-sizes .b text", "fill", 4.5),
-        ("#compare-sizes > text", "fill", 4.5),
+        ("#compare-accuracies .other .point", "stroke", 3),
+        ("#compare-accuracies .a text", "fill", 4.5),
+        ("#compare-accuracies .b text", "fill", 4.5),
+        ("#compare-accuracies > text", "fill", 4.5),
         ("#compare-all caption", "color", 4.5),
         ("#compare-all th button", "color", 4.5),
         ("#compare-a", "borderTopColor", 3),
