@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mnist_lib import cells, experiments
+from mnist_lib import cells, experiments, records
 from mnist_lib.experiments import Experiment, Report
 from mnist_lib.parameters import (
     ComparisonParameters,
@@ -140,6 +140,33 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+PEERS = ("iteration_*", "reported_*")
+"""The notebooks whose runs scatter alike: those of networks for the same task, trained for as long."""
+
+
+def judges_claims(name: str) -> bool:
+    """Tell whether a notebook judges the claims of a public report, for which it reads the runs of all `PEERS`."""
+    return name.startswith("reported_")
+
+
+def peers(parameters: NotebookParameters) -> dict[str, list[Record]]:
+    """Return the published runs of all networks for the task, by name; none for other data than its test images."""
+    if (parameters.dataset, parameters.evaluate_on) != ("mnist", "test"):
+        return {}
+    found = {}
+    for experiment, seeds in peer_experiments():
+        files = [records.record_path(experiment.published, seed) for seed in range(seeds)]
+        found[experiment.name] = [records.read(file) for file in files if file.exists()]
+    return {name: runs for name, runs in found.items() if runs}
+
+
+def peer_experiments() -> list[tuple[Experiment, int]]:
+    """Return the experiments of all `PEERS`, with their numbers of published runs."""
+    paths = [path for pattern in PEERS for path in sorted((experiments.root() / "notebooks").glob(f"{pattern}.ipynb"))]
+    named = [of_notebook(path.stem) for path in paths if cells.has_network(path) and cells.has_its_name(path)]
+    return [(Experiment(each.name, each.recipe, each.network), each.seeds) for each in named]
 
 
 def continued(parameters: NotebookParameters) -> Experiment:

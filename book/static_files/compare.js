@@ -24,7 +24,8 @@
     {head: "mean test accuracy, %", key: e => e.interval[0], cell: e => e.accuracy},
     {head: "parameters", key: e => e.parameters, cell: e => grouped(e.parameters)},
     {head: `seeds at ${task.toFixed(2)} %`, key: e => e.reached / e.runs, cell: e => `${e.reached} of ${e.runs}`},
-    {head: "epochs", key: e => e.epochs, cell: e => e.epochs},
+    {head: "epochs", key: e => e.trained_before + e.epochs,
+      cell: e => e.trained_before ? `${e.epochs} after ${e.trained_before}` : e.epochs},
   ];
 
   function showTable() {

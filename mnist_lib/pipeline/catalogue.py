@@ -96,7 +96,8 @@ def read_runs(path: Path) -> list[tuple[Experiment, int]]:
         return found
     parameters = cells.of_file(path)
     beside = [(each, page.of_notebook(each.name).seeds) for each in page.beside(parameters)]
-    return list(dict.fromkeys([*found, *_baseline(parameters), *beside]))
+    peers = page.peer_experiments() if page.judges_claims(path.stem) else []
+    return list(dict.fromkeys([*found, *_baseline(parameters), *beside, *peers]))
 
 
 def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[Missing]:

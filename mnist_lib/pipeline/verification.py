@@ -318,7 +318,7 @@ def _another_draw(experiment: Experiment, record: Record, accuracy: float) -> tu
     """Judge the test accuracy that a run has come to elsewhere, in percent, by those of the published runs."""
     seeds = records.published_seeds(experiment.published)
     there = [records.read(record_path(experiment.published, each)).test_accuracy[-1] for each in seeds]
-    around = prediction_interval(there, SURE)
+    around = prediction_interval(there, confidence=SURE)
     ends = f"it ends at {accuracy:.2f} %, recorded is {record.test_accuracy[-1]:.2f} %"
     if len(there) >= FEWEST and not around.low <= accuracy <= around.high:
         return [f"trained again {ends}; one more run would be expected at {around}"], []

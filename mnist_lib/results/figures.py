@@ -14,6 +14,7 @@ from mnist_lib.records import Record
 from mnist_lib.results import drawing
 from mnist_lib.results.drawing import BLUE, GREEN, GREY, ORANGE, Picture, subplots
 from mnist_lib.results.statistics import Interval
+from mnist_lib.results.target import train_accuracy
 from mnist_lib.sweeps import Trial, said
 
 PALE_BLUES = ListedColormap(colormaps["Blues"](np.linspace(0, 0.5, 256)))
@@ -45,15 +46,17 @@ def curves(runs: Sequence[Record], target: float | None = None) -> Picture:
     right.set(xlabel="epoch", ylabel="correct, %", title="Accuracy", ylim=(min(low, 99) - 0.1, 100.05))
     if target is not None:
         right.axhline(target, color=GREY, linewidth=1, linestyle=":", label=f"{target:.2f} %")
-    right.legend(loc="lower right")
+    clean, test = train_accuracy(runs), accuracies["test"].mean(0)
+    right.plot([len(test)], [clean], "D", color=BLUE, markersize=5, label="training images, final weights")
     left.legend()
-    train, test = (accuracies[name].mean(0) for name in ("train", "test"))
+    right.legend(loc="lower right")
     shown = "of one seed" if len(runs) == 1 else f"mean and range of {len(runs)} seeds"
     course = f"goes from {test[0]:.2f} % after the first epoch to {test[-1]:.2f} % after the last"
     alt = (
         f"Loss and accuracy over {_count(len(test), 'epoch')}, {shown}. "
         f"The {'test' if len(runs) == 1 else 'mean test'} accuracy "
-        f"{f'is {test[0]:.2f} %' if len(test) == 1 else course}; the training accuracy ends at {train[-1]:.2f} %."
+        f"{f'is {test[0]:.2f} %' if len(test) == 1 else course}; the final weights get "
+        f"{clean:.2f} % of the training images right."
     )
     return Picture(figure, alt)
 
@@ -66,7 +69,7 @@ def _count(number: int, noun: str) -> str:
 def _band(axes: Axes, values: np.ndarray, colour: str, line: str, name: str) -> None:
     """Mean of `values`, shape (seeds, epochs), as a line, and their range as a band."""
     epochs = np.arange(1, values.shape[1] + 1)
-    label = {"train": "training images", "test": "test images"}[name]
+    label = {"train": "training images, while learning", "test": "test images"}[name]
     axes.plot(epochs, values.mean(0), line, color=colour, label=label, marker="." if len(epochs) < 4 else None)
     axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
     axes.xaxis.get_major_locator().set_params(integer=True)

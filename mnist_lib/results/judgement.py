@@ -1,12 +1,16 @@
-"""How a claim is judged against runs of the rebuilt network, by a rule that is fixed before the runs.
+"""How a claim is judged against runs of the rebuilt network, by one rule for all.
 
-A claim is consistent with the runs if it lies inside their 95 % prediction interval, where one more run would be.
+A claim is consistent with the runs if it lies inside their 95 % prediction interval, where one more run would be. How
+much one run scatters at its end is taken from all networks together, where their runs are given: there is no sign that
+they differ in it (`equal_spreads`), and five runs alone say little about it. In its early epochs each has its own.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from scipy import stats
 
 from mnist_lib.records import Record
 from mnist_lib.results import figures
@@ -60,20 +64,51 @@ class Judgement:
         }
 
 
-def judge(claim: Claim, runs: Sequence[Record]) -> Judgement:
-    """Return a claim against runs of the same recipe; not decided where a run never does what is claimed."""
+def judge(claim: Claim, runs: Sequence[Record], peers: Iterable[Sequence[Record]] = ()) -> Judgement:
+    """Return a claim against runs of the same recipe; not decided where a run never does what is claimed.
+
+    Arguments:
+        claim: what was published.
+        runs: of the rebuilt network.
+        peers: the runs of all networks, from which the spread at the end of training is taken; else that of `runs`.
+    """
     values = [claim.measure(run) for run in runs]
     if any(map(math.isnan, values)):
         return Judgement(claim, values, Interval(math.nan, math.nan, math.nan))
-    expected = prediction_interval(values)
+    expected = prediction_interval(values, _samples(claim.statistic, peers))
     if claim.is_accuracy:
         expected = Interval(expected.center, max(expected.low, 0.0), min(expected.high, 100.0))
     return Judgement(claim, values, expected)
 
 
-def judgements(report: Report, runs: Sequence[Record]) -> list[Judgement]:
-    """All claims of a report."""
-    return [judge(claim, runs) for claim in report.claims]
+def _samples(statistic: str, groups: Iterable[Sequence[Record]]) -> list[list[float]]:
+    """Return the final or the best accuracies of every group's runs; none for a statistic of other epochs."""
+    if statistic not in AT_THE_END:
+        return []
+    return [[float(AT_THE_END[statistic](run.test_accuracy)) for run in runs] for runs in groups]
+
+
+AT_THE_END = {"final": lambda accuracies: accuracies[-1], "best": max}
+"""The statistics of a run that scatter alike in all networks, from its accuracies epoch by epoch."""
+
+
+def equal_spreads(groups: Iterable[Sequence[Record]]) -> dict[str, float]:
+    """Return the p-values of two tests that all groups' final accuracies scatter alike: small ones speak against it.
+
+    Bartlett's takes the accuracies for normal; Levene's (Brown and Forsythe's form) does not.
+    """
+    samples = _samples("final", groups)
+    tests = {"Bartlett": stats.bartlett, "Levene": stats.levene}
+    if min(map(len, samples), default=0) < FEWEST or len(samples) < 2:
+        return dict.fromkeys(tests, math.nan)
+    return {name: float(test(*samples).pvalue) for name, test in tests.items()}
+
+
+def judgements(
+    report: Report, runs: Sequence[Record], peers: Mapping[str, Sequence[Record]] | None = None
+) -> list[Judgement]:
+    """All claims of a report; `peers` are the runs of all networks, by name, whose spread is used where given."""
+    return [judge(claim, runs, (peers or {}).values()) for claim in report.claims]
 
 
 VERDICTS = {"consistent": "consistent with {}", "too high": "too high for {}", "too low": "too low for {}"}
@@ -102,7 +137,7 @@ def by_the_rule(judged: Sequence[Judgement], runs: Sequence[Record]) -> str:
     said = [f"By the rule, {in_words(judged)}."]
     if any(each.verdict in VERDICTS for each in judged):
         said.append(
-            f"The ends of the intervals come from {len(runs)} runs, "
+            f"The middles of the intervals come from {len(runs)} runs, "
             "so a claim close to an end is a close call either way."
         )
     if on_other_images(runs):
@@ -224,15 +259,16 @@ def bound(target: Target, runs: Sequence[Record]) -> str:
     return f"The bound on the accuracy is {target.verdicts(runs)[-1]}"
 
 
-def synthesis(groups: Mapping[str, Sequence[Record]]) -> Table:
+def synthesis(groups: Mapping[str, Sequence[Record]], peers: Mapping[str, Sequence[Record]] | None = None) -> Table:
     """One row a report: its claims about accuracy beside our runs, and their verdicts.
 
     Arguments:
         groups: the runs of each report, by its key in `REPORTS`.
+        peers: the runs of all networks, by name, whose spread is used where given.
     """
     rows = []
     for key, runs in groups.items():
-        judged = [each for each in judgements(REPORTS[key], runs) if each.claim.statistic in ("final", "best")]
+        judged = [each for each in judgements(REPORTS[key], runs, peers) if each.claim.statistic in AT_THE_END]
         by_best, by_final, by_mean = reached_by_reading(runs)
         rows.append(
             {
@@ -249,9 +285,12 @@ def synthesis(groups: Mapping[str, Sequence[Record]]) -> Table:
     return Table(rows)
 
 
-def all_judged(groups: Mapping[str, Sequence[Record]]) -> dict[str, Judgement]:
+def all_judged(
+    groups: Mapping[str, Sequence[Record]], peers: Mapping[str, Sequence[Record]] | None = None
+) -> dict[str, Judgement]:
     """Return the judgements of all claims of all reports, by report and statistic."""
-    return {f"{key}: {each.claim}": each for key, runs in groups.items() for each in judgements(REPORTS[key], runs)}
+    found = ((key, each) for key, runs in groups.items() for each in judgements(REPORTS[key], runs, peers))
+    return {f"{key}: {each.claim}": each for key, each in found}
 
 
 def named(judged: Iterable[str]) -> str:

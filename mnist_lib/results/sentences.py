@@ -16,7 +16,7 @@ from mnist_lib.digests import code_digest
 from mnist_lib.parameters import Checked, NotebookParameters, ParameterError
 from mnist_lib.records import Record
 from mnist_lib.results.comparison import accuracy_difference, in_words, label
-from mnist_lib.results.target import Target, final_accuracy
+from mnist_lib.results.target import Target, final_accuracy, train_accuracy
 
 
 def prose(*paragraphs: str | bool | None) -> None:
@@ -47,6 +47,22 @@ def accuracy(runs: Sequence[Record]) -> str:
 def evaluated_on(runs: Sequence[Record]) -> str:
     """Say on which images the runs were evaluated: "test" or "validation"."""
     return str(runs[0].parameters.get("evaluate_on", "test"))
+
+
+def fit(before: Sequence[Record], runs: Sequence[Record]) -> str:
+    """Say how well the training images are known, and the unseen ones: "The final weights get 99.41 % of …".
+
+    It is counted after training, with unchanged images and nothing dropped; before, where there is a baseline.
+    """
+    (train, gap), *was = ((train_accuracy(each), overfitting(each)) for each in (runs, before) if each)
+    known = f"The final weights get {train:.2f} % of the training images right"
+    more = f"{abs(gap):.2f} points {'more' if gap >= 0 else 'less'} than of the {evaluated_on(runs)} images"
+    return f"{known}, {more}" + "".join(f" (before: {old:.2f} %, a gap of {old_gap:.2f})" for old, old_gap in was)
+
+
+def overfitting(runs: Sequence[Record]) -> float:
+    """Return how much better the final weights know the training images than unseen ones, in points, on average."""
+    return train_accuracy(runs) - final_accuracy(runs).center
 
 
 def verdict(target: Target, runs: Sequence[Record]) -> str:

@@ -1,7 +1,7 @@
 """Means and differences with their 95 % confidence intervals, over seeds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,16 +56,37 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
     return Interval(mean, *map(float, stats.ttest_1samp(sample, 0).confidence_interval(confidence)))
 
 
-def prediction_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+def pooled_spread(samples: Iterable[Sequence[float]]) -> tuple[float, int]:
+    """Return the standard deviation of one value that samples have in common, and its degrees of freedom.
+
+    Each sample has a mean of its own. Where none has two values, the spread is NaN.
+    """
+    arrays = [np.asarray(sample, dtype=float) for sample in samples]
+    freedom = sum(len(array) - 1 for array in arrays)
+    squares = sum(float(((array - array.mean()) ** 2).sum()) for array in arrays)
+    return (math.sqrt(squares / freedom) if freedom else math.nan), freedom
+
+
+def prediction_interval(
+    values: Sequence[float], pool: Sequence[Sequence[float]] = (), confidence: float = CONFIDENCE
+) -> Interval:
     """Return the mean of independent values, and where one more value would be in 95 % of cases (normal distribution).
 
-    It is wider than the interval of the mean by a factor of √(n + 1): one value scatters more than a mean of n.
+    One more value scatters by its own spread and by that of the mean: by √(1 + 1/n) times the spread of one value.
+
+    Arguments:
+        values: of which one more is asked for.
+        pool: samples that scatter alike, `values` among them, from which the spread is taken; else from `values`.
+        confidence: in how many cases one more value lies within, as a share.
 
     Raises:
         ValueError: there are no values.
     """
     mean = mean_interval(values, confidence)
-    half = (mean.high - mean.center) * math.sqrt(len(values) + 1)
+    if math.isnan(mean.low):
+        return mean
+    spread, freedom = pooled_spread(pool or [values])
+    half = stats.t.ppf((1 + confidence) / 2, freedom) * spread * math.sqrt(1 + 1 / len(values))
     return Interval(mean.center, mean.center - half, mean.center + half)
 
 
@@ -90,7 +111,7 @@ def difference_interval(after: Sequence[float], before: Sequence[float], compari
     return Interval(difference, *map(float, stats.ttest_ind(a, b, equal_var=False).confidence_interval(confidence)))
 
 
-def difference_p(one: Sequence[float], other: Sequence[float]) -> float:
+def p_value(one: Sequence[float], other: Sequence[float]) -> float:
     """Return the p-value of Welch's t test that two means are equal; NaN where a sample has fewer than `FEWEST` values.
 
     Where neither sample scatters, it is 1 for equal values and 0 for others.
@@ -103,8 +124,8 @@ def difference_p(one: Sequence[float], other: Sequence[float]) -> float:
     return float(stats.ttest_ind(a, b, equal_var=False).pvalue)
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Return p-values corrected for their number (Holm, 1979), shape ``(n,)``; NaN stays, and does not count.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm, 1979); NaN stays, and does not count.
 
     If each of those below 0.05 is called a difference, the chance of even one false call is at most 5 %.
     """
@@ -112,7 +133,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     order = np.argsort(given)[: np.count_nonzero(~np.isnan(given))]  # NaN comes last
     corrected = np.full(given.shape, math.nan)
     corrected[order] = np.minimum(np.maximum.accumulate(given[order] * np.arange(order.size, 0, -1)), 1)
-    return corrected
+    return corrected.tolist()
 
 
 def half_width(values: Sequence[float], more: int = 0) -> float:

@@ -124,7 +124,7 @@ def training_log(runs: Sequence[Record]) -> Table:
                 "epoch": epoch + 1,
                 f"{images} %": f"{averages.fmean(accuracies):.2f}",
                 **of_seeds,
-                "train %": f"{averages.fmean(run.train_accuracy[epoch] for run in runs):.2f}",
+                "train %, while learning": f"{averages.fmean(run.train_accuracy[epoch] for run in runs):.2f}",
                 f"{images} loss": f"{averages.fmean(run.history['test_loss'][epoch] for run in runs):.4f}",
                 "train loss": f"{averages.fmean(run.history['train_loss'][epoch] for run in runs):.4f}",
                 "last learning rate": f"{runs[0].history['learning_rate'][epoch]:.2g}",
@@ -134,7 +134,7 @@ def training_log(runs: Sequence[Record]) -> Table:
 
 
 def seeds_table(runs: Sequence[Record]) -> Table:
-    """One row per seed: the final epoch, the best one, and when the task's accuracy was first and finally reached."""
+    """One row per seed: the final and the best epoch, when the task's accuracy is reached, and the training images."""
     return Table(
         {
             "seed": run.seed,
@@ -142,7 +142,7 @@ def seeds_table(runs: Sequence[Record]) -> Table:
             "best epoch %": f"{run.test_accuracy.max():.2f}",
             f"first epoch at {TASK_ACCURACY:.2f} %": first_epoch_at(run.test_accuracy, TASK_ACCURACY) or "never",
             "stays there from epoch": steady_from_epoch(run.test_accuracy, TASK_ACCURACY) or "never",
-            "final train %": f"{run.train_accuracy[-1]:.2f}",
+            "train %, final weights": f"{run.final_train_accuracy:.2f}",
         }
         for run in runs
     )

@@ -11,7 +11,7 @@ from mnist_lib.records import Record
 from mnist_lib.results import drawing
 from mnist_lib.results.drawing import Picture
 from mnist_lib.results.show import Table
-from mnist_lib.results.statistics import correlated_binomials, power
+from mnist_lib.results.statistics import correlated_binomials, pooled_spread, power
 
 SIMULATED_RUNS = 2000
 
@@ -102,10 +102,7 @@ def wrong_table(runs: Sequence[Record]) -> Table:
 
 def spread(groups: Mapping[str, Sequence[Record]]) -> float:
     """Return the standard deviation of one run's accuracy after the last epoch, in points, pooled over experiments."""
-    finals = [[float(run.test_accuracy[-1]) for run in runs] for runs in groups.values()]
-    squares = [(len(values) - 1) * averages.variance(values) for values in finals if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in finals)
-    return float(np.sqrt(sum(squares) / freedom)) if freedom else float("nan")
+    return pooled_spread([float(run.test_accuracy[-1]) for run in runs] for runs in groups.values())[0]
 
 
 def seeds_needed(difference: float, one_run: float, wanted: float = 0.8) -> int | None:

@@ -80,6 +80,7 @@ def _experiment(name: str, runs: Sequence[Record]) -> dict[str, object]:
         "label": label(name),
         "parameters": runs[0].parameter_count,
         "epochs": len(means),
+        "trained_before": len(means) if name.endswith("/continued") else 0,  # page.continued: the same recipe again
         "runs": len(runs),
         "reached": int(reached(run.test_accuracy[-1] for run in runs)),
         "accuracy": str(accuracy),

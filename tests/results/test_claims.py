@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from mnist_lib import cells, experiments
+from mnist_lib import cells, experiments, page
 from mnist_lib.parameters import NotebookParameters
 from mnist_lib.results import judgement
 from mnist_lib.results.architecture import parameter_count, receptive_field_table
-from mnist_lib.results.claims import REPORTS, Claim
+from mnist_lib.results.claims import REPORTS, Claim, of_reports
 from mnist_lib.results.judgement import judge
 from mnist_lib.results.statistics import Interval, prediction_interval
 from mnist_lib.results.target import Target
@@ -140,6 +140,35 @@ def final(*values: float, runs=FIVE) -> list[judgement.Judgement]:
 )
 def test_judgements_in_words(judged, words):
     assert judgement.in_words(judged) == words
+
+
+def test_the_spread_of_all_networks_widens_what_few_runs_make_narrow():
+    quiet, loud = FIVE, [run(accuracy) for accuracy in (98.9, 99.0, 99.1, 99.3, 99.4)]
+    alone, together = (judge(Claim("final", 99.50), quiet, peers) for peers in ((), (quiet, loud)))
+    assert (alone.verdict, together.verdict) == ("too high", "consistent")
+    assert together.expected == prediction_interval(together.values, [together.values, [98.9, 99.0, 99.1, 99.3, 99.4]])
+    early = Claim("epoch", 99.50, epoch=1)
+    assert judge(early, quiet, (quiet, loud)) == judge(early, quiet), "early epochs scatter each in its own way"
+
+
+def test_published_networks_scatter_alike_and_verdicts_follow():
+    """As the book says: there is no sign that spreads differ; two claims are outside, and five with spreads apart."""
+    peers = page.peers(page.of_notebook("reported_a_light_dropout"))
+    assert {report.notebook for report in IN_THE_BOOK} < set(peers) and len(peers) >= 16
+    assert min(judgement.equal_spreads(peers.values()).values()) > 0.2
+    reports = of_reports(peers)
+    outside = [
+        {name for name, each in judgement.all_judged(reports, given).items() if each.verdict != "consistent"}
+        for given in (peers, None)
+    ]
+    assert outside[0] == {"D: accuracy after epoch 1, %", "E, earlier: accuracy after the last epoch, %"}
+    assert len(outside[1] - outside[0]) == 3
+
+
+def test_other_data_have_no_peers():
+    digits = dataclasses.replace(page.of_notebook("reported_a_light_dropout"), dataset="digits")
+    assert page.peers(digits) == {}
+    assert all(map(math.isnan, judgement.equal_spreads([FIVE]).values()))
 
 
 def test_how_far_a_judgement_carries():

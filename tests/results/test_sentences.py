@@ -137,6 +137,18 @@ def test_a_verdict_shows_what_rounding_would_hide():
 # -- published runs, and others
 
 
+def test_how_well_the_training_images_are_known():
+    """By the final weights, not by what was counted while they moved."""
+    before, after = ([dataclasses.replace(run(99.0), trained_correct=n)] for n in (9_850, 9_950))
+    assert sentences.fit([], after) == (
+        "The final weights get 99.50 % of the training images right, 0.50 points more than of the test images"
+    )
+    assert sentences.fit(after, before).endswith(
+        "98.50 % of the training images right, 0.50 points less than of the test images"
+        " (before: 99.50 %, a gap of 0.50)"
+    )
+
+
 def test_published_runs_are_told_from_others():
     all_of_them = published(ITERATION)
     assert sentences.are_published(all_of_them)

@@ -14,7 +14,10 @@ from mnist_lib.results.statistics import (
     correlated_binomials,
     difference_interval,
     first_epoch_at,
+    holm,
     mean_interval,
+    p_value,
+    pooled_spread,
     prediction_interval,
     steady_from_epoch,
 )
@@ -57,6 +60,38 @@ def test_prediction_interval_is_that_of_one_more_value(values):
 
 
 @pytest.mark.filterwarnings("error")
+def test_one_more_value_falls_into_an_interval_with_a_pooled_spread_in_95_of_100_cases():
+    """Simulated: three values of each of sixteen networks with means of their own, and then one more of the first."""
+    random, inside = np.random.default_rng(0), 0
+    for _ in range(2000):
+        samples, more = random.normal(size=(16, 3)) + np.arange(16)[:, None], random.normal()
+        expected = prediction_interval(samples[0], list(samples))
+        inside += expected.low <= more <= expected.high
+    assert inside / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_pooled_spread_by_hand():
+    spread, freedom = pooled_spread([[1, 3], [10, 10, 13], [7]])  # squares of distances: 2, 6, 0
+    assert (spread, freedom) == (pytest.approx(math.sqrt(8 / 3)), 3)
+    assert math.isnan(pooled_spread([[1.0], [2.0]])[0])
+
+
+def test_a_p_value_goes_with_the_interval():
+    """It is below 5 % just where the interval of the difference does not contain zero."""
+    random = np.random.default_rng(1)
+    for _ in range(100):
+        after, before = random.normal(1, 1, 5), random.normal(0, 2, 4)
+        interval = difference_interval(after, before)
+        assert (p_value(after, before) < 0.05) == (interval.low > 0 or interval.high < 0)
+    assert math.isnan(p_value([1, 2], [1, 2, 3]))
+
+
+def test_holms_correction_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
 def test_fewer_than_three_values_have_no_interval():
     found = [
         (mean_interval([99.4]), 99.4),

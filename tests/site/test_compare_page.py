@@ -114,13 +114,13 @@ def test_the_data_are_light_and_those_of_the_records(book, groups):
 def test_the_table_shows_every_experiment(page, groups):
     shown = rows(page, "compare-all")
     assert [line[0] for line in shown] == [label(name) for name in groups]
-    for line, runs in zip(shown, groups.values(), strict=True):
+    for line, (name, runs) in zip(shown, groups.items(), strict=True):
         accuracies = [each.test_accuracy[-1] for each in runs]
         assert line[1:] == [
             str(mean_interval(accuracies)),
             f"{runs[0].parameter_count:,}",
             f"{reached(accuracies)} of {len(runs)}",
-            str(runs[0].parameters["epochs"]),
+            str(runs[0].parameters["epochs"]) + " after 20" * name.endswith("/continued"),
         ]
     assert page.locator("#compare-chance").inner_text() == compare_page.contents(groups)["chance"]
 
