@@ -7,6 +7,7 @@ seed ends" differ in more than a number.
 import dataclasses
 import inspect
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from IPython.display import display
@@ -16,7 +17,7 @@ from mnist_lib.digests import code_digest
 from mnist_lib.parameters import Checked, NotebookParameters, ParameterError
 from mnist_lib.records import Record
 from mnist_lib.results.comparison import accuracy_difference, in_words, label
-from mnist_lib.results.target import Target, final_accuracy, train_accuracy
+from mnist_lib.results.target import Target, final_accuracy, in_percent, train_accuracy
 
 
 def prose(*paragraphs: str | bool | None) -> None:
@@ -42,6 +43,68 @@ def accuracy(runs: Sequence[Record]) -> str:
     if len(runs) == 2:
         return f"{said}, of two runs at {min(ends):.2f} % and {max(ends):.2f} %"
     return f"{said}, with a 95 % interval from {mean.low:.2f} to {mean.high:.2f} over {len(runs)} seeds"
+
+
+def box(
+    parameters: NotebookParameters,
+    target: Target,
+    runs: Sequence[Record],
+    before: Sequence[Record],
+    *,
+    question: str,
+    expected: str,
+    meaning: str,
+) -> str:
+    """Say first what a page is about: question, expectation, result, verdict and what it means, as a quotation.
+
+    Arguments:
+        parameters: of the page, which name the baseline.
+        target: what the page sets out to reach.
+        runs: the page's.
+        before: its baseline's, if there is one.
+        question: what is asked.
+        expected: what is expected, and why.
+        meaning: of what was found, which is said before it.
+    """
+    many = f", on average over {len(runs)} seeds" if len(runs) > 1 else ""
+    result = f"{in_percent(runs).removesuffix(' %')} % of the {evaluated_on(runs)} images are right{many}."
+    if before:
+        result += f" Against {baseline(parameters)}: {change(before, runs)}."
+    said = {"Question": question, "We expect": expected, "Result": f"{result} {verdict(target, runs)}."}
+    said["What it means"] = meaning
+    lines = (f"> **{name}.** {' '.join(text.split())}" for name, text in said.items() if text)
+    return "\n>\n".join(lines)
+
+
+def answer(text: str) -> str:
+    """Return an answer that is folded away until the reader wants to see it."""
+    return f"<details><summary>The answer, measured</summary>\n\n{' '.join(text.split())}\n\n</details>"
+
+
+def mistakes(runs: Sequence[Record], before: Sequence[Record] = ()) -> str:
+    """Say what the runs' mistakes have in common: the most frequent pairs, the images that nearly all get wrong."""
+    pairs = Counter((label, taken) for run in runs for _, label, taken in run.misclassified)
+    if not pairs:
+        return "The runs make no mistake."
+    images = Counter(index for run in runs for index, _, _ in run.misclassified)
+    often = [f"{label} for {taken} ({number})" for (label, taken), number in pairs.most_common(3)]
+    said = f"The mistakes, {count(pairs.total() / len(runs), 'of them', 'of them')} per run, are not spread evenly. "
+    said += f"Most often the network takes {', '.join(often[:-1])}{' and ' * (len(often) > 1)}{often[-1]}."
+    if len(runs) > 1:
+        every = sum(number == len(runs) for number in images.values())
+        said += f" Of {count(len(images), 'image')} that some seed misreads, {every} {'is' if every == 1 else 'are'}"
+        said += " wrong for every seed: these are hard whatever the start; the others are a matter of luck."
+    if before:
+        earlier = Counter(index for run in before for index, _, _ in run.misclassified)
+        often_now, often_then = (
+            {index for index, number in each.items() if number > len(group) / 2}
+            for each, group in ((images, runs), (earlier, before))
+        )
+        said += (
+            f" Most seeds misread {count(len(often_now), 'image')}; {len(often_now & often_then)} of these were misread"
+            " by most seeds before the change, too."
+        )
+    return said
 
 
 def evaluated_on(runs: Sequence[Record]) -> str:

@@ -1,0 +1,89 @@
+"""Looking inside a network while it reads: its maps, how a signal fares from layer to layer, what a batch tells."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mnist_lib import data, experiments, records, training
+from mnist_lib.experiments import Experiment
+
+MOST = 4
+"""How many batches of a size are looked at: enough to see how much they differ."""
+
+
+def images(experiment: Experiment, number: int, first: int = 0) -> tuple[Tensor, Tensor]:
+    """Return training images as the network gets them, shape ``(number, 1, 28, 28)``, and their labels.
+
+    Blank ones where MNIST is missing and MNIST_LIB_BLANK_IMAGES allows to do without (tests set it).
+    """
+    if experiment.recipe.dataset == "mnist" and os.environ.get("MNIST_LIB_BLANK_IMAGES") and not data.have_mnist():
+        return torch.zeros(number, 1, 28, 28), torch.arange(number) % 10
+    train, _ = data.load(experiment.recipe.dataset, experiment.recipe.evaluate_on)
+    mean, std = training.mean_and_std(train.images)
+    torch.set_num_threads(experiment.recipe.threads)  # as in training: two give other last digits
+    chosen = slice(first, first + number)
+    return (train.images[chosen, None] / 255 - mean) / std, train.labels[chosen]
+
+
+def trained(experiment: Experiment, seed: int = 0) -> nn.Module:
+    """Return the network with the weights that a finished run ended with, in evaluation mode.
+
+    Raises:
+        RecordError: there is no such run.
+    """
+    path = experiments.find_path(experiment, seed)
+    if path is None:
+        raise records.RecordError(f"{experiment.name} has no run of seed {seed}")
+    network = experiment.network()
+    network.load_state_dict(records.read_weights(path))
+    return network.eval()
+
+
+@contextmanager
+def watched(network: nn.Module, kinds: tuple[type, ...]) -> Iterator[list[Tensor]]:
+    """While this is entered, what comes out of every layer of these kinds is put into a list; it keeps its gradient."""
+    found: list[Tensor] = []
+
+    def keep(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+        if output.requires_grad:
+            output.retain_grad()
+        found.append(output)
+
+    handles = [layer.register_forward_hook(keep) for layer in network.modules() if isinstance(layer, kinds)]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def spreads(network: nn.Module, pictures: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
+    """Return the standard deviation of what each convolution puts out, and of the gradients of the loss by it."""
+    with watched(network.train(), (nn.Conv2d,)) as outputs:
+        functional.cross_entropy(network(pictures), labels).backward()
+    return [float(each.detach().std()) for each in outputs], [float(each.grad.std()) for each in outputs]
+
+
+def gradient(network: nn.Module, pictures: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of the mean loss by all weights, as one vector; the network keeps its mode."""
+    loss = functional.cross_entropy(network(pictures), labels)
+    return torch.cat([each.flatten() for each in torch.autograd.grad(loss, list(network.parameters()))])
+
+
+def agreement(network: nn.Module, pictures: Tensor, labels: Tensor, sizes: Sequence[int]) -> dict[int, list[float]]:
+    """Return how well a batch's gradient points where that of all images points, as a cosine, by the size of the batch.
+
+    The images are cut into batches, of which the first `MOST` are taken; 1 is the same direction, 0 a right angle.
+    """
+    whole = gradient(network, pictures, labels)
+    return {
+        size: [
+            float(functional.cosine_similarity(whole, gradient(network, *batch), dim=0))
+            for batch in list(zip(pictures.split(size), labels.split(size), strict=True))[:MOST]
+        ]
+        for size in sizes
+    }
