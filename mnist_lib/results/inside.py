@@ -87,3 +87,10 @@ def agreement(network: nn.Module, pictures: Tensor, labels: Tensor, sizes: Seque
         ]
         for size in sizes
     }
+
+
+def outputs(network: nn.Module, pictures: Tensor, kinds: tuple[type, ...]) -> list[Tensor]:
+    """Return what comes out of every layer of these kinds, shape ``(n, channels, height, width)``; others are left."""
+    with torch.no_grad(), watched(network, kinds) as found:
+        network(pictures)
+    return [each for each in found if each.ndim == 4]
