@@ -129,7 +129,7 @@ def variants(parameters: NotebookParameters) -> dict[str, Experiment]:
         folder = re.sub("[^a-z0-9]+", "_", label.lower()).strip("_")
         if folder in {each.name.partition("/")[2] for each in found.values()}:
             raise ParameterError(f"variants: {text!r}: another one has the folder {folder}, too: choose another label")
-        network = changed.network if other is None else of_notebook(other).network
+        network = changed.network if other is None else of_notebook(other, "network").network
         found[label.strip()] = Experiment(f"{parameters.name}/{folder}", changed.recipe, network)
     return found
 

@@ -278,8 +278,6 @@ def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     for name, f in fields.items():
         if name not in values and f.default is dataclasses.MISSING:
             raise ParameterError(f"parameter {name!r} is missing")
-        if name in values and values[name] in ([], ()):  # a default may be empty, which leaves something out
-            raise _refusal(name, values[name], DISTINCT)
     return schema(**values)
 
 

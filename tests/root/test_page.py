@@ -47,7 +47,7 @@ def test_a_variant_may_take_the_network_of_another_notebook():
         ("no rotation: rotation -1", "rotation = -1: expected a number from 0 to 180"),
         ("none: epochs none", "epochs = 'none': expected a whole number"),
         ("wider: width wide", "width = 'wide': expected a whole number"),
-        ("another: network report_c", "there is no notebook 'report_c'"),
+        ("another: network report_c", "network = 'report_c': it is no notebook"),
     ],
 )
 def test_a_variant_that_is_not_accepted_is_refused_by_name(text, said):

@@ -238,7 +238,6 @@ def test_what_the_derivation_refuses(values, message):
         (SweepParameters, {"experiment": "iteration_10_one_cycle", "learning_rates": []}),
         (SweepParameters, {"experiment": "iteration_10_one_cycle", "cnn_learning_rates": [0.1, 0.1]}),
         (SweepParameters, {"experiment": "iteration_10_one_cycle", "cnn_learning_rates": [0.1, 0.1000000001]}),
-        (NotebookParameters, {"learning_rates": []}),
         (ComparisonParameters, {"experiments": []}),
         (ComparisonParameters, {"experiments": ["iteration_01_setup", "iteration_01_setup"]}),
     ],
