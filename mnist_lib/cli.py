@@ -15,8 +15,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
     for name in {"MNIST_LIB_DATA", "MNIST_LIB_RUNS"} & os.environ.keys():  # kernels run in other folders
-        os.environ[name] = os.environ[name] and os.path.abspath(os.environ[name])
+        os.environ[name] = os.environ[name] and os.path.abspath(os.path.expanduser(os.environ[name]))
     try:
+        _check_place(options)
         return min(options.command(options) or 0, 100)  # failures may be many, and an exit code of 256 would read as 0
     except KeyboardInterrupt:
         trains = options.command in (_train, _sweep, _run, _quick)
@@ -33,6 +34,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+def _check_place(options: argparse.Namespace) -> None:
+    """Refuse what would write into an installed package: published records, pages, the book."""
+    writes = options.command in (_train, _run, _quick, _book, _pdf, _new) or getattr(options, "accept", False)
+    if writes and (Path(__file__).parent / "_published").is_dir():
+        raise RuntimeError(
+            f"mnist-lib {options.name_of_command} makes what is published, and needs a checkout of the report: clone "
+            "its repository and start the command there. In an installed copy, sweep, runs, verify and papermill work"
+        )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mnist-lib", description="Make and check the report's records, pages and book."
@@ -41,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, function, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(command=function)
+        added.set_defaults(command=function, name_of_command=name)
         return added
 
     pattern = {"nargs": "?", "default": "*", "help": "a notebook's name or a pattern such as 'iteration_*'"}

@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,10 @@ class Experiment:
 
     def __post_init__(self) -> None:
         if not records.is_name(self.name):
-            raise ParameterError(f"name = {self.name!r:.80}: expected a name such as iteration_11_mine")
+            raise ParameterError(
+                f"name = {self.name!r:.80}: expected a name such as iteration_11_mine, "
+                f"of fewer than {records.LONGEST_NAME} bytes"
+            )
         if not isinstance(self.recipe, Recipe):
             raise ParameterError(f"recipe = {self.recipe!r:.60}: expected a Recipe, such as Recipe(epochs=2)")
         if bool(self.recipe.teachers) != (self.teacher is not None):
@@ -179,7 +183,20 @@ def published_records() -> Path:
 
 def runs_directory() -> Path:
     """Where runs with changed parameters are kept."""
-    return Path(os.environ.get("MNIST_LIB_RUNS") or platformdirs.user_cache_path("mnist_lib") / "runs")
+    named = os.environ.get("MNIST_LIB_RUNS")
+    return Path(named).expanduser() if named else platformdirs.user_cache_path("mnist_lib") / "runs"
+
+
+@contextmanager
+def in_store(folder: Path) -> Iterator[None]:
+    """While this is entered, an error that something cannot be written in the store says how to choose another one."""
+    try:
+        yield
+    except files.FileError as error:
+        if "could not be written" not in str(error) or not folder.is_relative_to(runs_directory()):
+            raise
+        hint = f"{error}. Your runs are kept in {runs_directory()}; to keep them elsewhere, set MNIST_LIB_RUNS"
+        raise type(error)(hint) from error
 
 
 def find(experiment: Experiment, seed: int) -> Record | None:
@@ -192,7 +209,10 @@ def find_path(experiment: Experiment, seed: int) -> Path | None:
     """Say where the record of this run lies, published or not, if there is one that is still valid."""
     folders = [experiment.published] + [experiment.store] * (PUBLISHED_ONLY not in os.environ)
     paths = (records.record_path(folder, seed) for folder in folders)
-    return next((path for path in paths if path.exists() and not experiment.differences(records.read(path))), None)
+    # What may not be looked at is not there: training then says that it cannot be written.
+    return next(
+        (path for path in paths if os.path.exists(path) and not experiment.differences(records.read(path))), None
+    )
 
 
 def runs(
@@ -229,7 +249,7 @@ def train(
             f"{experiment.name} seed {seed} has no published record, and a page trains none: see mnist-lib status"
         )
     path, checkpoint = records.record_path(folder, seed), _checkpoint(folder, seed)
-    with records.only_one(path):
+    with in_store(folder), records.only_one(path):
         if path.exists() and not experiment.differences(found := records.read(path)):
             record = found
         else:

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ from mnist_lib import files
 from mnist_lib.digests import bytes_digest, text_digest
 
 FORMAT = 2
+
+LONGEST_NAME = 200
+"""Bytes; a name is part of a folder's, which may have 255."""
 
 
 class RecordError(files.FileError):
@@ -143,8 +147,8 @@ def only_one(path: Path, wait: bool = True) -> Iterator[None]:
             lock.acquire(blocking=False)
         except Timeout:
             if not wait:
-                raise RecordError(f"{path}: another process is training this run") from None
-            logging.getLogger(__name__).warning("%s: another process is training this run; waiting for it", path)
+                raise RecordError(f"{path}: {_holder(path)}") from None
+            logging.getLogger(__name__).warning("%s: %s; waiting for it", path, _holder(path))
             lock.acquire()
     except OSError as error:
         raise RecordError(f"{path} could not be written: {error}") from error
@@ -159,6 +163,27 @@ def only_one(path: Path, wait: bool = True) -> Iterator[None]:
         with suppress(OSError):  # the folder may have vanished
             os.unlink(lock.lock_file)
         lock.release()
+
+
+def _holder(path: Path) -> str:
+    """Say who is at the run whose record is to lie at `path`, in words.
+
+    Where a file system has no locks, the lock is a file that names its holder. One that was killed on another machine
+    leaves it behind, and nobody here can know: so say when the run was last heard of, and what to do.
+    """
+    lock = path.with_suffix(".lock")
+    try:
+        process, _, machine = lock.read_text("utf-8").partition("\n")
+        heard = max(each.stat().st_mtime for each in path.parent.glob(f"{path.stem}.*"))
+    except (OSError, ValueError):
+        return "another process is training this run"
+    machine = machine.partition("\n")[0]
+    if not (process.isdecimal() and machine):
+        return "another process is training this run"
+    return (
+        f"process {process} on {machine} is training this run, last heard of {(time.time() - heard) / 60:.0f} minutes "
+        f"ago. If it was killed, delete {lock}, and the run goes on from its last epoch"
+    )
 
 
 def write(record: Record, weights: bytes, folder: Path) -> Path:
@@ -287,7 +312,7 @@ def is_name(value: Any) -> bool:
     """Whether `value` may name an experiment: a path below the folder of records, such as ``iteration_01/variant``."""
     if not (isinstance(value, str) and re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", value)):
         return False
-    return len(value.encode()) < 200  # file systems count bytes
+    return len(value.encode(errors="replace")) < LONGEST_NAME  # file systems count bytes
 
 
 def _is_text(value: Any) -> bool:

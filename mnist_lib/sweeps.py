@@ -226,7 +226,8 @@ def write(sweep: Sweep) -> Path:
                 f"name with --name, or delete that one with `mnist-lib runs --sweep {sweep.name} --delete`"
             )
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
-    files.write_atomically(target, f"{{\n{lines}\n}}\n".encode())
+    with experiments.in_store(target):
+        files.write_atomically(target, f"{{\n{lines}\n}}\n".encode())
     return target
 
 

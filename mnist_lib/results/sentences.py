@@ -247,13 +247,17 @@ def published_parameters(parameters: Checked) -> Checked | None:
 
 
 def baseline(parameters: NotebookParameters) -> str:
-    """Name what the page compares with: "iteration 9 (augmentation)", "report C (strided)"."""
+    """Name what the page compares with: "iteration 9 (augmentation)", "report C (strided)".
+
+    Where that is the page itself: "the published recipe of iteration 9 (augmentation)".
+    """
+    own = "the published recipe of " * (parameters.baseline == parameters.name)
     kind, _, rest = parameters.baseline.partition("_")
     number, _, words = rest.partition("_")
     known = {"iteration": f"iteration {number.lstrip('0')}", "reported": f"report {number.upper()}"}
     if kind not in known or not words:
-        return label(parameters.baseline)
-    return f"{known[kind]} ({words.replace('_', ' ')})"
+        return own + label(parameters.baseline)
+    return f"{own}{known[kind]} ({words.replace('_', ' ')})"
 
 
 def _published_number(runs: Sequence[Record]) -> int:

@@ -42,7 +42,8 @@ def opening(parameters: NotebookParameters | ComparisonParameters) -> Markdown:
     epochs = "as many epochs as each experiment's own page says"
     if parameters.epochs:
         epochs = sentences.count(parameters.epochs, "epoch")
-    return Markdown(f"MNIST, {epochs}, {seeds}; evaluated on the {parameters.evaluate_on} images.{after}")
+    title = data.DATASETS[parameters.dataset].title or parameters.dataset
+    return Markdown(f"{title}, {epochs}, {seeds}; evaluated on the {parameters.evaluate_on} images.{after}")
 
 
 def recipe_difference(before: Experiment | None, after: Experiment) -> Table | Markdown:
@@ -152,11 +153,16 @@ def comparison(baseline: Sequence[Record], runs: Sequence[Record]) -> Table | Ma
     """Two experiments side by side, and their difference; with intervals where there are runs enough."""
     if not baseline:
         return Markdown("There is no baseline to compare with.")
+    names = [label(each[0].experiment) for each in (baseline, runs)]
+    if names[0] == names[1]:  # somebody's own run of a page, compared with what the page published
+        if baseline[0].digests == runs[0].digests and baseline[0].parameters == runs[0].parameters:
+            return Markdown("The baseline is this very recipe, at the same effort: there is nothing to compare.")
+        names = [f"{names[0]}, published recipe", f"{names[1]}, yours"]
     mean = "" if len(baseline) == len(runs) == 1 else "mean "
     column = f"{mean}{sentences.evaluated_on(runs)} accuracy, %"
     rows = [
-        {"experiment": label(each[0].experiment), "seeds": str(len(each)), column: _accuracy(each)}
-        for each in (baseline, runs)
+        {"experiment": name, "seeds": str(len(each)), column: _accuracy(each)}
+        for name, each in zip(names, (baseline, runs), strict=True)
     ]
     difference = accuracy_difference(baseline, runs)
     change = f"{difference.center if math.isnan(difference.low) else difference:+.2f}"
