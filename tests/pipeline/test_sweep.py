@@ -1,6 +1,8 @@
 """Sweeps: every combination and seed into one's own store, the list of all runs, and the page that reads a sweep."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from mnist_lib import experiments, records, sweeps, table
 from mnist_lib.parameters import ParameterError
-from support import ROOT, mnist_lib
+from support import ROOT, edit, mnist_lib
 
 TINY = """
 from torch import nn
@@ -103,9 +105,21 @@ def page(tmp_path: Path, **parameters) -> str:
     made = tmp_path / "out.ipynb"
     source = ROOT / "notebooks" / "your_sweep.ipynb"
     papermill.execute_notebook(str(source), str(made), parameters, kernel_name="python3", progress_bar=False)
-    outputs = [output for cell in nbformat.read(made, as_version=4).cells for output in cell.get("outputs", ())]
-    return "\n".join(output.get("text", "") or "\n".join(map(str, output.data.values())) for output in outputs)
+    return outputs(made)
 
+
+def outputs(path: Path) -> str:
+    found = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", ())]
+    return "\n".join(output.get("text", "") or "\n".join(map(str, output.data.values())) for output in found)
+
+
+READER = """
+def few() -> tuple[Images, Images]:
+    train, test = digits()
+    return Images(train.images[:500], train.labels[:500]), test
+
+
+"""
 
 REFUSED = {
     ("learning_rate=0.1,-1",): "learning_rate = -1: expected a number above 0 up to 100",
@@ -171,6 +185,47 @@ def test_another_sweep_of_the_same_name_is_refused_and_more_seeds_are_not(notebo
     assert len(sweeps.read("mine").trials) == 3
     with pytest.raises(ParameterError, match="mine is a sweep of mine over width: give this one another name"):
         sweeps.write(sweeps.plan(notebook, {"batch_size": [32, 64]}, name="mine"))
+
+
+def test_a_further_data_set_is_one_entry_in_one_place(notebook, tmp_path):
+    """Its name, what reads it, its digest and its split: then it is trained on, checked, listed and named on a page."""
+    report = tmp_path / "report"
+    shutil.copytree(ROOT / "mnist_lib", report / "mnist_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    edit(
+        report / "mnist_lib" / "data.py",
+        "@dataclass(frozen=True)\nclass Dataset",
+        f"{READER}\n@dataclass(frozen=True)\nclass Dataset",
+    )
+    edit(
+        report / "mnist_lib" / "data.py",
+        "DATASETS = {",
+        'DATASETS = {\n    "few": Dataset(few, "some digest", 100, "A few digits"),',
+    )
+    done = mnist_lib("sweep", str(notebook), "--set", "dataset=few,digits", "--seeds", "0", root=report)
+    assert done.returncode == 0, done.stderr
+    (path,) = report.glob("runs/*dataset_few*/seed_0.json")
+    run = records.read(path)
+    assert (run.train_size, run.test_size, run.digests["data"]) == (400, 100, "some digest")
+    code = "from mnist_lib import parameters; from mnist_lib.results import tables\n"
+    code += "print(tables.opening(parameters.NotebookParameters(name='x', dataset='few')).data)"
+    environment = os.environ | {"PYTHONPATH": str(report)}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=report)
+    assert said.stdout.startswith("A few digits, 15 epochs, 5 seeds"), said.stderr
+    refused = mnist_lib("sweep", str(notebook), "--set", "dataset=many", root=report)
+    assert "expected one of few, mnist, digits" in refused.stderr
+
+
+def test_a_page_is_compared_with_its_own_published_recipe_by_one_parameter(notebook, tmp_store, tmp_path):
+    made = tmp_path / "out.ipynb"
+    values = {"dataset": "digits", "epochs": 1, "seeds": 1, "learning_rates": [], "learning_rate": 0.1}
+    values["baseline"] = "iteration_10_one_cycle"
+    source = ROOT / "notebooks" / "iteration_10_one_cycle.ipynb"
+    papermill.execute_notebook(str(source), str(made), values, kernel_name="python3", progress_bar=False)
+    said = outputs(made)
+    assert "10 one cycle, published recipe" in said and "10 one cycle, yours" in said
+    assert "the published recipe of iteration 10 (one cycle)" in said
+    assert re.search(r"learning_rate\s+0\.3\s+0\.1", said), "the difference of the recipes"
+    assert "The network is the same" in said
 
 
 def test_published_records_are_listed_and_never_deleted(tmp_store):

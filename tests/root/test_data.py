@@ -1,9 +1,13 @@
 """The data sets: what they hold, and that a missing or damaged file is refused."""
 
 import dataclasses
+import gzip
 import hashlib
+import http.server
 import os
 import socket
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ import torch
 from sklearn.datasets import load_digits
 from torchvision.datasets import MNIST
 
-from mnist_lib import data, training
+from mnist_lib import data, experiments, training
 from mnist_lib.data import DATASETS, MNIST_FILES, DataError, Dataset
 from mnist_lib.parameters import Recipe
 from support import LAST_FILE, answer, everything_in, idx, md5, put, refused_download
@@ -131,6 +135,108 @@ def test_images_come_from_the_checked_files_only(root, small_files):
     for name in ("training.pt", "test.pt"):
         torch.save((torch.zeros(5, 28, 28, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64)), old / name)
     assert [len(part) for part in data.load("mnist")] == [30, 20]
+
+
+def dotted(name: str) -> str:
+    return name.replace("-idx", ".idx")
+
+
+LAYOUTS = {
+    "in the folder itself": lambda name: name,
+    "raw": lambda name: f"raw/{name}",
+    "in small letters": lambda name: f"mnist/raw/{name}",
+    "compressed": lambda name: f"MNIST/raw/{name}.gz",
+    "compressed, in the folder itself": lambda name: f"{name}.gz",
+    "with dots": dotted,
+    "a folder for each file": lambda name: f"{name}/{name}",
+    "a folder for each file, with dots": lambda name: f"{dotted(name)}/{dotted(name)}",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_files_that_are_there_are_found_wherever_others_put_them(root, small_files, layout):
+    for name, content in small_files.items():
+        path = root / LAYOUTS[layout](name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    assert data.have_mnist()
+    train, test = data.load("mnist")
+    assert idx(train.images.numpy()) == small_files["train-images-idx3-ubyte"]
+    assert len(test) == 20
+
+
+@pytest.mark.parametrize("deeper", ["MNIST", "MNIST/raw"])
+def test_the_variable_may_name_a_folder_further_down(root, small_files, deeper, monkeypatch):
+    put(root, small_files)
+    monkeypatch.setenv("MNIST_LIB_DATA", str(root / deeper))
+    assert len(data.load("mnist")[0]) == 30
+
+
+def test_compressed_files_in_a_folder_that_cannot_be_written_are_unpacked_into_the_cache(
+    root, small_files, monkeypatch, tmp_path
+):
+    root.mkdir()
+    for name, content in small_files.items():
+        (root / f"{name}.gz").write_bytes(gzip.compress(content))
+    (root / "MNIST").write_text("in the way, whoever runs this")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert len(data.load("mnist")[0]) == 30
+    assert len(list((tmp_path / "cache").rglob("*-ubyte"))) == 4
+
+
+def test_a_damaged_archive_is_named(root, small_files):
+    root.mkdir()
+    for name, content in small_files.items():
+        (root / f"{name}.gz").write_bytes(gzip.compress(content)[:-9])
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz cannot be read: .*Delete it, or restore it"):
+        data.load("mnist")
+
+
+def test_what_cannot_be_used_is_named(root, mirror):
+    mirror.answers.clear()
+    root.mkdir()
+    (root / "mnist_train.csv").touch()
+    assert "In it there is mnist_train.csv, which is not read: the four files ending in -ubyte" in refused_download(
+        root
+    )
+
+
+def test_a_part_of_the_files_is_named(root, small_files, mirror):
+    mirror.answers.clear()
+    put(root, dict(list(small_files.items())[:3]))
+    assert "there is a part of it; these files are missing: t10k-labels-idx1-ubyte" in refused_download(root)
+
+
+def test_a_home_is_expanded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MNIST_LIB_DATA", "~/images")
+    monkeypatch.setenv("MNIST_LIB_RUNS", "~/runs")
+    assert data.data_directory() == tmp_path / "images"
+    assert experiments.runs_directory() == tmp_path / "runs"
+
+
+def test_a_mirror_that_sends_a_byte_now_and_then_does_not_keep_a_run_for_ever(root, monkeypatch):
+    """Each byte comes in time, and all of them never do."""
+
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            for _ in range(200):
+                self.wfile.write(b"x")
+                time.sleep(0.05)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(data, "DOWNLOAD_LIMIT", 0.6)
+    assert "it took longer than 0.01 minutes" in refused_download(root)
+    server.shutdown()
 
 
 # -- downloading
