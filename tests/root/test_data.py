@@ -219,7 +219,7 @@ def test_a_mirror_that_sends_a_byte_now_and_then_does_not_keep_a_run_for_ever(ro
     """Each byte comes in time, and all of them never do."""
 
     class Slow(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 100000\r\n\r\n")
             for _ in range(200):
                 self.wfile.write(b"x")
