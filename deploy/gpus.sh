@@ -1,6 +1,7 @@
 #!/bin/sh
 # One machine with several GPUs: a scheduler, one worker for each GPU, and the sweep. All end together.
-#   sh deploy/gpus.sh 'iteration_*' --seeds 0-9
+#   sh deploy/gpus.sh train 'iteration_*' --seeds 0-9
+#   sh deploy/gpus.sh sweep iteration_10_one_cycle --set learning_rate=0.1,0.3
 set -eu
 address=tcp://127.0.0.1:8786
 gpus=$(nvidia-smi --query-gpu=index --format=csv,noheader)
@@ -14,4 +15,5 @@ for gpu in $gpus; do
     CUDA_VISIBLE_DEVICES=$gpu dask worker $address --nthreads 1 --resources GPU=1 --preload mnist_lib.pipeline.cluster &
     started="$started $!"
 done
-mnist-lib train "$@" --device cuda --scheduler $address
+case ${1-} in train | sweep) ;; *) set -- train "$@" ;; esac
+mnist-lib "$@" --device cuda --scheduler $address

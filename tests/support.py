@@ -13,6 +13,7 @@ import threading
 from functools import cache
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import safetensors.torch
@@ -45,6 +46,35 @@ def networks() -> dict[str, Network]:
     """The published networks, by the names of their notebooks; calling one builds it."""
     paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
     return {path.stem: page.of_notebook(path.stem).network for path in paths if cells.has_network(path)}
+
+
+TINY = """
+from torch import nn
+
+
+def network(width: int = 4) -> nn.Module:
+    return nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(49, width), nn.ReLU(), nn.Linear(width, 10))
+"""
+
+
+def own_notebook(folder: Path) -> Path:
+    """Write what a user who tinkers has: a copy of a page, ``mine``, with a small network, for the digits."""
+    copy = nbformat.read(ROOT / "notebooks" / "your_network.ipynb", as_version=4)
+    for cell in copy.cells:
+        if "network" in cell.metadata.get("tags", ()):
+            cell.source = TINY
+        if "parameters" in cell.metadata.get("tags", ()):
+            changes = {
+                "mnist": "digits",
+                "epochs: int = 5": "epochs: int = 1",
+                "= 16": "= 4",
+                '"your_network"': '"mine"',
+            }
+            for old, new in changes.items():
+                assert old in cell.source
+                cell.source = cell.source.replace(old, new, 1)
+    nbformat.write(copy, path := folder / "mine.ipynb")
+    return path
 
 
 # -- images

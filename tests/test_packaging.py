@@ -241,6 +241,25 @@ def test_the_wheel_carries_notebooks_and_records(tmp_path):
     )
     assert Path(found.stdout.strip()) == packaged
 
+    before = sorted(installed.rglob("*"))
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    for command in (
+        "train",
+        "run",
+        "quick",
+        "book",
+        "pdf",
+        "new iteration_11_x --from iteration_10",
+        "verify --accept",
+    ):
+        call = [sys.executable, "-m", "mnist_lib.cli", *command.split()]
+        done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert f"mnist-lib {command.split()[0]} makes what is published, and needs a checkout" in done.stderr
+    assert [path for path in sorted(installed.rglob("*")) if path.suffix != ".pyc"] == [
+        path for path in before if path.suffix != ".pyc"
+    ]
+
 
 class TestSetup:
     """`make setup`, in a folder of its own with a .venv that looks finished."""

@@ -1,6 +1,7 @@
 """Sweeps on a Dask cluster: a real scheduler and real workers, processes of their own that share no files."""
 
 import dataclasses
+import io
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import dask
 import distributed
+import pandas as pd
 import pytest
 import torch
 
@@ -22,7 +24,7 @@ from mnist_lib import experiments, page, records
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline import cluster
-from support import PATIENCE, ROOT, edit
+from support import PATIENCE, ROOT, edit, mnist_lib, own_notebook
 
 CPU = torch.device("cpu")
 NETWORK = page.of_notebook("iteration_10_one_cycle").network
@@ -154,6 +156,27 @@ def test_workers_that_die_or_join_late_leave_the_records_of_a_local_sweep(start,
         path = records.record_path(local, seed)
         assert distant == without_place(path)
         assert weights == records.weights_path(path).read_bytes()
+
+
+def test_a_sweep_gives_the_same_table_here_and_on_two_workers_of_which_one_is_killed(start, scheduler, tmp_path):
+    notebook, tables = own_notebook(tmp_path), []
+    values = "--set learning_rate=0.05,0.2 --set width=4,8 --set epochs=3 --seeds 0-2 --name two".split()
+    (first, _), _ = start_worker(start, scheduler), start_worker(start, scheduler)
+    for place in (["--workers", "2"], ["--scheduler", scheduler]):
+        store = tmp_path / place[0].lstrip("-")
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "MNIST_LIB_RUNS": str(store)}
+        command = [sys.executable, "-m", "mnist_lib.cli", "sweep", str(notebook), *values, *place]
+        sweep = subprocess.Popen(command, env=environment, cwd=tmp_path)
+        if "--scheduler" in place:
+            wait_for(lambda store=store: list(store.rglob("seed_*.json")))
+            first.send_signal(signal.SIGKILL)
+        assert sweep.wait(PATIENCE) == 0
+        said = mnist_lib("runs", "--sweep", "two", "--csv", MNIST_LIB_RUNS=str(store)).stdout
+        frame = pd.read_csv(io.StringIO(said)).drop(columns=["minutes", "date", "folder"])
+        tables.append(frame)
+        assert len(list(store.rglob("experiment.py"))) == 4, "each folder says what made it"
+    assert set(tables[0]["runs"]) == {3}
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
 def test_a_lost_scheduler_ends_the_sweep_and_the_same_command_continues(start, published):

@@ -15,32 +15,14 @@ import pytest
 
 from mnist_lib import experiments, records, sweeps, table
 from mnist_lib.parameters import ParameterError
-from support import ROOT, edit, mnist_lib
+from support import ROOT, edit, mnist_lib, own_notebook
 
-TINY = """
-from torch import nn
-
-
-def network(width: int = 4) -> nn.Module:
-    return nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(49, width), nn.ReLU(), nn.Linear(width, 10))
-"""
 OPTIONS = "--set learning_rate=0.05,0.2 --set width=4,8 --seeds 0-2 --workers 1".split()
 
 
 @pytest.fixture
 def notebook(tmp_path) -> Path:
-    """A copy of a page with another network, for the digits: what a user who tinkers has."""
-    copy = nbformat.read(ROOT / "notebooks" / "your_network.ipynb", as_version=4)
-    for cell in copy.cells:
-        if "network" in cell.metadata.get("tags", ()):
-            cell.source = TINY
-        if "parameters" in cell.metadata.get("tags", ()):
-            for old, new in (('"mnist"', '"digits"'), ("epochs: int = 5", "epochs: int = 1"), ("= 16", "= 4")):
-                assert old in cell.source
-                cell.source = cell.source.replace(old, new)
-            cell.source = cell.source.replace('"your_network"', '"mine"')
-    nbformat.write(copy, path := tmp_path / "mine.ipynb")
-    return path
+    return own_notebook(tmp_path)
 
 
 def sweep(notebook: Path, store: Path, *options: str) -> subprocess.CompletedProcess:

@@ -1,10 +1,16 @@
 """Run records: written whole or not at all, read back as they were, refused when damaged."""
 
 import dataclasses
+import errno
+import fcntl
 import json
 import math
 import os
+import socket
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +18,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from mnist_lib import records
+from mnist_lib import experiments, records
 from mnist_lib.digests import bytes_digest
 from mnist_lib.files import FileError, write_atomically
 from mnist_lib.records import Record, RecordError, record_path, to_json, weights_path
@@ -363,3 +369,55 @@ def test_what_is_half_written_lies_beside_its_file_under_a_hidden_name(tmp_path,
     write_atomically(tmp_path / "a.json", b"content")
     (scratch,) = seen
     assert scratch.parent == tmp_path and scratch.name.startswith(".a.json.")
+
+
+# -- a lock where the file system has none
+
+
+@pytest.fixture
+def without_flock(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_a_lock_that_another_machine_left_names_its_holder_and_how_to_go_on(tmp_path, without_flock):
+    path = records.record_path(tmp_path, 3)
+    lock = path.with_suffix(".lock")
+    lock.write_text("4242\nnode07\n")
+    os.utime(lock, (time.time() - 3600,) * 2)
+    with pytest.raises(RecordError) as caught, records.only_one(path, wait=False):
+        pass
+    said = str(caught.value)
+    assert "process 4242 on node07 is training this run, last heard of 60 minutes ago" in said
+    assert f"If it was killed, delete {lock}, and the run goes on" in said
+    lock.unlink()
+    with records.only_one(path, wait=False):
+        assert lock.read_text().startswith(f"{os.getpid()}\n")
+    assert not lock.exists()
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_a_lock_that_a_killed_process_of_this_machine_left_is_taken_over(tmp_path, without_flock):
+    path = records.record_path(tmp_path, 3)
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    path.with_suffix(".lock").write_text(f"{ended.pid}\n{socket.gethostname()}\n")
+    with records.only_one(path):
+        pass
+
+
+def test_a_name_is_measured_in_bytes(tmp_path):
+    assert records.is_name("ä" * 99)
+    assert not records.is_name("ä" * 100)
+
+
+def test_a_store_that_cannot_be_written_names_the_variable(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MNIST_LIB_RUNS", str(tmp_path / "file" / "runs"))
+    store = experiments.runs_directory() / "x"
+    with pytest.raises(RecordError, match=r"could not be written: .* set MNIST_LIB_RUNS"), experiments.in_store(store):
+        with records.only_one(records.record_path(store, 0)):
+            pass
