@@ -39,7 +39,20 @@ def copy_address(root: Path) -> subprocess.CompletedProcess:
 def test_help_names_every_command():
     done = mnist_lib("--help")
     assert done.returncode == 0
-    for command in ("status", "train", "verify", "run", "quick", "book", "workbook", "clean", "pdf", "new"):
+    for command in (
+        "status",
+        "train",
+        "sweep",
+        "runs",
+        "verify",
+        "run",
+        "quick",
+        "book",
+        "workbook",
+        "clean",
+        "pdf",
+        "new",
+    ):
         assert f"\n    {command} " in done.stdout
 
 
