@@ -229,6 +229,19 @@ class BackpropParameters(ExerciseParameters):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScratchParameters(Checked):
+    """What the chapter on training from scratch accepts: a short run, whose every step stands on the page."""
+
+    name: str
+    dataset: str = choice("mnist", options=tuple(DATASETS))
+    images: int = bounded(19_200, low=64, high=60_000)
+    batch_size: int = bounded(64, low=2, high=10_000)
+    learning_rate: float = bounded(0.05, low=0, high=100, above=True)
+    momentum: float = bounded(0.9, low=0, high=1)
+    seeds: int = bounded(3, low=1, high=1000)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepParameters(ExerciseParameters):
     """What the sweep over learning rates accepts: one for the network of eight weights, one for a real network.
 

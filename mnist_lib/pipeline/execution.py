@@ -125,9 +125,9 @@ def quick(source: Path, target: Path) -> None:
 def clean(notebook: nbformat.NotebookNode) -> None:
     """Strip, in place, all that differs between two executions with the same result.
 
-    Goes: execution times, papermill's metadata, widget state. Stays: outputs, execution counts, cell ids, tags, and the
-    language's file extension, which nbconvert asks for. The input of a cell with the tag ``prose`` is folded in
-    JupyterLab and Colab.
+    Goes: execution times, papermill's metadata, widget state. Stays: outputs, execution counts, cell ids, tags, what the
+    book calls a cell that it folds (``mystnb``), and the language's file extension, which nbconvert asks for. The input
+    of a cell with the tag ``prose`` is folded in JupyterLab and Colab.
     """
     digests = notebook.metadata.get("mnist_lib")
     language = {k: v for k, v in notebook.metadata.get("language_info", {}).items() if k == "file_extension"}
@@ -137,7 +137,8 @@ def clean(notebook: nbformat.NotebookNode) -> None:
     for cell in notebook.cells:
         tags = cell.metadata.get("tags")
         folded = FOLDED if cell.cell_type == "code" and "prose" in (tags or ()) else {}
-        cell.metadata = nbformat.from_dict(({"tags": tags} if tags else {}) | folded)
+        named = {"mystnb": cell.metadata["mystnb"]} if "mystnb" in cell.metadata else {}
+        cell.metadata = nbformat.from_dict(({"tags": tags} if tags else {}) | named | folded)
         if cell.cell_type == "code":
             cell.outputs = _joined_streams(cell.outputs)
 
