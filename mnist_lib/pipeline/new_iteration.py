@@ -28,6 +28,20 @@ sentences.prose(
 )"""
 """The sentences with numbers of a new iteration."""
 
+BOX = f"""# @title In short
+sentences.prose(
+    sentences.box(
+        parameters,
+        target,
+        runs,
+        before,
+        question="{FILL_IN} what you want to know.",
+        expected="{FILL_IN} what you expect, and why.",
+        meaning="{FILL_IN} what it means.",
+    )
+)"""
+"""What the page of a new iteration says first."""
+
 
 def new_iteration(name: str, source: str) -> Path:
     """Write the notebook of a new iteration; tables and the contents find it by its name.
@@ -78,7 +92,7 @@ def _notebook(name: str, source: str) -> str:
                 for parameter, value in (("name", name), ("baseline", source)):
                     cell.source = re.sub(rf'^({parameter}: str = )"[^"]*"', rf'\g<1>"{value}"', cell.source, flags=re.M)
             elif "prose" in tags:
-                cell.source = ANALYSIS
+                cell.source = BOX if cell.source.startswith(BOX.partition("\n")[0]) else ANALYSIS
         elif number == 0:
             cell.source = _title(cell.source, name, source)
         elif OWN in tags:
@@ -108,6 +122,7 @@ def _marked(text: str, source: str) -> str:
 
 
 def _without_repetition(found: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Return the cells, with the analysis once, where the source has its last sentences."""
-    analyses = [cell for cell in found if cell.source == ANALYSIS]
-    return [cell for cell in found if cell.source != ANALYSIS or cell is analyses[-1]]
+    """Return the cells, with the analysis once: the first below its heading."""
+    heading = next(number for number, cell in enumerate(found) if cell.source.startswith("## Analysis"))
+    kept = next(cell for cell in found[heading:] if cell.source == ANALYSIS)
+    return [cell for cell in found if cell.source != ANALYSIS or cell is kept]

@@ -30,6 +30,25 @@ def keep_badges_here(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"]({address_of_badge})", f"]({file})")
 
 
+FOLDED = {
+    "tag_parameters": "the parameters, which papermill can override",
+    "tag_network": "the network's code",
+}
+"""The cells of an experiment's page that a reader of the book opens when wanted, by their classes."""
+
+FOLDED_ON = ("notebooks/iteration_", "notebooks/reported_")
+
+
+def fold_cells(app: Sphinx, doctree: nodes.document) -> None:
+    """Fold the parameters and the network on the pages of experiments: in the book, a page begins with its result."""
+    if not app.env.docname.startswith(FOLDED_ON):
+        return
+    for cell in doctree.findall(nodes.container):
+        for name in FOLDED.keys() & {*cell["classes"]}:
+            cell["hide_mode"] = "input"
+            cell["prompt_show"], cell["prompt_hide"] = f"Show: {FOLDED[name]}", f"Hide: {FOLDED[name]}"
+
+
 def write_workbook(app: Sphinx) -> None:
     """Make what pages offer as ``{download}`backprop.xlsx <../_build/backprop.xlsx>```, anew for every build."""
     folder = Path(app.srcdir) / "_build"
@@ -87,6 +106,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", write_workbook)
     app.connect("build-finished", write_networks)
     app.connect("source-read", keep_badges_here)
+    app.connect("doctree-read", fold_cells)
     app.connect("doctree-resolved", origin.mark_origins)
     app.connect("build-finished", write_comparisons)
     app.connect("builder-inited", offer_pdf)

@@ -48,8 +48,8 @@ def describe(path: Path) -> str:
     return "\n".join(parts)
 
 
-MARK = '<button type="button" class="origin" popovertarget="origin" aria-label="origin of {what}">origin</button>'
-NOTE = """<aside id="origin" popover aria-label="Origin of the results on this page">
+MARK = '<button type="button" class="origin" popovertarget="origin" aria-label="source of {what}">source</button>'
+NOTE = """<aside id="origin" popover aria-label="Source of the results on this page">
 <button type="button" class="origin" popovertarget="origin" popovertargetaction="hide">close</button>
 <p class="title">Where the results of this page come from</p>
 {text}

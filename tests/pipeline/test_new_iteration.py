@@ -81,7 +81,8 @@ def test_what_the_source_says_of_itself_is_quoted_below_a_mark(copy, source):
         lines = [line for line in cell.source.splitlines() if line and not line.startswith(("#", "[!", "[Source"))]
         assert lines[0] == f"{new_iteration.FILL_IN} this iteration's own words; in {source} they were"
         assert all(line.startswith(">") for line in lines[1:])
-    (analysis,) = tagged(path, "prose")
+    box, analysis = tagged(path, "prose")
+    assert box.source == new_iteration.BOX and box.source.count(new_iteration.FILL_IN) == 3
     assert analysis.source == new_iteration.ANALYSIS and new_iteration.FILL_IN in analysis.source
 
 
