@@ -6,11 +6,10 @@ no kernel and no network. Where no script may run, as on GitHub, a picture of th
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_lib.backprop import network
-from mnist_lib.results.drawing import BLUE, GREEN, GREY, ORANGE, Picture, subplots
+from mnist_lib.results.drawing import BLUE, GREEN, GREY, ORANGE, Interactive, Picture, subplots
 
 PAGE = Path(__file__).with_suffix(".html")
 
@@ -20,18 +19,6 @@ CONVENTIONS = ((0.01, 0.99), (0.5, 0.5))
 MANTISSAS = (1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2, 2.2, 2.5, 2.8, 3, 3.3, 3.6, 4, 4.5, 5, 5.5, 6, 6.5, 7, 7.5, 8, 9)
 SLIDER = (*(float(f"{mantissa}e{power}") for power in range(-2, 3) for mantissa in MANTISSAS), 1000.0)
 """The learning rates that the slider offers."""
-
-
-@dataclass(frozen=True)
-class Interactive:
-    """A piece of a web page that contains all that it needs, and the picture that stands for it elsewhere."""
-
-    html: str
-    picture: Picture
-
-    def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
-        bundle, metadata = self.picture._repr_mimebundle_()
-        return {"text/html": self.html} | bundle, metadata
 
 
 def training(

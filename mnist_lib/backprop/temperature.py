@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_lib.backprop.slider import Interactive
-from mnist_lib.results.drawing import Picture, subplots
+from mnist_lib.results.drawing import Interactive, Picture, subplots
 
 PAGE = Path(__file__).with_suffix(".html")
 

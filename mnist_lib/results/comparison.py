@@ -8,7 +8,7 @@ from itertools import pairwise
 from mnist_lib.records import Record
 from mnist_lib.results import figures
 from mnist_lib.results.show import Table
-from mnist_lib.results.statistics import Interval, difference_interval
+from mnist_lib.results.statistics import Interval, difference_interval, p_value
 from mnist_lib.results.target import TASK_ACCURACY, final_accuracy, reached
 
 
@@ -64,6 +64,12 @@ def changes(groups: Mapping[str, Sequence[Record]]) -> dict[str, Interval]:
     """Return what each experiment changed in mean accuracy against the one before it, in percentage points."""
     names = list(groups)
     return {after: accuracy_difference(groups[before], groups[after]) for before, after in pairwise(names)}
+
+
+def p_values(groups: Mapping[str, Sequence[Record]]) -> dict[str, float]:
+    """Return the p-value of Welch's test that nothing changed from the experiment before, for all but the first."""
+    finals = {name: [float(run.test_accuracy[-1]) for run in runs] for name, runs in groups.items()}
+    return {after: p_value(finals[after], finals[before]) for before, after in pairwise(finals)}
 
 
 def changes_table(groups: Mapping[str, Sequence[Record]]) -> Table:

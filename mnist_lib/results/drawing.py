@@ -68,6 +68,18 @@ class Picture:
         return shown, {"image/png": {"alt": self.alt, "width": width}}
 
 
+@dataclass(frozen=True)
+class Interactive:
+    """A piece of a web page that contains all that it needs, and the picture that stands for it elsewhere."""
+
+    html: str
+    picture: Picture
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
+        bundle, metadata = self.picture._repr_mimebundle_()
+        return {"text/html": self.html} | bundle, metadata
+
+
 def darkened(colours: np.ndarray) -> np.ndarray:
     """Colours for a dark page: each keeps its hue, and what was bright becomes dark.
 
