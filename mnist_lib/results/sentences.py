@@ -93,7 +93,7 @@ def mistakes(runs: Sequence[Record], before: Sequence[Record] = ()) -> str:
     if len(runs) > 1:
         every = sum(number == len(runs) for number in images.values())
         said += f" Of {count(len(images), 'image')} that some seed misreads, {every} {'is' if every == 1 else 'are'}"
-        said += " wrong for every seed: these are hard whatever the start; the others are a matter of luck."
+        said += " wrong for every seed: these are hard whatever the start. The others depend on the seed."
     if before:
         earlier = Counter(index for run in before for index, _, _ in run.misclassified)
         often_now, often_then = (
