@@ -254,6 +254,37 @@ def test_the_mark_beside_a_result_opens_and_closes_by_keyboard(book, browser):
     page.close()
 
 
+def test_a_source_appears_on_hover_and_on_focus(book, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((book / "notebooks" / "iteration_07_small_batch.html").as_uri())
+    output = page.locator(".cell_output:has(> button.origin)").first
+    mark = output.locator("button.origin").first
+    opacity = "e => getComputedStyle(e).opacity"
+    page.mouse.move(0, 0)
+    assert mark.evaluate(opacity) == "0"
+    output.hover()
+    assert mark.evaluate(opacity) == "1"
+    page.mouse.move(0, 0)
+    mark.focus()
+    assert mark.evaluate(opacity) == "1"
+    page.close()
+
+
+@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name.startswith("iteration_")])
+def test_an_iteration_begins_with_its_box_and_its_result_is_on_the_third_screen(book, browser, name):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((book / "notebooks" / f"{name}.html").as_uri())
+    top = "e => e.getBoundingClientRect().top + scrollY"
+    box = page.locator(".tag_prose blockquote").first
+    assert all(word in box.inner_text() for word in ("Question.", "We expect.", "Result.", "What it means."))
+    assert 40 < len(box.inner_text().split()) < 130
+    assert box.evaluate(top) < 900
+    assert page.locator("article h2", has_text=re.compile(r"^Result")).evaluate(top) < 3 * 900
+    hidden = page.locator("details.hide:not([open]) > summary")
+    assert any("papermill" in text for text in hidden.all_inner_texts())
+    page.close()
+
+
 def test_search_works_without_a_web_server(book, browser):
     page = browser.new_page()
     page.goto((book / "search.html").as_uri() + "?q=receptive")
