@@ -78,7 +78,8 @@ def box(
 
 def answer(text: str) -> str:
     """Return an answer that is folded away until the reader wants to see it."""
-    return f"<details><summary>The answer, measured</summary>\n\n{' '.join(text.split())}\n\n</details>"
+    said = " ".join(text.split())
+    return f"<details><summary>The answer, measured</summary>\n\n{said[:1].upper()}{said[1:]}\n\n</details>"
 
 
 def mistakes(runs: Sequence[Record], before: Sequence[Record] = ()) -> str:

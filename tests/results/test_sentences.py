@@ -149,6 +149,40 @@ def test_how_well_the_training_images_are_known():
     )
 
 
+def test_a_box_says_question_expectation_result_and_meaning():
+    parameters = page.of_notebook("iteration_07_small_batch")
+    runs, before = ([run(end, seed=seed) for seed, end in enumerate(ends)] for ends in ([99.3] * 5, [99.1] * 5))
+    said = sentences.box(
+        parameters, Target(99.2), runs, before, question="Does it help?", expected="A\n   little.", meaning="It does."
+    )
+    lines = [line.removeprefix("> ") for line in said.splitlines() if line != ">"]
+    assert lines == [
+        "**Question.** Does it help?",
+        "**We expect.** A little.",
+        "**Result.** 99.30 [99.30, 99.30] % of the test images are right, on average over 5 seeds. Against iteration 6 "
+        "(capacity): +0.20 points [+0.20, +0.20]: a gain that the seeds' spread cannot explain. The target of at least "
+        "99.20 % is met.",
+        "**What it means.** It does.",
+    ]
+    alone = sentences.box(parameters, Target(99.2), runs[:1], [], question="", expected="", meaning="")
+    assert "Against" not in alone and "**Question" not in alone and "takes 5" in alone
+
+
+def test_mistakes_in_words():
+    wrong = [[[3, 4, 9], [5, 2, 7]], [[3, 4, 9], [8, 4, 9]]]
+    runs = [dataclasses.replace(run(99.0, seed=seed), misclassified=each) for seed, each in enumerate(wrong)]
+    said = sentences.mistakes(runs, runs[:1])
+    assert "2 of them per run" in said and "Most often the network takes 4 for 9 (3) and 2 for 7 (1)." in said
+    assert "Of 3 images that some seed misreads, 1 is wrong for every seed" in said
+    assert "Most seeds misread one image; 1 of these were misread" in said
+    assert sentences.mistakes([run(100.0)]) == "The runs make no mistake."
+
+
+def test_an_answer_is_folded_away():
+    said = sentences.answer("after epoch 1\n   it is there.")
+    assert said.startswith("<details><summary>") and "\n\nAfter epoch 1 it is there.\n\n</details>" in said
+
+
 def test_published_runs_are_told_from_others():
     all_of_them = published(ITERATION)
     assert sentences.are_published(all_of_them)
