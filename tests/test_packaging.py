@@ -126,8 +126,8 @@ def test_workflows(path):
             assert "${{" not in step.get("run", "")
 
 
-def test_there_is_a_workflow_each_for_the_tests_the_book_and_a_gpu():
-    assert [path.stem for path in WORKFLOWS] == ["book", "gpu", "test"]
+def test_there_is_a_workflow_each_for_the_tests_the_book_a_gpu_and_the_records():
+    assert [path.stem for path in WORKFLOWS] == ["book", "gpu", "test", "weekly"]
 
 
 def test_the_actions_and_the_lock_are_kept_up_to_date():

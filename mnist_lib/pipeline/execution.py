@@ -126,8 +126,8 @@ def clean(notebook: nbformat.NotebookNode) -> None:
     """Strip, in place, all that differs between two executions with the same result.
 
     Goes: execution times, papermill's metadata, widget state. Stays: outputs, execution counts, cell ids, tags, the
-    name of what the book folds (``mystnb``), and the language's file extension, which nbconvert asks for. The input of a
-    cell with the tag ``prose`` is folded in JupyterLab and Colab.
+    name of what the book folds (``mystnb``), the file extension of the language, which nbconvert asks for. The input of
+    a cell with the tag ``prose`` is folded in JupyterLab and Colab.
     """
     digests = notebook.metadata.get("mnist_lib")
     language = {k: v for k, v in notebook.metadata.get("language_info", {}).items() if k == "file_extension"}
