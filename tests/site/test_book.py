@@ -304,7 +304,7 @@ def test_the_page_on_reproduction_names_every_parameter():
     text = (ROOT / "book" / "reproduce.md").read_text("utf-8")
     table = text[text.index("| parameter |") : text.index("papermill reads `-p`")]
     words = set(re.findall(r"`(\w+)`", table))
-    for schema in (NotebookParameters, BackpropParameters, SweepParameters):
+    for schema in (NotebookParameters, BackpropParameters, SweepParameters, SweepPageParameters):
         assert {f.name for f in dataclasses.fields(schema) if not f.metadata.get("internal")} <= words
     assert {name for network in networks().values() for name, _ in network.arguments} <= words
 
