@@ -20,6 +20,7 @@ from mnist_lib.parameters import (
     BackpropParameters,
     NotebookParameters,
     ParameterError,
+    SweepPageParameters,
     SweepParameters,
     validate,
 )
