@@ -121,7 +121,21 @@ def from_notebook(schema: type[Schema], network: Callable | None = None) -> Sche
         kinds = {name: kind for cell in cells for name, kind in _assignments(cell)[1].items()}
         names = [name for name in assigned_names(cells, set(names)) if name not in FROM_PAPERMILL]
     values = {name: shell.user_ns[name] for name in names if name in shell.user_ns}
-    return checked(schema, values, built, kinds)
+    try:
+        return checked(schema, values, built, kinds)
+    except ParameterError:
+        _come_into_view()
+        raise
+
+
+def _come_into_view() -> None:
+    """Bring this cell's output before whoever runs all cells: Jupyter goes to the last one, which is now empty."""
+    from IPython.display import Javascript, display
+
+    from mnist_lib.progress import in_jupyter
+
+    if in_jupyter():
+        display(Javascript("setTimeout(() => element.scrollIntoView({block: 'center'}), 1000)"))
 
 
 def of_file(path: Path, schema: type[Schema] = NotebookParameters) -> Schema:
