@@ -433,13 +433,14 @@ def _quick(options: argparse.Namespace) -> int:
     from mnist_lib.pipeline import catalogue, execution, workers
     from mnist_lib.site import book
 
-    target = book.prepare_quick()
-    os.environ["MNIST_LIB_RUNS"] = str(target / "runs")
-    # Notebooks that compare experiments come last: by then the runs that they need are there.
-    found = [path for path in catalogue.find(options.pattern) if not catalogue.unpublished(path)]
-    paths = sorted(found, key=lambda path: not catalogue.published_runs(path))
-    jobs = [(path, target / "notebooks" / path.name) for path in paths]
-    return workers.execute(execution.quick, jobs, options.workers)
+    with book.alone():  # another rehearsal would delete the pages of this one
+        target = book.prepare_quick()
+        os.environ["MNIST_LIB_RUNS"] = str(target / "runs")
+        # Notebooks that compare experiments come last: by then the runs that they need are there.
+        found = [path for path in catalogue.find(options.pattern) if not catalogue.unpublished(path)]
+        paths = sorted(found, key=lambda path: not catalogue.published_runs(path))
+        jobs = [(path, target / "notebooks" / path.name) for path in paths]
+        return workers.execute(execution.quick, jobs, options.workers)
 
 
 def _book(options: argparse.Namespace) -> int:

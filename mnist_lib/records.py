@@ -343,7 +343,7 @@ def _is_date(value: Any) -> bool:
 
 
 def _is_commit(value: Any) -> bool:
-    return value is None or (_is_text(value) and bool(re.fullmatch("[0-9a-f]{40}", value)))
+    return value is None or (_is_text(value) and bool(re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", value)))
 
 
 def _is_scalar(value: Any) -> bool:

@@ -315,6 +315,29 @@ def test_of_two_builds_the_second_waits(tmp_path, monkeypatch):
     assert together == [1, 1, 1]
 
 
+def test_of_two_rehearsals_the_second_waits(tmp_path, monkeypatch):
+    """It would delete the pages of the first."""
+    inside, together = [], []
+
+    def execute(*_) -> int:
+        inside.append(1)
+        time.sleep(0.2)
+        together.append(len(inside))
+        inside.pop()
+        return 0
+
+    monkeypatch.setenv("MNIST_LIB_RUNS", str(tmp_path))
+    monkeypatch.setattr(book, "ROOT", tmp_path)
+    monkeypatch.setattr(book, "prepare_quick", lambda: tmp_path)
+    monkeypatch.setattr(workers, "execute", execute)
+    threads = [threading.Thread(target=cli.main, args=(["quick", "introduction"],)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == [1, 1, 1]
+
+
 def test_a_book_that_cannot_be_replaced_is_not_said_to_be_built(tmp_path, monkeypatch, capsys):
     """Such as a mount, or a folder of another user's: the old one stays, and is never taken for the new one."""
     made = []

@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from mnist_lib.digests import bytes_digest, text_digest
 
@@ -31,9 +33,24 @@ def build(quick: bool = False) -> int:
     Warnings are errors. The digest of the sources lies beside the result; if it is the same, nothing is done. Of two
     processes the second waits, and then has nothing to do.
     """
-    (ROOT / "_build").mkdir(exist_ok=True)
-    with FileLock(ROOT / "_build" / "book.lock"):
+    with alone():
         return _build(quick)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While this is entered, no other process compiles a book of this checkout or rehearses it; a second one waits."""
+    (ROOT / "_build").mkdir(exist_ok=True)
+    lock = FileLock(ROOT / "_build" / "book.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print("another process is at the book; waiting for it", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _build(quick: bool) -> int:
