@@ -412,4 +412,4 @@ def steps(names: Sequence[str], differences: Sequence[Interval]) -> Picture:
     axes.invert_yaxis()
     axes.set(xlabel="change of the mean test accuracy, percentage points")
     words = "; ".join(f"{name}: {d.center:+.2f}" for name, d in zip(names, differences, strict=True))
-    return Picture(figure, f"Change of the mean test accuracy by each iteration, in percentage points. {words}.")
+    return Picture(figure, f"Change of the mean test accuracy, in percentage points. {words}.")
