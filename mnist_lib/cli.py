@@ -330,15 +330,23 @@ def _delete(frame, options: argparse.Namespace) -> int:
         return 1
     print(listing.in_words(there).to_string(index=False))
     question = f"Delete these {there['runs'].sum()} runs from {experiments.runs_directory()}? [y/N] "
-    if not options.yes and input(question).strip().lower() not in ("y", "yes"):
+    if not (options.yes or _agrees(question)):
         print("nothing is deleted")
         return 1
+    seeds = sweeps.read(options.sweep).seeds if options.sweep else None
     for folder in there["folder"]:
-        listing.delete(Path(folder))
+        listing.delete(Path(folder), seeds)
     if options.sweep:
         sweeps.path(options.sweep).unlink(missing_ok=True)
     print(f"deleted {there['runs'].sum()} runs of {len(there)} experiments")
     return 0
+
+
+def _agrees(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:  # nobody is there
+        return False
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -12,7 +12,6 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ class Sweep:
 
 def plan(
     notebook: Path,
-    values: Mapping[str, Sequence[Any]],
+    values: dict[str, Sequence[Any]],
     seeds: Sequence[int] | None = None,
     most: int | None = None,
     name: str | None = None,
@@ -116,16 +115,26 @@ def plan(
         raise ParameterError(f"name = {name!r}: a page of the report has this name; choose another one")
     _check_names(values, parameters)
     seeds = tuple(range(parameters.seeds) if seeds is None else seeds)
-    if (count := math.prod(map(len, values.values()))) * len(seeds) > MOST_RUNS:
-        raise ParameterError(f"{count:,} combinations with {len(seeds)} seeds each are more than {MOST_RUNS:,} runs")
-    chosen = range(count) if most is None else sorted(random.Random(0).sample(range(count), min(most, count)))
-    grid = [dict(zip(values, each, strict=True)) for each in product(*values.values())]
+    count = math.prod(map(len, values.values()))
+    drawn = count if most is None else min(most, count)
+    if drawn * len(seeds) > MOST_RUNS:
+        raise ParameterError(f"{drawn:,} combinations with {len(seeds)} seeds each are more than {MOST_RUNS:,} runs")
+    grid = [_combination(values, number) for number in sorted(random.Random(0).sample(range(count), drawn))]
     recipe = dataclasses.replace(parameters.recipe, evaluate_on="validation")
-    trials = _trials(parameters.name, recipe, parameters.network, [grid[number] for number in chosen])
+    trials = _trials(parameters.name, recipe, parameters.network, grid)
     _check_different(trials)
     for trial in {trial.experiment.network: trial for trial in trials}.values():
         _check_network(trial)
     return Sweep(name, parameters.name, seeds, trials)
+
+
+def _combination(values: dict[str, Sequence[Any]], number: int) -> dict[str, Any]:
+    """Return one of all combinations, by its number: there may be too many for a list. The last value changes first."""
+    chosen = {}
+    for name in reversed(values):
+        number, place = divmod(number, len(values[name]))
+        chosen[name] = values[name][place]
+    return {name: chosen[name] for name in values}
 
 
 def _check_name(name: str) -> None:

@@ -45,7 +45,8 @@ def table(pattern: str = "*", sweep: str | None = None) -> pd.DataFrame:
         return pd.DataFrame([_row(folder) for folder in matching(pattern)], columns=COLUMNS)
     rows = []
     for trial, found in zip((swept := sweeps.read(sweep)).trials, swept.found(), strict=True):
-        folder = found[0].path.parent if found else trial.experiment.store
+        folders = [run.path.parent for run in found] or [trial.experiment.store]
+        folder = next(filter(is_yours, folders), folders[0])
         rows.append(trial.values | _row(folder, trial.experiment.name, found))
     columns = [*swept.values, *(name for name in COLUMNS if name not in swept.values)]
     return pd.DataFrame(rows, columns=columns)
@@ -66,19 +67,20 @@ def is_yours(folder: Path) -> bool:
     return folder.is_relative_to(experiments.runs_directory())
 
 
-def delete(folder: Path) -> None:
-    """Delete a folder of your own runs.
+def delete(folder: Path, seeds: Iterable[int] | None = None) -> None:
+    """Delete your own runs in a folder, those of `seeds` or all, and the folder, if nothing is left in it.
 
     Raises:
         RecordError: one of its runs is being trained, or the folder cannot be written; what is left is whole.
     """
-    for seed in records.seeds_begun(folder):
+    for seed in {*records.seeds_begun(folder)} & {*(records.seeds_begun(folder) if seeds is None else seeds)}:
         with records.only_one(records.record_path(folder, seed), wait=False):
             for path in sorted(folder.glob(f"seed_{seed}.[!l]*")):  # the record before its weights, and not the lock
                 path.unlink()
-    (folder / "experiment.py").unlink(missing_ok=True)
-    with suppress(OSError):  # somebody else's file lies there
-        folder.rmdir()
+    if not records.seeds_begun(folder):
+        (folder / "experiment.py").unlink(missing_ok=True)
+        with suppress(OSError):  # somebody else's file lies there
+            folder.rmdir()
 
 
 def in_words(frame: pd.DataFrame) -> pd.DataFrame:

@@ -220,3 +220,10 @@ def test_published_records_are_listed_and_never_deleted(tmp_store):
     )
     done = mnist_lib("runs", "iteration_0*", "--delete", "--yes", MNIST_LIB_RUNS=str(tmp_store))
     assert done.returncode == 1 and "none of your runs match" in done.stdout
+
+
+def test_of_a_grid_that_is_far_too_large_some_combinations_can_be_drawn(notebook):
+    values = {name: [i / 1000 for i in range(1, 1000)] for name in ("learning_rate", "momentum", "weight_decay")}
+    with pytest.raises(ParameterError, match=r"997,002,999 combinations with 5 seeds each are more than 100,000 runs"):
+        sweeps.plan(notebook, values | {"schedule": ["constant"]})
+    assert len(sweeps.plan(notebook, values | {"schedule": ["constant"]}, most=5).trials) == 5
