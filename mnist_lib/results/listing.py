@@ -73,7 +73,8 @@ def delete(folder: Path, seeds: Iterable[int] | None = None) -> None:
     Raises:
         RecordError: one of its runs is being trained, or the folder cannot be written; what is left is whole.
     """
-    for seed in {*records.seeds_begun(folder)} & {*(records.seeds_begun(folder) if seeds is None else seeds)}:
+    begun = records.seeds_begun(folder)
+    for seed in begun if seeds is None else sorted({*begun} & {*seeds}):
         with records.only_one(records.record_path(folder, seed), wait=False):
             for path in sorted(folder.glob(f"seed_{seed}.[!l]*")):  # the record before its weights, and not the lock
                 path.unlink()
