@@ -107,7 +107,7 @@ def few() -> tuple[Images, Images]:
 REFUSED = {
     ("learning_rate=0.1,-1",): "learning_rate = -1: expected a number above 0 up to 100",
     ("learnign_rate=0.1",): "unknown parameter 'learnign_rate': did you mean 'learning_rate'?",
-    ("width=4,0",): "(width 0): the network does not work",
+    ("width=4,-1",): "(width -1): the network does not work",
     ("width=4,many",): "width = 'many': expected int",
     ("seeds=1,2",): "seeds is no value to sweep: give --seeds 0-4",
     ("step_size=5,6",): "(step_size 5) and (step_size 6) would be the same run",
