@@ -4,6 +4,7 @@ python deploy/gpu.py 'iteration_*' 'epochs: 2, learning_rates: [0.1, 0.2]' [FOLD
 """
 
 import dataclasses
+import logging
 import sys
 from pathlib import Path
 
@@ -32,6 +33,7 @@ accepted = {
 if unknown := given.keys() - set().union(*accepted.values()):
     raise ParameterError(f"unknown parameter {sorted(map(str, unknown))[0]!r}: no notebook of {pattern!r} accepts it")
 
+logging.basicConfig(level=logging.INFO, format="%(message)s")  # the epochs
 Path(folder).mkdir(parents=True, exist_ok=True)
 failed = 0
 for path, names in accepted.items():

@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import json
-import keyword
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import count
@@ -37,28 +36,29 @@ def prepare() -> None:
 
 
 def _checked_lines(lines: list[str]) -> list[str]:
-    """Return the lines of a cell; raises ParameterError if papermill injected them and one assigns no plain value."""
+    """Return the lines of a cell; raises ParameterError if papermill injected them and they do more than assign."""
     from IPython import get_ipython
 
-    if lines and lines[0].strip() == INJECTED:
-        for line in lines[1:]:
-            name = line.partition(" = ")[0].strip()
-            if name and not (name.isidentifier() and not keyword.iskeyword(name) and _is_plain(line)):
-                likely = name.replace("-", "_")
-                hint = f"did you mean {likely!r}?" if likely in get_ipython().user_ns else "it is no name of Python"
-                raise ParameterError(f"unknown parameter {name!r}: {hint}")
+    if lines and lines[0].strip() == INJECTED and not _only_assigns("".join(lines)):
+        line = next((line for line in lines[1:] if not _only_assigns(line)), lines[-1])
+        name = line.partition(" = ")[0].strip()
+        likely = name.replace("-", "_")
+        hint = f"did you mean {likely!r}?" if likely in get_ipython().user_ns else "it is no name of Python"
+        raise ParameterError(f"unknown parameter {name!r}: {hint}")
     return lines
 
 
-def _is_plain(line: str) -> bool:
-    """Whether a line assigns a value that papermill can write: a literal, or what it writes for NaN and infinity."""
+def _only_assigns(text: str) -> bool:
+    """Whether `text` only gives names plain values: literals, and what papermill writes for NaN and infinity."""
     try:
-        (node,) = ast.parse(line).body
-        if ast.unparse(node.value) not in ("float('nan')", "float('inf')", "float('-inf')"):
-            ast.literal_eval(node.value)
-    except (SyntaxError, ValueError, AttributeError):
+        for node in ast.parse(text).body:
+            if not isinstance(node, ast.Assign) or not all(isinstance(each, ast.Name) for each in node.targets):
+                return False
+            if ast.unparse(node.value) not in ("float('nan')", "float('inf')", "float('-inf')"):
+                ast.literal_eval(node.value)
+    except (SyntaxError, ValueError):
         return False
-    return isinstance(node, ast.Assign)
+    return True
 
 
 def read(path: Path) -> "NotebookNode":

@@ -255,7 +255,7 @@ def test_the_gpu_workflow_gives_each_notebook_what_it_accepts_lists_too(report):
 
 
 @pytest.mark.parametrize(
-    "parameters", ["\"x=open('pwned', 'w'); y\": 1", "learning-rate: 1", "epochs: [", "epochs", "__import__: 1"]
+    "parameters", ["\"x=open('pwned', 'w'); y\": 1", "learning-rate: 1", "epochs: [", "__import__: 1"]
 )
 def test_the_gpu_workflow_runs_no_input_as_code(report, parameters):
     done = on_gpu(report, SECOND, parameters)
