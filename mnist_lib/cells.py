@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import count
@@ -51,11 +52,10 @@ def _checked_lines(lines: list[str]) -> list[str]:
 def _only_assigns(text: str) -> bool:
     """Whether `text` only gives names plain values: literals, and what papermill writes for NaN and infinity."""
     try:
-        for node in ast.parse(text).body:
+        for node in ast.parse(re.sub(r"float\('(nan|-?inf)'\)", "0.0", text)).body:
             if not isinstance(node, ast.Assign) or not all(isinstance(each, ast.Name) for each in node.targets):
                 return False
-            if ast.unparse(node.value) not in ("float('nan')", "float('inf')", "float('-inf')"):
-                ast.literal_eval(node.value)
+            ast.literal_eval(node.value)
     except (SyntaxError, ValueError):
         return False
     return True
