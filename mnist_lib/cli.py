@@ -198,6 +198,7 @@ def _rates(text: str) -> list[float]:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from mnist_lib.parameters import ParameterError
     from mnist_lib.pipeline import catalogue, staleness
 
     count = 0
@@ -205,8 +206,11 @@ def _status(options: argparse.Namespace) -> int:
         if reason := catalogue.unpublished(path):
             print(f"{path.stem}: not published: {reason}")
             continue
-        lines = [_said(run) for run in catalogue.missing_runs(path)]
-        lines += [f"outputs: {why}" for why in staleness.stale(path)]
+        try:
+            lines = [_said(run) for run in catalogue.missing_runs(path)]
+            lines += [f"outputs: {why}" for why in staleness.stale(path)]
+        except ParameterError as error:  # of this page; the others go on
+            lines = [f"refused: {error}"]
         print(f"{path.stem}: {'current' if not lines else ''}")
         for line in lines:
             print(f"  {line}")
