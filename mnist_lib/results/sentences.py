@@ -118,7 +118,7 @@ def fit(before: Sequence[Record], runs: Sequence[Record]) -> str:
 
     It is counted after training, with unchanged images and nothing dropped; before, where there is a baseline.
     """
-    (train, gap), *was = ((train_accuracy(each), overfitting(each)) for each in (runs, before) if each)
+    (train, gap), *was = ((train_accuracy(each), round(overfitting(each), 2) + 0.0) for each in (runs, before) if each)
     known = f"The final weights get {train:.2f} % of the training images right"
     more = f"{abs(gap):.2f} points {'more' if gap >= 0 else 'less'} than of the {evaluated_on(runs)} images"
     return f"{known}, {more}" + "".join(f" (before: {old:.2f} %, a gap of {old_gap:.2f})" for old, old_gap in was)

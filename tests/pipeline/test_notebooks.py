@@ -45,7 +45,7 @@ def code_cells(path: Path) -> list[nbformat.NotebookNode]:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
-OWN_TAGS = {"parameters", "network", "prose"}
+OWN_TAGS = {"parameters", "network", "prose", "idea"}
 """The tags of code cells that each iteration has for itself; others follow Markdown with the tag ``own``."""
 
 OWN_CODE = ("target = ", "trials = ", "figures.candidates(")
