@@ -67,7 +67,7 @@ def box(
         meaning: of what was found, which is said before it.
     """
     many = f", on average over {len(runs)} seeds" if len(runs) > 1 else ""
-    result = f"{in_percent(runs).removesuffix(' %')} % of the {evaluated_on(runs)} images are right{many}."
+    result = f"{in_percent(runs)} of the {evaluated_on(runs)} images are right{many}."
     if before:
         result += f" Against {baseline(parameters)}: {change(before, runs)}."
     said = {"Question": question, "We expect": expected, "Result": f"{result} {verdict(target, runs)}."}

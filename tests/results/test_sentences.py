@@ -165,6 +165,7 @@ def test_a_box_says_question_expectation_result_and_meaning():
         "**What it means.** It does.",
     ]
     alone = sentences.box(parameters, Target(99.2), runs[:1], [], question="", expected="", meaning="")
+    assert "**Result.** 99.30 % (one run, no interval) of the test images are right." in alone
     assert "Against" not in alone and "**Question" not in alone and "takes 5" in alone
 
 
