@@ -48,8 +48,7 @@ def curves(runs: Sequence[Record], target: float | None = None) -> Picture:
         right.axhline(target, color=GREY, linewidth=1, linestyle=":", label=f"{target:.2f} %")
     clean, test = train_accuracy(runs), accuracies["test"].mean(0)
     right.plot([len(test)], [clean], "D", color=BLUE, markersize=5, label="training images, final weights")
-    left.legend()
-    right.legend(loc="lower right")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)  # it would cover a curve
     shown = "of one seed" if len(runs) == 1 else f"mean and range of {len(runs)} seeds"
     course = f"goes from {test[0]:.2f} % after the first epoch to {test[-1]:.2f} % after the last"
     alt = (
