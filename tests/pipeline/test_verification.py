@@ -123,7 +123,7 @@ def test_weights_that_are_a_little_larger_are_found(experiment, trained):
 # -- on another machine
 
 
-OLDER = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+OLDER = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 ELSEWHERE = """
 import sys
