@@ -81,7 +81,7 @@ def test_each_changed_field_is_named(experiment, trained):
             f"the loss of step {step} is ": {
                 "first_losses": [loss * (1.01 if k == step else 1) for k, loss in enumerate(record.first_losses, 1)]
             }
-            for step in range(1, 11)
+            for step in (1, 4, 10)
         },
     }
     for message, changes in cases.items():
