@@ -12,7 +12,7 @@ import papermill
 import yaml
 
 from mnist_lib import cells
-from mnist_lib.parameters import NotebookParameters, ParameterError
+from mnist_lib.parameters import NotebookParameters
 from mnist_lib.pipeline import catalogue, execution
 
 pattern, text, folder = [*sys.argv[1:], "_build/gpu/notebooks"][:3]
@@ -31,7 +31,7 @@ accepted = {
 }
 # papermill writes a name into a cell as it is, so only names that are known get there.
 if unknown := given.keys() - set().union(*accepted.values()):
-    raise ParameterError(f"unknown parameter {sorted(map(str, unknown))[0]!r}: no notebook of {pattern!r} accepts it")
+    sys.exit(f"unknown parameter {sorted(map(str, unknown))[0]!r}: no notebook of {pattern!r} accepts it")
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")  # the epochs
 Path(folder).mkdir(parents=True, exist_ok=True)
