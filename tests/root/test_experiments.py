@@ -62,7 +62,8 @@ def outside_environment(record: records.Record) -> str:
 
 
 def files_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+    """The names of a folder's files, but for the one that says to a person what made its runs."""
+    return {path.name for path in folder.iterdir()} - {"experiment.py"} if folder.exists() else set()
 
 
 def publish(run: Experiment, seed: int, **changes) -> records.Record:
