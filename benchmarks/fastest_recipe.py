@@ -67,7 +67,7 @@ def main() -> int:
                 "mean accuracy, %": round(statistics.fmean(accuracies), 2),
             }
         )
-    what = f"Seconds of training of the network of frontier_time, {options.rounds} seeds each"
+    what = f"Seconds of training of the network of frontier_time; seeds of each way: {options.rounds}"
     measurement.write(options.output, what, rows)
     return 0
 

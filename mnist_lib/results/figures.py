@@ -339,9 +339,9 @@ def sizes(groups: Mapping[str, Sequence[tuple[str, int, Interval]]], target: flo
     figure, ((axes,),) = subplots(size=(8.0, 4.4))
     words = []
     for (name, points), colour, mark in zip(groups.items(), (BLUE, ORANGE, GREEN), ("o", "s", "D"), strict=False):
-        line = "-" if not words else ""
+        line = "none" if words else "-"
         _, counts, means = zip(*points, strict=True)
-        axes.plot(counts, [mean.center for mean in means], line, marker=mark, color=colour, label=name)
+        axes.plot(counts, [mean.center for mean in means], linestyle=line, marker=mark, color=colour, label=name)
         for label, count, mean in points:
             if not np.isnan(mean.low):
                 axes.vlines(count, mean.low, mean.high, color=colour, linewidth=2, alpha=0.6)

@@ -122,6 +122,13 @@ def test_variants_stand_beside_the_recipe_with_intervals_that_hold_at_once():
     assert "Too few runs to judge: *one run*." in said and "Not distinguishable" in said
 
 
+def test_only_the_points_of_the_first_group_are_joined():
+    groups = {name: [("", 1_000, Interval(99.0, 98.9, 99.1)), ("", 2_000, ONE)] for name in ("a recipe", "others")}
+    (axes,) = figures.sizes(groups, 99.4).figure.axes
+    joined = {line.get_label(): line.get_linestyle() for line in axes.lines}
+    assert (joined["a recipe"], joined["others"]) == ("-", "None")
+
+
 ONE = Interval(99.3, float("nan"), float("nan"))
 PICTURES = {
     "curves": (lambda: figures.curves(MIXED, 99.4), "99.27 % after the first epoch to 99.40 % after the last"),
