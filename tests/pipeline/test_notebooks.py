@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mnist_lib import data, experiments, page, records
+from mnist_lib import data, experiments, page, records, sweeps
 from mnist_lib.cells import checked, has_network, notebook_parameters
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import (
@@ -28,6 +28,8 @@ from mnist_lib.parameters import (
     ComparisonParameters,
     NotebookParameters,
     ParameterError,
+    ScratchParameters,
+    SweepPageParameters,
     SweepParameters,
     validate,
 )
@@ -235,6 +237,8 @@ SOME = {
     "inputs": [[0, 0], [0.05, 0.1], [1000, 1000], [1], [0, 1]],
     "targets": [[0, 1], [0.5, 0.5], [2, 0]],
     "weights": [[0] * 8, [1] * 8, [1000] * 8, [0.1] * 7],
+    "sweep": ["learning_rate_sweep", "iteration_10_one_cycle", "nothing", ""],
+    "value": ["first", "learning_rate", "nothing"],
     "schedule": ["constant", "step", "one_cycle", "cosine", "sine"],
     "device": ["cpu", "cuda:99", "abacus"],
     "precision": ["bfloat16", "float16"],
@@ -258,7 +262,11 @@ def asked(path: Path, values: dict) -> list[Experiment]:
         return [page.at_equal_effort(name, parameters) for name in page.listed(parameters)]
     if "cnn_learning_rates" in whole:
         return [*page.sweep(validate(SweepParameters, whole)).values()]
-    validate(BackpropParameters, whole)
+    if "sweep" in whole:
+        shown = validate(SweepPageParameters, whole)
+        sweeps.read(shown.sweep).axes(shown.value)
+    else:
+        validate(ScratchParameters if "images" in whole else BackpropParameters, whole)
     return []
 
 
