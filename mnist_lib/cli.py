@@ -168,19 +168,12 @@ def _seeds(text: str) -> list[int]:
 
 def _values(text: str) -> tuple[str, list]:
     """``width=8,10`` as ``("width", [8, 10])``; what is no number, True or False is a word."""
-    import ast
+    from mnist_lib.parameters import literal
 
     name, _, values = text.partition("=")
     if not (name and values):
         raise argparse.ArgumentTypeError(f"{text!r}: write a name and its values as learning_rate=0.01,0.1")
-    found = []
-    for word in values.split(","):
-        try:
-            value = ast.literal_eval(word)
-        except (ValueError, SyntaxError):
-            value = word
-        found.append(value if isinstance(value, int | float | str) else word)
-    return name, found
+    return name, [literal(word) for word in values.split(",")]
 
 
 def _count(text: str) -> int:
@@ -371,13 +364,11 @@ def _verify(options: argparse.Namespace) -> int:
     ]
     check = verification.accept if options.accept else verification.verify
     if options.full is not None:
-        jobs = [(experiment, seed) for experiment, seed in jobs if seed == options.full]
+        check, jobs = verification.verify_fully, [job for job in jobs if job[1] == options.full]
         if not jobs:
             raise ParameterError(f"no record of seed {options.full} belongs to {options.pattern}")
-    if options.sample is not None:
-        jobs = random.sample(jobs, min(options.sample, len(jobs)))
-    if options.full is not None or options.sample is not None:
-        check = verification.verify_fully
+    elif options.sample is not None:
+        check, jobs = verification.verify_fully, random.sample(jobs, min(options.sample, len(jobs)))
     return _say(workers.verify(jobs, options.device, options.workers, check))
 
 

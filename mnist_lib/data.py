@@ -81,6 +81,11 @@ def have_mnist() -> bool:
     return len(_found(data_directory())) == len(MNIST_FILES)
 
 
+def may_be_blank(dataset: str) -> bool:
+    """Tell whether a page does without the images: MNIST is missing, and MNIST_LIB_BLANK_IMAGES is set, as by tests."""
+    return dataset == "mnist" and bool(os.environ.get("MNIST_LIB_BLANK_IMAGES")) and not have_mnist()
+
+
 def mnist() -> tuple[Images, Images]:
     """Return MNIST's training and test images, downloaded if they are not there.
 

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,15 +123,13 @@ class Experiment:
 
     def differences(self, record: Record) -> list[str]:
         """Say why `record` is not a run of this experiment as it stands; empty if it is."""
-        defaults = Recipe()
-        known = {f.name for f in dataclasses.fields(Recipe)}
         try:
-            was = dataclasses.replace(defaults, **{k: v for k, v in record.parameters.items() if k in known}).identity
+            was = recipe_of(record).identity
         except ParameterError as error:
             return [str(error)]
-        now, reasons = self.recipe.identity, []
-        for name in known:
-            before, after = (each.get(name, getattr(defaults, name)) for each in (was, now))
+        defaults, now, reasons = dataclasses.asdict(Recipe()), self.recipe.identity, []
+        for name, default in defaults.items():
+            before, after = (each.get(name, default) for each in (was, now))
             if before != after:
                 reasons.append(f"{name} was {before!r}, is {after!r}")
         words = {
@@ -254,8 +252,8 @@ def train(
             record = found
         else:
             experiment.network()  # what cannot be built is refused before the images are loaded
-            explain(experiment, folder)
             record = _train(experiment, seed, device, checkpoint, report)
+            explain(experiment, folder)
         checkpoint.unlink(missing_ok=True)
     return record
 
@@ -267,7 +265,7 @@ def explain(experiment: Experiment, folder: Path) -> None:
         RecordError: the folder cannot be written.
     """
     path = folder / "experiment.py"
-    if folder == experiment.store and not path.exists():
+    if folder.is_relative_to(runs_directory()) and not path.exists():
         try:
             files.write_atomically(path, experiment.script.encode())
         except files.FileError as error:
@@ -350,6 +348,21 @@ def make_trainer(
 def described(network: Network) -> dict[str, Any]:
     """Return what a record tells of its network."""
     return {"source": network.source, "name": network.name, "arguments": dict(network.arguments)}
+
+
+def network_of(description: Mapping[str, Any]) -> Network:
+    """Return the network that `described` has described."""
+    return Network(description["source"], description["name"], tuple(description["arguments"].items()))
+
+
+def recipe_of(record: Record) -> Recipe:
+    """Return the recipe of a record; what no recipe has is left out.
+
+    Raises:
+        ParameterError: a value is not accepted.
+    """
+    known = {f.name for f in dataclasses.fields(Recipe)}
+    return Recipe(**{name: value for name, value in record.parameters.items() if name in known})
 
 
 def misclassified(predictions: torch.Tensor, labels: torch.Tensor) -> list[list[int]]:

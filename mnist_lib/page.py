@@ -1,6 +1,5 @@
 """The experiments that a notebook is about, from its parameters: its own, its baseline, candidates and variants."""
 
-import ast
 import dataclasses
 import difflib
 import re
@@ -14,6 +13,7 @@ from mnist_lib.parameters import (
     NotebookParameters,
     ParameterError,
     SweepParameters,
+    literal,
 )
 from mnist_lib.records import Record
 
@@ -120,7 +120,7 @@ def variants(parameters: NotebookParameters) -> dict[str, Experiment]:
         pairs = [each.split() for each in changes.split(",")]
         if not label.strip() or any(len(pair) != 2 for pair in pairs):
             raise ParameterError(f"variants: {text!r}: expected a label and values, such as 'no rotation: rotation 0'")
-        values = {name: _literal(value) for name, value in pairs}
+        values = {name: literal(value) for name, value in pairs}
         other = values.pop("network", None)
         try:
             changed = with_values(parameters, values)
@@ -132,41 +132,6 @@ def variants(parameters: NotebookParameters) -> dict[str, Experiment]:
         network = changed.network if other is None else of_notebook(other, "network").network
         found[label.strip()] = Experiment(f"{parameters.name}/{folder}", changed.recipe, network)
     return found
-
-
-def _literal(text: str) -> Any:
-    """Return the value that a text writes: a number, True or False, or else a word."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-PEERS = ("iteration_*", "reported_*")
-"""The notebooks whose runs scatter alike: those of networks for the same task, trained for as long."""
-
-
-def judges_claims(name: str) -> bool:
-    """Tell whether a notebook judges the claims of a public report, for which it reads the runs of all `PEERS`."""
-    return name.startswith("reported_")
-
-
-def peers(parameters: NotebookParameters) -> dict[str, list[Record]]:
-    """Return the published runs of all networks for the task, by name; none for other data than its test images."""
-    if (parameters.dataset, parameters.evaluate_on) != ("mnist", "test"):
-        return {}
-    found = {}
-    for experiment, seeds in peer_experiments():
-        files = [records.record_path(experiment.published, seed) for seed in range(seeds)]
-        found[experiment.name] = [records.read(file) for file in files if file.exists()]
-    return {name: runs for name, runs in found.items() if runs}
-
-
-def peer_experiments() -> list[tuple[Experiment, int]]:
-    """Return the experiments of all `PEERS`, with their numbers of published runs."""
-    paths = [path for pattern in PEERS for path in sorted((experiments.root() / "notebooks").glob(f"{pattern}.ipynb"))]
-    named = [of_notebook(path.stem) for path in paths if cells.has_network(path) and cells.has_its_name(path)]
-    return [(Experiment(each.name, each.recipe, each.network), each.seeds) for each in named]
 
 
 def continued(parameters: NotebookParameters) -> Experiment:
@@ -214,23 +179,26 @@ def listed(parameters: ComparisonParameters) -> list[str]:
     return found
 
 
-def beside(parameters: NotebookParameters) -> list[Experiment]:
-    """Return the experiments of other notebooks that are shown beside a page's own; none where the images are others.
+def beside(parameters: NotebookParameters) -> list[tuple[Experiment, int]]:
+    """Return the experiments that are shown beside a page's own, with their numbers of published runs.
+
+    There are none where the images are others.
 
     Raises:
         ParameterError: a pattern matches no notebook with a network.
     """
-    there = {name: of_notebook(name) for name in _matching("beside", parameters.beside)}
+    there = [of_notebook(name) for name in _matching("beside", parameters.beside)]
     images = (parameters.dataset, parameters.evaluate_on)
-    return [experiment(each) for each in there.values() if (each.dataset, each.evaluate_on) == images]
+    return [(experiment(each), each.seeds) for each in there if (each.dataset, each.evaluate_on) == images]
 
 
 def beside_runs(parameters: NotebookParameters) -> dict[str, list[Record]]:
-    """Return the published runs of the experiments that are shown beside a page's own, by name."""
-    return {
-        each.name: experiments.runs(each, of_notebook(each.name).seeds, parameters.device)
-        for each in beside(parameters)
-    }
+    """Return the published runs of what is shown beside a page's own, by name, as far as there are; none is trained."""
+    found = {}
+    for each, count in beside(parameters):
+        files = [records.record_path(each.published, seed) for seed in range(count)]
+        found[each.name] = [records.read(file) for file in files if file.exists()]
+    return {name: runs for name, runs in found.items() if runs}
 
 
 def _matching(parameter: str, patterns: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ warns about a name it does not know, so notebooks check for themselves (`mnist_l
 and values out of range are refused before anything trains.
 """
 
+import ast
 import dataclasses
 import difflib
 import math
@@ -271,6 +272,15 @@ class SweepPageParameters(Checked):
 
 DISTINCT = "at least one, and none of them twice, to six digits"
 """What is accepted as a list of things to compare."""
+
+
+def literal(text: str) -> int | float | bool | str:
+    """Return the value that a text writes: a number, True or False, or else a word."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, int | float | str) else text
 
 
 def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:

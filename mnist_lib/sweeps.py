@@ -251,10 +251,9 @@ def read(name: str) -> Sweep:
         return _published(name)
     try:
         content = json.loads(path(name).read_text("utf-8"))
-        network = content["network"]
-        built = Network(network["source"], network["name"], tuple(network["arguments"].items()))
+        network = experiments.network_of(content["network"])
         grid = [dict(zip(content["values"], each, strict=True)) for each in content["combinations"]]
-        trials = _trials(content["notebook"], Recipe(**content["recipe"]), built, grid)
+        trials = _trials(content["notebook"], Recipe(**content["recipe"]), network, grid)
         return Sweep(name, content["notebook"], tuple(content["seeds"]), trials)
     except FileNotFoundError:
         known = ", ".join(sorted(each.stem for each in folder().glob("*.json"))) or "none yet"

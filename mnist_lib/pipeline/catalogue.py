@@ -95,9 +95,7 @@ def read_runs(path: Path) -> list[tuple[Experiment, int]]:
     if not cells.has_network(path):
         return found
     parameters = cells.of_file(path)
-    beside = [(each, page.of_notebook(each.name).seeds) for each in page.beside(parameters)]
-    peers = page.peer_experiments() if page.judges_claims(path.stem) else []
-    return list(dict.fromkeys([*found, *_baseline(parameters), *beside, *peers]))
+    return list(dict.fromkeys([*found, *_baseline(parameters), *page.beside(parameters)]))
 
 
 def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[Missing]:

@@ -62,7 +62,7 @@ def stale(path: Path) -> list[str]:
 
 def edited(path: Path) -> list[str]:
     """Say what of a page was changed by hand after its execution: its outputs, or the numbers in its prose."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = cells.read(path)
     stored = notebook.metadata.get("mnist_lib", {})
     now = noted(notebook)
     return _edits(stored, now) if now.keys() <= stored.keys() else []

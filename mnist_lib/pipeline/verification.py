@@ -14,7 +14,6 @@ from tqdm import tqdm
 from mnist_lib import experiments, machine, records
 from mnist_lib.digests import bytes_digest, code_digest
 from mnist_lib.experiments import Experiment
-from mnist_lib.network import Network
 from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline.catalogue import CODE_ONLY
 from mnist_lib.records import Record, RecordError, record_path
@@ -111,9 +110,7 @@ def of_path(path: Path) -> list[tuple[Experiment, int, Path]]:
         record = records.read(file)
         if {"start", "teacher"} & record.digests.keys():
             raise RecordError(f"{file}: this run begins with another run's weights, and cannot be checked by itself")
-        known = {f.name for f in dataclasses.fields(Recipe)}
-        recipe = Recipe(**{name: value for name, value in record.parameters.items() if name in known})
-        network = Network(record.network["source"], record.network["name"], tuple(record.network["arguments"].items()))
+        recipe, network = experiments.recipe_of(record), experiments.network_of(record.network)
         found.append((Experiment(record.experiment, recipe, network), record.seed, file.parent))
     return found
 

@@ -328,25 +328,21 @@ def seeds(runs: Sequence[Record], marks: Mapping[str, float]) -> Picture:
     return Picture(figure, f"Accuracy after the last epoch of {_count(len(runs), 'run')}: {ends}. {above}.")
 
 
-def sizes(groups: Mapping[str, Sequence[tuple[str, int, Interval]]], target: float) -> Picture:
+def sizes(groups: Mapping[str, Sequence[tuple[int, Interval]]], target: float) -> Picture:
     """Draw accuracy against the number of parameters, on a logarithmic axis; points of one group have one colour.
 
     Arguments:
-        groups: by a name for the legend, points: a label (drawn where it is not empty), parameters, mean accuracy. The
-            points of the first group are joined by a line.
+        groups: by a name for the legend, points: parameters, mean accuracy. Those of the first are joined by a line.
         target: an accuracy to mark, in percent.
     """
     figure, ((axes,),) = subplots(size=(8.0, 4.4))
     words = []
     for (name, points), colour, mark in zip(groups.items(), (BLUE, ORANGE, GREEN), ("o", "s", "D"), strict=False):
         line = "none" if words else "-"
-        _, counts, means = zip(*points, strict=True)
+        counts, means = zip(*points, strict=True)
         axes.plot(counts, [mean.center for mean in means], linestyle=line, marker=mark, color=colour, label=name)
-        for label, count, mean in points:
-            if not np.isnan(mean.low):
-                axes.vlines(count, mean.low, mean.high, color=colour, linewidth=2, alpha=0.6)
-            axes.annotate(label, (count, mean.center), (5, -9), textcoords="offset points", fontsize=8, color=colour)
-        words.append(f"{name}: " + ", ".join(f"{c:,} parameters {m.center:.2f} %" for _, c, m in points))
+        axes.vlines(counts, [mean.low for mean in means], [mean.high for mean in means], color=colour, alpha=0.6)
+        words.append(f"{name}: " + ", ".join(f"{c:,} parameters {m.center:.2f} %" for c, m in points))
     axes.axhline(target, color=GREY, linestyle=":", linewidth=1, label=f"{target:.2f} %")
     axes.set(xscale="log", xlabel="parameters", ylabel="mean test accuracy after the last epoch, %")
     low, high = axes.get_xlim()

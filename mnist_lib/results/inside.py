@@ -1,6 +1,5 @@
 """Looking inside a network while it reads: its maps, how a signal fares from layer to layer, what a batch tells."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -18,9 +17,9 @@ MOST = 4
 def images(experiment: Experiment, number: int, first: int = 0) -> tuple[Tensor, Tensor]:
     """Return training images as the network gets them, shape ``(number, 1, 28, 28)``, and their labels.
 
-    Blank ones where MNIST is missing and MNIST_LIB_BLANK_IMAGES allows to do without (tests set it).
+    Blank ones where the page does without (`mnist_lib.data.may_be_blank`).
     """
-    if experiment.recipe.dataset == "mnist" and os.environ.get("MNIST_LIB_BLANK_IMAGES") and not data.have_mnist():
+    if data.may_be_blank(experiment.recipe.dataset):
         return torch.zeros(number, 1, 28, 28), torch.arange(number) % 10
     train, _ = data.load(experiment.recipe.dataset, experiment.recipe.evaluate_on)
     mean, std = training.mean_and_std(train.images)

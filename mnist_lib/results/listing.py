@@ -1,6 +1,5 @@
 """All runs that there are, yours and the published ones: one row for each experiment, as a data frame."""
 
-import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -139,9 +138,8 @@ def differences(run: Record) -> list[str]:
     """Say what differs from the published recipe and network of the notebook that a run is named after."""
     there = _notebook(run.experiment.partition("/")[0])
     theirs = Recipe() if there is None else there.recipe
-    fields = {f.name for f in dataclasses.fields(Recipe)}
     try:
-        mine = Recipe(**{name: value for name, value in run.parameters.items() if name in fields})
+        mine = experiments.recipe_of(run)
     except ParameterError as error:
         return [str(error)]
     now, was = ({name: getattr(each, name) for name in each.identity} for each in (mine, theirs))

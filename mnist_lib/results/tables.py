@@ -1,7 +1,6 @@
 """What an iteration's notebook shows: the change, the runs, the comparison with its baseline, the provenance."""
 
 import math
-import os
 import shlex
 import statistics as averages
 from collections.abc import Iterable, Mapping, Sequence
@@ -257,8 +256,8 @@ def _papermill(name: str, values: Mapping[str, object]) -> str:
 def evaluation_images(experiment: Experiment) -> np.ndarray | None:
     """Return the images that the experiment is evaluated on, shape ``(n, 28, 28)``.
 
-    None where MNIST is missing and MNIST_LIB_BLANK_IMAGES allows to do without (tests set it).
+    None where the page does without (`mnist_lib.data.may_be_blank`).
     """
-    if experiment.recipe.dataset == "mnist" and os.environ.get("MNIST_LIB_BLANK_IMAGES") and not data.have_mnist():
+    if data.may_be_blank(experiment.recipe.dataset):
         return None
     return data.load(experiment.recipe.dataset, experiment.recipe.evaluate_on)[1].images.numpy()

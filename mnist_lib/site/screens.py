@@ -9,6 +9,7 @@ from typing import Any
 from docutils import nodes
 from PIL import Image
 from sphinx.application import Sphinx
+from sphinx.search import js_index
 
 from mnist_lib.results import drawing
 
@@ -112,6 +113,18 @@ def leave_out_what_no_page_loads(app: Sphinx, exception: Exception | None) -> No
     styles.write_text(ICON_RULE.sub("", styles.read_text("utf-8")), "utf-8")
 
 
+def name_once(app: Sphinx, exception: Exception | None) -> None:
+    """Leave the library's names out of the entries of the search: they are its objects, and every page loads it."""
+    if exception is not None or app.builder.name != "html":
+        return
+    file = Path(app.outdir) / "searchindex.js"
+    index = js_index.loads(file.read_text("utf-8"))
+    for entry, places in list(index["indexentries"].items()):
+        if all(anchor.startswith(("mnist_lib.", "module-mnist_lib")) for _, anchor, _ in places):
+            del index["indexentries"][entry]
+    file.write_text(js_index.dumps(index), "utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to Sphinx, which calls this."""
     app.connect("source-read", copy_alternative_texts)
@@ -119,4 +132,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", tidy_lists)
     app.add_js_file("scrolling.js")
     app.connect("build-finished", leave_out_what_no_page_loads)
+    app.connect("build-finished", name_once)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -129,7 +129,7 @@ def test_code_comes_in_small_pieces_after_prose(path):
     hidden = {"parameters", "network", "prose", "remove-cell", "hide-input", "hide-cell"}
     for before, cell in pairwise(cells):
         if cell.cell_type == "code":
-            assert cell.source.count("\n") < 30 or "parameters" in cell.metadata.get("tags", ())  # a list of values
+            assert cell.source.count("\n") < 30
             assert before.cell_type == "markdown" or hidden & set(cell.metadata.get("tags", ())), cell.source
 
 

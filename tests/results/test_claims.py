@@ -153,7 +153,7 @@ def test_the_spread_of_all_networks_widens_what_few_runs_make_narrow():
 
 def test_published_networks_scatter_alike_and_verdicts_follow():
     """As the book says: there is no sign that spreads differ; two claims are outside, and five with spreads apart."""
-    peers = page.peers(page.of_notebook("reported_a_light_dropout"))
+    peers = page.beside_runs(page.of_notebook("reported_a_light_dropout"))
     assert {report.notebook for report in IN_THE_BOOK} < set(peers) and len(peers) >= 16
     assert min(judgement.equal_spreads(peers.values()).values()) > 0.2
     reports = of_reports(peers)
@@ -167,7 +167,7 @@ def test_published_networks_scatter_alike_and_verdicts_follow():
 
 def test_other_data_have_no_peers():
     digits = dataclasses.replace(page.of_notebook("reported_a_light_dropout"), dataset="digits")
-    assert page.peers(digits) == {}
+    assert page.beside_runs(digits) == {}
     assert all(map(math.isnan, judgement.equal_spreads([FIVE]).values()))
 
 

@@ -123,7 +123,7 @@ def test_variants_stand_beside_the_recipe_with_intervals_that_hold_at_once():
 
 
 def test_only_the_points_of_the_first_group_are_joined():
-    groups = {name: [("", 1_000, Interval(99.0, 98.9, 99.1)), ("", 2_000, ONE)] for name in ("a recipe", "others")}
+    groups = {name: [(1_000, Interval(99.0, 98.9, 99.1)), (2_000, ONE)] for name in ("a recipe", "others")}
     (axes,) = figures.sizes(groups, 99.4).figure.axes
     joined = {line.get_label(): line.get_linestyle() for line in axes.lines}
     assert (joined["a recipe"], joined["others"]) == ("-", "None")
@@ -156,7 +156,7 @@ PICTURES = {
         "of 3 runs: from 99.30 to 99.50 %, mean 99.40 %. 2 at or above the task, 99.40 %.",
     ),
     "sizes": (
-        lambda: figures.sizes({"a recipe": [("", 1_000, Interval(99.0, 98.9, 99.1)), ("x", 2_000, ONE)]}, 99.4),
+        lambda: figures.sizes({"a recipe": [(1_000, Interval(99.0, 98.9, 99.1)), (2_000, ONE)]}, 99.4),
         "a recipe: 1,000 parameters 99.00 %, 2,000 parameters 99.30 %.",
     ),
     "steps": (lambda: figures.steps(["2 a"], [comparison.accuracy_difference(POOR, GOOD)]), "2 a: +1.50"),

@@ -62,8 +62,7 @@ def outside_environment(record: records.Record) -> str:
 
 
 def files_in(folder: Path) -> set[str]:
-    """The names of a folder's files, but for the one that says to a person what made its runs."""
-    return {path.name for path in folder.iterdir()} - {"experiment.py"} if folder.exists() else set()
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
 
 def publish(run: Experiment, seed: int, **changes) -> records.Record:
@@ -368,7 +367,7 @@ def test_interrupted_run_continues_and_ends_as_an_uninterrupted_one(tmp_path, lo
     assert log[stop_after:] == [(0, number) for number in range(saved + 1, 4)]
     assert outside_environment(record) == outside_environment(whole)
     assert len(record.environment["epoch_seconds"]) == 3
-    assert files_in(run.store) == {"seed_0.json", "seed_0.safetensors"}
+    assert files_in(run.store) == {"seed_0.json", "seed_0.safetensors", "experiment.py"}
 
 
 def interrupted(run: Experiment, log: Log) -> Path:

@@ -62,7 +62,10 @@ def test_two_variants_cannot_share_a_folder():
 
 def test_beside_are_the_runs_of_other_notebooks_where_the_images_are_the_same():
     asked = dataclasses.replace(TEN, beside=["iteration_09*", "reported_c_strided"])
-    assert [each.name for each in page.beside(asked)] == ["iteration_09_augmentation", "reported_c_strided"]
+    assert [(each.name, seeds) for each, seeds in page.beside(asked)] == [
+        ("iteration_09_augmentation", 5),
+        ("reported_c_strided", 5),
+    ]
     assert page.beside(dataclasses.replace(asked, dataset="digits")) == []
     with pytest.raises(ParameterError, match="beside: no notebook with a network matches 'iteration_x'"):
         page.beside(dataclasses.replace(TEN, beside=["iteration_x"]))

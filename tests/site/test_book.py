@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
@@ -128,7 +129,8 @@ def test_every_figure_comes_in_two_renderings(book):
             assert "only-light" in light["class"] and dark["alt"] == light["alt"]
             assert dark["loading"] == light["loading"] == "lazy"
             picture = Image.open(file.with_name(f"{file.stem}_dark.png")).convert("RGB")
-            assert max(picture.getpixel((1, 1))) < 128, f"{name}: {dark}"  # the ground; digits on it may be bright
+            edges = np.asarray(picture)  # nothing is drawn there; elsewhere digits may be bright
+            assert max(edges[side].max() for side in (0, -1, np.s_[:, 0], np.s_[:, -1])) < 128, f"{name}: {dark}"
             found += 1
     assert found
 
@@ -151,7 +153,7 @@ def test_an_address_that_is_not_there_leads_back(book):
     assert not page.select("[src], link[href]")  # it is shown at any address
 
 
-LARGEST_PAGE = 1_550_000  # bytes, uncompressed
+LARGEST_PAGE = 1_500_000  # bytes, uncompressed
 
 
 def test_no_page_is_heavy(book):
@@ -289,6 +291,8 @@ def test_search_works_without_a_web_server(book, browser):
     page = browser.new_page()
     page.goto((book / "search.html").as_uri() + "?q=receptive")
     page.locator("#search-results li a", has_text="Method").first.wait_for()  # results come one by one
+    page.goto((book / "search.html").as_uri() + "?q=resolve_device")
+    page.locator("#search-results li a[href*='mnist_lib.machine.resolve_device']").first.wait_for()
     page.close()
 
 
