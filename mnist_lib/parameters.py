@@ -131,12 +131,8 @@ class Recipe(Checked):
     @property
     def identity(self) -> dict[str, Any]:
         """What decides a run's result: the values that are no defaults, where they have an effect."""
-        recipe = {f.name: (f, getattr(self, f.name)) for f in dataclasses.fields(Recipe)}
-        return {
-            name: value
-            for name, (f, value) in recipe.items()
-            if value != f.default and f.metadata.get("effect", lambda _: True)(self)
-        }
+        recipe = {f.name: (f.default, getattr(self, f.name)) for f in dataclasses.fields(Recipe)}
+        return {n: value for n, (default, value) in recipe.items() if value != default and has_effect(self, n)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +268,12 @@ class SweepPageParameters(Checked):
 
 DISTINCT = "at least one, and none of them twice, to six digits"
 """What is accepted as a list of things to compare."""
+
+
+def has_effect(checked: Any, name: str) -> bool:
+    """Tell whether a value of a checked set of parameters matters, the others being what they are."""
+    (field,) = [f for f in dataclasses.fields(checked) if f.name == name]
+    return field.metadata.get("effect", lambda _: True)(checked)
 
 
 def literal(text: str) -> int | float | bool | str:

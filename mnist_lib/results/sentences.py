@@ -14,7 +14,7 @@ from IPython.display import display
 
 from mnist_lib import cells, experiments, records
 from mnist_lib.digests import code_digest
-from mnist_lib.parameters import Checked, NotebookParameters, ParameterError
+from mnist_lib.parameters import Checked, NotebookParameters, ParameterError, has_effect
 from mnist_lib.records import Record
 from mnist_lib.results.comparison import accuracy_difference, in_words, label
 from mnist_lib.results.target import Target, final_accuracy, in_percent, train_accuracy
@@ -217,8 +217,7 @@ def yours(parameters: Checked) -> str:
 
 def _idle(parameters: Checked, name: str) -> str:
     """Say of a parameter that the others leave it without effect; nothing if they do not."""
-    (effect,) = [f.metadata.get("effect", lambda _: True) for f in dataclasses.fields(parameters) if f.name == name]
-    return "" if effect(parameters) else ", without effect beside the others"
+    return "" if has_effect(parameters, name) else ", without effect beside the others"
 
 
 def changed(parameters: Checked) -> dict[str, tuple[object, object]]:

@@ -12,7 +12,7 @@ from IPython.display import Markdown
 
 from mnist_lib import data
 from mnist_lib.experiments import Experiment
-from mnist_lib.parameters import ComparisonParameters, NotebookParameters
+from mnist_lib.parameters import ComparisonParameters, NotebookParameters, has_effect
 from mnist_lib.records import Record
 from mnist_lib.results import architecture, sentences
 from mnist_lib.results.comparison import accuracy_difference, label
@@ -51,10 +51,12 @@ def recipe_difference(before: Experiment | None, after: Experiment) -> Table | M
     if before is None:
         return Table({"parameter": name, "value": str(value)} for name, value in now.items())
     was = _used(before)
+    ours, theirs = (dict(each.network.arguments) for each in (after, before))
+    incomparable = ours.keys() ^ theirs.keys()  # only one of the two functions takes it
     rows = [
         {"parameter": name, "before": _value(before, name), "now": _value(after, name)}
         for name in was | now
-        if was.get(name) != now.get(name)
+        if was.get(name) != now.get(name) and name not in incomparable
     ]
     if rows:
         return Table(rows)
@@ -63,8 +65,11 @@ def recipe_difference(before: Experiment | None, after: Experiment) -> Table | M
 
 
 def _value(experiment: Experiment, name: str) -> str:
-    """Return a parameter of a recipe, or an argument of its network, for a table; a dash where there is none."""
-    return str(dict(experiment.network.arguments).get(name, getattr(experiment.recipe, name, "–")))
+    """Return a parameter of a recipe, or an argument of its network, for a table; and say if it has no effect."""
+    recipe, arguments = experiment.recipe, dict(experiment.network.arguments)
+    if name in arguments:
+        return str(arguments[name])
+    return str(getattr(recipe, name)) if has_effect(recipe, name) else "not used"
 
 
 def _used(experiment: Experiment) -> dict[str, object]:
@@ -73,8 +78,7 @@ def _used(experiment: Experiment) -> dict[str, object]:
     chosen = {
         f.name: getattr(recipe, f.name)
         for f in fields(recipe)
-        if f.name in recipe.identity
-        or (f.metadata.get("effect", lambda _: True)(recipe) and f.default not in (0, "none"))
+        if f.name in recipe.identity or (has_effect(recipe, f.name) and f.default not in (0, "none"))
     }
     return dict(experiment.network.arguments) | chosen
 

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from mnist_lib import progress
+from mnist_lib import page, progress
 from mnist_lib.parameters import Recipe
 from mnist_lib.records import Record
 from mnist_lib.results import comparison, drawing, figures, show, tables
@@ -107,6 +107,17 @@ def test_changes_between_neighbours():
     assert table.iloc[0]["change"] == "2 good"
     assert table.iloc[0]["accuracy, points"].startswith("+1.50 [")
     assert table.iloc[0]["minutes a run"] == "2.0"
+
+
+def test_a_difference_of_recipes_lists_what_matters_in_both():
+    """The momentum of a cycle is its own; the width is an argument that only one of the two functions has."""
+    ten = page.of_notebook("iteration_10_one_cycle")
+    table = tables.recipe_difference(page.baseline(ten), page.experiment(ten))
+    assert table.frame.to_records(index=False).tolist() == [
+        ("learning_rate", "0.01", "0.3"),
+        ("momentum", "0.9", "not used"),
+        ("schedule", "constant", "one_cycle"),
+    ]
 
 
 def test_variants_stand_beside_the_recipe_with_intervals_that_hold_at_once():
