@@ -105,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     either = added.add_mutually_exclusive_group()
     either.add_argument(
-        "--accept", action="store_true", help="after a change of code that computes the same: give records its digest"
+        "--accept",
+        action="store_true",
+        help="after a change of code, or of a network in its notebook, that computes the same: give records its digest",
     )
     either.add_argument(
         "--full", type=int, metavar="SEED", help="train this run again, and compare every epoch and the weights"

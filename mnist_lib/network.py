@@ -108,7 +108,7 @@ class Network:
     @cached_property
     def signature(self) -> dict[str, tuple[type, Any]]:
         """The kind and the default of each argument, by name; the default is None where there is none."""
-        (function,) = (
+        *_, function = (  # the last one of a name counts
             node
             for node in ast.parse(self.source).body
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == self.name

@@ -381,7 +381,7 @@ _ENVIRONMENT: dict[str, _Check] = {
     "changed": lambda value: value is None or type(value) is bool,
     "epoch_seconds": _list_of(_is_size),
     "accepted": _list_of(
-        _dict_with(lambda _: False, date=_is_date, commit=_is_commit, code=_is_digest, checked=_list_of(_is_text))
+        _dict_with(_is_digest, date=_is_date, commit=_is_commit, code=_is_digest, checked=_list_of(_is_text))
     ),
 }
 _OPTIONAL = {"python", "device", "cpu_capability", "changed", "accepted"}  # of the environment

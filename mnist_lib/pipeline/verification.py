@@ -20,6 +20,8 @@ from mnist_lib.records import Record, RecordError, record_path
 from mnist_lib.results.statistics import FEWEST, prediction_interval
 from mnist_lib.training import PART, DivergenceError, Trainer
 
+Weights = dict[str, torch.Tensor]
+
 CHECKED = (
     "sizes",
     "parameter count",
@@ -81,19 +83,22 @@ def verify(experiment: Experiment, seed: int, device: torch.device, folder: Path
     what it may have moved too far is not compared, and the verdict says so.
     """
     path = record_path(folder or experiment.published, seed)
-    left_open: list[str] = []
     try:
-        record, weights = records.read(path), records.read_weights(path)
-        found = experiment.differences(record)
-        if {*found} <= CODE_ONLY:  # a run of another recipe is not compared: its weights need not even fit
-            trainer = experiments.make_trainer(experiment, seed, device)
-            found += [*_described(record, experiment), *_prepared(record, trainer)]
-            for problems, unclear in (_replayed(record, trainer), _evaluated(record, weights, trainer)):
-                found += problems
-                left_open += unclear
+        return _compared(experiment, records.read(path), records.read_weights(path), device)
     except (RecordError, DivergenceError) as error:
-        found = [str(error)]
-    return Verdict(experiment.name, seed, tuple(found), tuple(left_open))
+        return Verdict(experiment.name, seed, (str(error),))
+
+
+def _compared(experiment: Experiment, record: Record, weights: Weights, device: torch.device) -> Verdict:
+    """Compare a record, and the weights beside it, with what can be computed again."""
+    found, left_open = experiment.differences(record), list[str]()
+    if {*found} <= CODE_ONLY:  # a run of another recipe is not compared: its weights need not even fit
+        trainer = experiments.make_trainer(experiment, record.seed, device)
+        found += [*_described(record, experiment), *_prepared(record, trainer)]
+        for problems, unclear in (_replayed(record, trainer), _evaluated(record, weights, trainer)):
+            found += problems
+            left_open += unclear
+    return Verdict(experiment.name, record.seed, tuple(found), tuple(left_open))
 
 
 def of_path(path: Path) -> list[tuple[Experiment, int, Path]]:
@@ -116,27 +121,36 @@ def of_path(path: Path) -> list[tuple[Experiment, int, Path]]:
 
 
 def accept(experiment: Experiment, seed: int, device: torch.device) -> Verdict:
-    """Check a record that is stale only because the training code changed; if all else holds, give it the new digest.
+    """Check a record that is stale only because code changed, and give it the new digests if all else holds.
 
-    For a change that computes the same as before. The record says afterwards when this was done, what the digest was,
-    and what was checked; its results stay as they are.
+    For a change that computes the same as before, in the code that trains or in the network's function. The record says
+    afterwards when this was done, what the digest was, and what was checked; its results stay as they are.
     """
-    verdict = verify(experiment, seed, device)
-    if not verdict.problems or not {*verdict.problems} <= CODE_ONLY:
-        return verdict
     path = record_path(experiment.published, seed)
-    with records.only_one(path):
-        record = records.read(path)
-        entry = {
-            "date": machine.today(),
-            "commit": machine.commit(),
-            "code": record.digests["code"],
-            "checked": list(CHECKED),
-        }
-        environment = record.environment | {"accepted": [entry]}  # the last time counts
-        stamped = dataclasses.replace(record, digests=experiment.digests, environment=environment)
-        records.write(stamped, records.weights_path(path).read_bytes(), experiment.published)
-    return Verdict(experiment.name, seed, ())
+    try:
+        with records.only_one(path):
+            return _accepted(experiment, records.read(path), device)
+    except (RecordError, DivergenceError) as error:
+        return Verdict(experiment.name, seed, (str(error),))
+
+
+def _accepted(experiment: Experiment, record: Record, device: torch.device) -> Verdict:
+    path = record_path(experiment.published, record.seed)
+    weights = records.read_weights(path)
+    reasons = experiment.differences(record)
+    if not reasons or not {*reasons} <= CODE_ONLY | {experiments.NETWORK_CHANGED}:
+        return _compared(experiment, record, weights, device)
+    described = experiments.described(experiment.network)
+    stamped = dataclasses.replace(record, digests=experiment.digests, network=described)
+    verdict = _compared(experiment, stamped, weights, device)
+    if verdict.problems:
+        return dataclasses.replace(verdict, problems=(*reasons, *verdict.problems))
+    before = {kind: record.digests[kind] for kind in ("code", "network")}
+    entry = before | {"date": machine.today(), "commit": machine.commit(), "checked": list(CHECKED)}
+    environment = record.environment | {"accepted": [entry]}  # the last time counts
+    stamped = dataclasses.replace(stamped, environment=environment)
+    records.write(stamped, records.weights_path(path).read_bytes(), experiment.published)
+    return verdict
 
 
 def _described(record: Record, experiment: Experiment) -> Iterator[str]:
@@ -233,7 +247,7 @@ def _differing(
     return []
 
 
-def _evaluated(record: Record, weights: dict[str, torch.Tensor], trainer: Trainer) -> tuple[list[str], list[str]]:
+def _evaluated(record: Record, weights: Weights, trainer: Trainer) -> tuple[list[str], list[str]]:
     """Problems of what comes after training, and what is open: the published weights must make the recorded mistakes.
 
     Where two digits have the same score but for rounding, either answer may be the recorded one.

@@ -250,6 +250,40 @@ def test_a_record_that_does_not_hold_is_not_accepted(experiment, trained):
     assert record_path(experiment.published, 0).read_bytes() == before
 
 
+def test_a_network_in_other_words_is_accepted_and_another_one_is_not(experiment):
+    path = record_path(experiment.published, 0)
+    before, source = records.read(path), experiment.network.source
+    same = dataclasses.replace(experiment.network, source=source + "\n\nUNUSED = 1\n")
+    other = dataclasses.replace(experiment.network, source=source + OTHER_START)
+    for network in (same, other):
+        assert network.digest != experiment.network.digest
+    changed = dataclasses.replace(experiment, network=other)
+    problems = verification.accept(changed, 0, CPU).problems
+    assert problems[0] == experiments.NETWORK_CHANGED and problems[1].startswith("the loss of step 1 is ")
+    assert records.read(path) == before
+    renewed = dataclasses.replace(experiment, network=same)
+    assert verification.accept(renewed, 0, CPU).problems == ()
+    after = records.read(path)
+    (entry,) = after.environment.pop("accepted")
+    assert entry["network"] == before.digests["network"] and after.network["source"] == same.source
+    assert (after.history, after.weights_digest) == (before.history, before.weights_digest)
+    assert verification.verify(renewed, 0, CPU).problems == ()
+
+
+OTHER_START = """
+
+built = network
+
+
+def network():
+    model = built()
+    for weights in model.parameters():
+        weights.data *= 2
+    return model
+"""
+"""What follows a network's function and doubles its first weights."""
+
+
 @pytest.mark.needs_mnist
 def test_the_command_on_published_records():
     name = "iteration_02_light_skeleton"
