@@ -85,12 +85,18 @@ def _closure(definitions: tuple[str, ...], left_out: tuple[str, ...]) -> tuple[s
         module, _, name = current.rpartition(".")
         inside = frozenset(each.removeprefix(f"{module}.") for each in left_out if each.startswith(f"{module}."))
         modules.add(f"{PACKAGE}.{module}".rstrip("."))
-        statements, _ = needed(source(f"{PACKAGE}.{module}".rstrip(".")), [name], inside)
-        if not statements:
-            parts.add(f"{module} does not define {name}")
-        parts |= {f"{module} {_canonical(node)}" for node in statements if not _of_package(node, module)}
-        waiting += imported(statements, module)
+        texts, used = _definition(module, name, inside)
+        parts |= texts
+        waiting += used
     return text_digest(*sorted(parts)), frozenset(modules)
+
+
+@cache
+def _definition(module: str, name: str, left_out: frozenset[str]) -> tuple[set[str], list[str]]:
+    """Return the statements that a definition needs in its module, as text, and what they use of other modules."""
+    statements, _ = needed(source(f"{PACKAGE}.{module}".rstrip(".")), [name], left_out)
+    texts = {f"{module} {_canonical(node)}" for node in statements if not _of_package(node, module)}
+    return texts if statements else {f"{module} does not define {name}"}, imported(statements, module)
 
 
 def imported(statements: Iterable[ast.stmt], module: str = "") -> list[str]:
