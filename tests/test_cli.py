@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import nbformat
 import openpyxl
 import pytest
 
+import forked
 from mnist_lib import cli, experiments, files
 from mnist_lib.pipeline import staleness, verification, workers
 from mnist_lib.site import address, book
@@ -32,8 +32,7 @@ def copy(tmp_path):
 
 def copy_address(root: Path) -> subprocess.CompletedProcess:
     """What `make address` does."""
-    command = [sys.executable, "-m", "mnist_lib.site.address"]
-    return subprocess.run(command, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True)
+    return forked.python("-m", "mnist_lib.site.address", cwd=root, environment=os.environ | {"PYTHONPATH": str(root)})
 
 
 def test_help_names_every_command():
@@ -148,8 +147,7 @@ def test_clean_repairs_an_older_notebook_in_the_same_way_every_time(copy):
     content = json.loads(repaired[0])
     assert content["nbformat_minor"] == 5 and len({cell["id"] for cell in content["cells"]}) == len(content["cells"])
     nbformat.validate(content)
-    convert = [sys.executable, "-m", "nbconvert", "--to", "script", str(path)]
-    subprocess.run(convert, check=True, capture_output=True)
+    assert forked.python("-m", "nbconvert", "--to", "script", path, cwd=copy).returncode == 0
     assert path.with_suffix(".py").exists()
     content["cells"][3].pop("id")  # one is missing, as after an edit by hand
     path.write_text(json.dumps(content), "utf-8")

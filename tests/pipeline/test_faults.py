@@ -5,7 +5,6 @@ import dataclasses
 import http.server
 import itertools
 import json
-import multiprocessing
 import os
 import pickle
 import random
@@ -26,6 +25,7 @@ from hypothesis import strategies as st
 from nbclient.exceptions import DeadKernelError
 from torchvision.datasets import MNIST
 
+from forked import PROCESSES
 from mnist_lib import cells, cli, data, experiments, page, records, training
 from mnist_lib.data import DataError, Images
 from mnist_lib.digests import bytes_digest
@@ -53,20 +53,6 @@ CPU = torch.device("cpu")
 NETWORK = page.of_notebook("iteration_10_one_cycle").network
 RUN = Experiment("iteration_00", Recipe(dataset="digits", epochs=3, batch_size=16), NETWORK)
 SEEDS = (0, 1)
-
-# Children are forked from a process that has imported what is slow to import, and has done nothing else.
-CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(
-    [
-        "mnist_lib.pipeline.execution",
-        "mnist_lib.results.tables",
-        "sklearn.datasets",
-        "torchvision.datasets",
-        "hypothesis",
-        "nbclient",
-        "pytest",
-    ]
-)
 
 
 def with_recipe(name: str, **changes: object) -> Experiment:
@@ -166,7 +152,7 @@ def train_until(kind: str, number: int, folder: Path) -> None:
 
 def in_a_process(function, *arguments) -> int | None:
     """The exit code."""
-    child = CHILDREN.Process(target=function, args=arguments)
+    child = PROCESSES.Process(target=function, args=arguments)
     child.start()
     child.join()
     return child.exitcode
@@ -251,8 +237,8 @@ def train_and_tell(folder: Path, start, results) -> None:
 
 
 def test_of_three_processes_one_trains_and_the_others_take_the_result(tmp_path, few_images, whole):
-    start, results = CHILDREN.Barrier(3), CHILDREN.Queue()
-    children = [CHILDREN.Process(target=train_and_tell, args=(tmp_path, start, results)) for _ in range(3)]
+    start, results = PROCESSES.Barrier(3), PROCESSES.Queue()
+    children = [PROCESSES.Process(target=train_and_tell, args=(tmp_path, start, results)) for _ in range(3)]
     for child in children:
         child.start()
     told = [results.get(timeout=PATIENCE) for _ in children]
@@ -271,11 +257,11 @@ def hold(folder: Path, holding) -> None:
 
 
 def test_who_waits_goes_on_when_the_other_is_killed(tmp_path, few_images, whole):
-    holding, start, results = CHILDREN.Event(), CHILDREN.Barrier(1), CHILDREN.Queue()
-    first = CHILDREN.Process(target=hold, args=(tmp_path, holding))
+    holding, start, results = PROCESSES.Event(), PROCESSES.Barrier(1), PROCESSES.Queue()
+    first = PROCESSES.Process(target=hold, args=(tmp_path, holding))
     first.start()
     assert holding.wait(PATIENCE)
-    second = CHILDREN.Process(target=train_and_tell, args=(tmp_path, start, results))
+    second = PROCESSES.Process(target=train_and_tell, args=(tmp_path, start, results))
     second.start()
     second.join(1)
     assert second.is_alive()
