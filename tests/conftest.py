@@ -6,23 +6,26 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
+from jupyter_client.provisioning import local_provisioner
 from torchvision.datasets import MNIST
 
+import forked
 from mnist_lib import data
 from mnist_lib.data import MNIST_FILES
 from mnist_lib.site.pdf import BROWSERS
-from support import PATIENCE, ROOT, Mirror, answer, edit, forgive_shades, idx, md5, needs_mnist
+from support import PATIENCE, ROOT, Mirror, answer, edit, idx, md5
 
 # One thread, as in training: two threads give other last digits, and wait for each other on a busy machine.
 torch.set_num_threads(1)
 
+
+local_provisioner.launch_kernel = forked.start_kernel  # for nbval, and for papermill in this process
 
 # No test is timed: a busy machine is slow, not wrong. And every run draws the same examples: what fails is a change.
 hypothesis.settings.register_profile("untimed", deadline=None, derandomize=True)
@@ -36,32 +39,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             "the four uncompressed files, or load MNIST once with a network: "
             "python -c 'from mnist_lib import data; data.load(\"mnist\")'"
         )
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let nbval compare figures and their words, too, which it passes over by itself.
-
-    Whoever calls nbval on the notebooks alone may have other versions, which draw otherwise: there it is as it is.
-    """
-    for item in items:
-        if hasattr(item, "compare_outputs"):
-            item.compare_outputs = partial(_compared_in_full, item, item.compare_outputs)
-
-
-def _compared_in_full(item: pytest.Item, compare: Callable, made: list, published: list) -> bool:
-    if not compare(made, published):
-        return False
-    if needs_mnist(item.cell.source) and not data.have_mnist():
-        return True
-    forgive_shades(published, made)
-    differing = [
-        part
-        for one, other in zip(published, made, strict=True)
-        for part in ("image/png", "image/jpeg", "metadata")
-        if {**one, **one.get("data", {})}.get(part) != {**other, **other.get("data", {})}.get(part)
-    ]
-    item.comparison_traceback.append(f"differs from what is published: {', '.join(differing)}")
-    return not differing
 
 
 @pytest.fixture

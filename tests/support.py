@@ -1,19 +1,15 @@
 """What tests of several folders call; fixtures are in conftest.py."""
 
-import base64
 import dataclasses
 import hashlib
 import http.server
-import io
 import json
 import os
-import re
 import socket
 import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -21,15 +17,12 @@ import nbformat
 import numpy as np
 import pytest
 import safetensors.torch
-import torch
 import yaml
 from bs4 import BeautifulSoup
-from nbformat import NotebookNode
-from PIL import Image
 from torchvision.datasets import MNIST
 
 import forked
-from mnist_lib import cells, data, experiments, page, records
+from mnist_lib import cells, data, page, records
 from mnist_lib.data import DataError, Images
 from mnist_lib.digests import text_digest
 from mnist_lib.network import Network
@@ -98,39 +91,6 @@ def few_digits(patch: pytest.MonkeyPatch) -> None:
 
     # Not data.load: the library refuses to vouch for code that was replaced.
     patch.setitem(data.DATASETS, "digits", dataclasses.replace(whole, read=digits, held_out=14))
-
-
-# -- outputs of pages
-
-
-def needs_mnist(cell: str) -> bool:
-    """Whether a cell draws MNIST's images."""
-    return re.search(r"evaluation_images|inside\.", cell) is not None
-
-
-def forgive_shades(published: Sequence[NotebookNode], made: Sequence[NotebookNode]) -> None:
-    """Let figures be the published ones that look like them, on another kind of CPU than the records were made on.
-
-    There, a line may be a shade lighter.
-    """
-    for one, other in zip(published, made, strict=True):
-        if "image/png" in one.get("data", {}) and _on_another_kind_of_cpu() and _look_the_same(one, other):
-            other["data"]["image/png"] = one["data"]["image/png"]
-
-
-@cache
-def _on_another_kind_of_cpu() -> bool:
-    record = records.read(records.record_path(experiments.published_records() / "iteration_01_setup", 0))
-    return torch.backends.cpu.get_cpu_capability() != record.environment["cpu_capability"]
-
-
-def _look_the_same(one: NotebookNode, other: NotebookNode) -> bool:
-    """Whether two figures are the same, but for the shades of a few pixels."""
-    pngs = [base64.b64decode(each["data"].get("image/png", "")) for each in (one, other)]
-    if not all(pngs):
-        return False
-    before, after = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), int) for png in pngs)
-    return before.shape == after.shape and (np.abs(before - after) > 8).mean() < 1e-4
 
 
 # -- records

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import io
 import json
 import os
 import re
@@ -12,17 +13,19 @@ from itertools import pairwise
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
+from PIL import Image
 
-import forked
 import support
-from mnist_lib import data, experiments, page, sweeps
+from mnist_lib import data, experiments, page, records, sweeps
 from mnist_lib.cells import checked, has_network, notebook_parameters
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import (
@@ -37,7 +40,6 @@ from mnist_lib.parameters import (
     validate,
 )
 from mnist_lib.pipeline import catalogue, execution, staleness
-from support import forgive_shades, needs_mnist
 
 FOLDER = experiments.root() / "notebooks"
 ITERATIONS = sorted(FOLDER.glob("iteration_??_*.ipynb"))
@@ -156,52 +158,38 @@ def test_a_notebook_holds_no_trace_of_its_execution(path):
     assert set(notebook.metadata) == {"kernelspec", "language_info", "mnist_lib"}
 
 
-ONE_OF_EACH_KIND = {"backprop_derivation", "frontier_curve", "iteration_10_one_cycle", "iterations_compared"}
+@by_name
+def test_a_fresh_execution_gives_the_published_file(path, tmp_path):
+    """Byte for byte: also what nbval does not compare, such as figures and the names of glued numbers.
 
-
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(each, id=each.stem, marks=[pytest.mark.slow] * (each.stem not in ONE_OF_EACH_KIND)) for each in ALL],
-)
-def test_papermill_gives_the_published_file(path, tmp_path):
-    """Byte for byte. `make test` compares the outputs of every page by nbval; see the conftest.py of all tests."""
+    On another kind of CPU than the records were made on, a line in a figure may be a shade lighter.
+    """
     assert catalogue.missing_runs(path) == [], "an execution would train what is missing"
     target = tmp_path / path.name
     execution.execute(path, target)
     published, fresh = (nbformat.read(file, as_version=4).cells for file in (path, target))
     assert len(fresh) == len(published)
     for number, (before, after) in enumerate(zip(published, fresh, strict=True)):
-        if needs_mnist(before.source) and not data.have_mnist():
-            continue
-        forgive_shades(before.get("outputs", ()), after.get("outputs", ()))
+        if re.search(r"evaluation_images|inside\.", before.source) and not data.have_mnist():
+            continue  # pictures of MNIST's images cannot be drawn without them
+        for one, other in zip(before.get("outputs", ()), after.get("outputs", ()), strict=True):
+            if "image/png" in one.get("data", {}) and on_another_kind_of_cpu() and looks_like(one, other):
+                other.data["image/png"] = one.data["image/png"]
         assert after == before, f"{path.name}: cell {number} gives something else now"
 
 
-DRAWING = "from IPython.display import display\ndisplay({{'image/png': {png!r}}}, raw=True, metadata={metadata!r})"
+def on_another_kind_of_cpu() -> bool:
+    record = records.read(records.record_path(experiments.published_records() / ITERATIONS[0].stem, 0))
+    return torch.backends.cpu.get_cpu_capability() != record.environment["cpu_capability"]
 
 
-def test_nbval_compares_figures_and_their_words(tmp_path):
-    """Of three cells that draw the same, one was altered in its figure, and one in the words."""
-    drawn = {"png": base64.b64encode(b"a picture").decode(), "metadata": {"image/png": {"alt": "a line"}}}
-    other = base64.b64encode(b"another picture").decode()
-    published = [drawn, drawn | {"png": other}, drawn | {"metadata": {"image/png": {"alt": "a curve"}}}]
-    cells = [
-        nbformat.v4.new_code_cell(
-            DRAWING.format(**drawn),
-            execution_count=1,
-            outputs=[nbformat.v4.new_output("display_data", {"image/png": each["png"]}, metadata=each["metadata"])],
-        )
-        for each in published
-    ]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), path := tmp_path / "page.ipynb")
-    beside = "tests/pipeline/test_workers.py::test_nothing_to_do"  # with the tests' conftest.py
-    command = ["-m", "pytest", "--nbval", "-p", "no:xdist", "-p", "no:cacheprovider", "-rA", beside, path]
-    done = forked.python(*command, cwd=FOLDER.parent)
-    assert re.findall(r"^(PASSED|FAILED) .*::Cell (\d)", done.stdout, re.MULTILINE) == [
-        *(("PASSED", "0"), ("FAILED", "1"), ("FAILED", "2"))
-    ], done.stdout + done.stderr
-    assert "differs from what is published: image/png" in done.stdout
-    assert "differs from what is published: metadata" in done.stdout
+def looks_like(one, other) -> bool:
+    """Whether two figures are the same, but for the shades of a few pixels."""
+    pictures = (
+        Image.open(io.BytesIO(base64.b64decode(each.data["image/png"]))).convert("RGB") for each in (one, other)
+    )
+    before, after = (np.asarray(picture, int) for picture in pictures)
+    return before.shape == after.shape and (np.abs(before - after) > 8).mean() < 1e-4
 
 
 @by_name
