@@ -1,6 +1,5 @@
 """The command line, used as a person would, in a copy of the report where it writes."""
 
-import argparse
 import json
 import os
 import shutil
@@ -55,22 +54,30 @@ def test_help_names_every_command():
         assert f"\n    {command} " in done.stdout
 
 
-@pytest.mark.parametrize(("text", "seeds"), [("0-3", [0, 1, 2, 3]), ("5", [5]), ("0,3,7-8", [0, 3, 7, 8])])
-def test_seeds_are_read(text, seeds):
-    assert cli._seeds(text) == seeds
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [("0-3", [0, 1, 2, 3]), ("5", [5]), ("0,3,7-8", [0, 3, 7, 8]), ("7,7,5-7", [7, 5, 6])],  # none comes twice
+)
+def test_seeds_are_read(text, seeds, monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(experiments, "published_records", lambda: tmp_path)
+    monkeypatch.setattr(workers, "train", lambda jobs, *_: trained.extend(jobs))
+    assert cli.main(["train", "iteration_01_setup", f"--seeds={text}"]) == 0
+    assert [seed for _, seed in trained] == seeds
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1-b", "1;2", "3-1", "1" * 10, "9" * 5000])
-def test_other_seeds_are_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="write seeds as 0-9 or 0,3,5"):
-        cli._seeds(text)
+def test_other_seeds_are_refused(text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", f"--seeds={text}"])
+    assert "write seeds as 0-9 or 0,3,5" in capsys.readouterr().err
 
 
-def test_too_many_seeds_are_refused_at_once_and_none_comes_twice():
-    for text in ("0-99999999", "0-999,1000"):
-        with pytest.raises(argparse.ArgumentTypeError, match="at most 1,000 seeds"):
-            cli._seeds(text)
-    assert cli._seeds("7,7,5-7") == [7, 5, 6]
+@pytest.mark.parametrize("text", ["0-99999999", "0-999,1000"])
+def test_too_many_seeds_are_refused_at_once(text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", f"--seeds={text}"])
+    assert "at most 1,000 seeds" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "two", ""])
