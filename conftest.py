@@ -18,6 +18,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     option = config.option
     if getattr(option, "numprocesses", None) and option.dist in ("no", "load"):
         option.dist = "loadfile"
+        option.loadscopereorder = False  # short files, the notebooks, come last: so all processes end together
     if getattr(option, "nbval", False):
         option.nbval_current_env, option.nbval_kernel_startup_timeout = True, PATIENCE
 

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,15 +171,24 @@ def checked(
         raise ParameterError(
             f"{network.name}({taken[0]}): {taken[0]} is a parameter of the recipe: choose another name"
         )
-    arguments = []
-    for name, (kind, default) in network.signature.items():
-        known = kind if kind is not object else KINDS.get(kinds.get(name, ""), type(values.get(name, "")))
-        given = dataclasses.MISSING if default is None else default
-        arguments.append((name, known, dataclasses.field(default=given)))
-    with_arguments = dataclasses.make_dataclass(schema.__name__, arguments, bases=(schema,), frozen=True, kw_only=True)
-    parameters = validate(with_arguments, values)
+    known = {
+        name: kind if kind is not object else KINDS.get(kinds.get(name, ""), type(values.get(name, "")))
+        for name, (kind, _) in network.signature.items()
+    }
+    defaults = [default for _, default in network.signature.values()]
+    parameters = validate(_with_arguments(schema, tuple(known.items()), *defaults), values)
     chosen = {name: getattr(parameters, name) for name in network.signature}
     return dataclasses.replace(parameters, network=network.with_arguments(chosen))
+
+
+@lru_cache(typed=True)  # making a class takes longest; 1, 1.0 and True are different defaults
+def _with_arguments(schema: type[Schema], kinds: tuple[tuple[str, type], ...], *defaults: Any) -> type[Schema]:
+    """Return `schema` with a further field for each argument of a network; a default of None means that it has none."""
+    fields = [
+        (name, kind, dataclasses.field(default=dataclasses.MISSING if default is None else default))
+        for (name, kind), default in zip(kinds, defaults, strict=True)
+    ]
+    return dataclasses.make_dataclass(schema.__name__, fields, bases=(schema,), frozen=True, kw_only=True)
 
 
 def notebook_parameters(path: Path) -> dict[str, Any]:

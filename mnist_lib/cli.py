@@ -13,7 +13,7 @@ MOST_SEEDS = 1_000
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     for name in {"MNIST_LIB_DATA", "MNIST_LIB_RUNS"} & os.environ.keys():  # kernels run in other folders
         os.environ[name] = os.environ[name] and os.path.abspath(os.path.expanduser(os.environ[name]))
     try:
@@ -44,7 +44,8 @@ def _check_place(options: argparse.Namespace) -> None:
         )
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the arguments of every command."""
     parser = argparse.ArgumentParser(
         prog="mnist-lib", description="Make and check the report's records, pages and book."
     )

@@ -121,8 +121,11 @@ class Experiment:
         ]
         return "\n".join(parts[: 4 if notes else None])
 
-    def differences(self, record: Record) -> list[str]:
-        """Say why `record` is not a run of this experiment as it stands; empty if it is."""
+    def differences(self, record: Record, digests: Mapping[str, str] | None = None) -> list[str]:
+        """Say why `record` is not a run of this experiment as it stands; empty if it is.
+
+        Whoever looks at many records may ask for this experiment's `digests` once, and give them.
+        """
         try:
             was = recipe_of(record).identity
         except ParameterError as error:
@@ -139,7 +142,7 @@ class Experiment:
             "start": START_CHANGED,
             "teacher": TEACHER_CHANGED,
         }
-        digests = self.digests
+        digests = digests or self.digests
         changed = [kind for kind in words if record.digests.get(kind) != digests.get(kind)]
         return sorted(reasons) + [words[kind] for kind in changed]
 

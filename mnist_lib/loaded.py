@@ -75,7 +75,7 @@ def reached(definitions: Iterable[str], left_out: Iterable[str] = ()) -> tuple[s
 @cache
 def _closure(definitions: tuple[str, ...], left_out: tuple[str, ...]) -> tuple[str, frozenset[str]]:
     parts: set[str] = set()
-    modules: set[str] = set()
+    texts: dict[str, str] = {}  # of the modules
     waiting, done = list(definitions), set(left_out)
     while waiting:
         current = waiting.pop()
@@ -84,13 +84,20 @@ def _closure(definitions: tuple[str, ...], left_out: tuple[str, ...]) -> tuple[s
         done.add(current)
         module, _, name = current.rpartition(".")
         inside = frozenset(each.removeprefix(f"{module}.") for each in left_out if each.startswith(f"{module}."))
-        modules.add(f"{PACKAGE}.{module}".rstrip("."))
-        statements, _ = needed(source(f"{PACKAGE}.{module}".rstrip(".")), [name], inside)
-        if not statements:
-            parts.add(f"{module} does not define {name}")
-        parts |= {f"{module} {_canonical(node)}" for node in statements if not _of_package(node, module)}
-        waiting += imported(statements, module)
-    return text_digest(*sorted(parts)), frozenset(modules)
+        full = f"{PACKAGE}.{module}".rstrip(".")
+        texts[full] = texts.get(full) or source(full)
+        statements, used = _definition(texts[full], module, name, inside)
+        parts |= statements
+        waiting += used
+    return text_digest(*sorted(parts)), frozenset(texts)
+
+
+@cache
+def _definition(text: str, module: str, name: str, left_out: frozenset[str]) -> tuple[set[str], list[str]]:
+    """Return the statements that a definition needs in a module's text, and what they use of other modules."""
+    statements, _ = needed(text, [name], left_out)
+    own = {f"{module} {_canonical(node)}" for node in statements if not _of_package(node, module)}
+    return own if statements else {f"{module} does not define {name}"}, imported(statements, module)
 
 
 def imported(statements: Iterable[ast.stmt], module: str = "") -> list[str]:

@@ -13,7 +13,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -102,8 +102,8 @@ class Network:
     @property
     def digest(self) -> str:
         """All that decides what is built, as one digest: the text, the arguments, and what it uses of the library."""
-        used = loaded.imported(ast.parse(self.source).body)
-        return text_digest(code_digest(self.source), self.name, repr(self.arguments), loaded.digest(used))
+        library = loaded.digest(_used_of_library(self.source))
+        return text_digest(code_digest(self.source), self.name, repr(self.arguments), library)
 
     @cached_property
     def signature(self) -> dict[str, tuple[type, Any]]:
@@ -171,6 +171,11 @@ class Network:
                 )
         if getattr(inspect.unwrap(rebuilt[self.name]), "__defaults__", None) != getattr(function, "__defaults__", None):
             raise ParameterError(f"the defaults of {self.name} are not what its text says: run it again")
+
+
+@cache
+def _used_of_library(source: str) -> list[str]:
+    return loaded.imported(ast.parse(source).body)
 
 
 def cut(text: str, name: str) -> tuple[str, set[str]]:

@@ -12,8 +12,10 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from jupyter_client.provisioning import local_provisioner
 from torchvision.datasets import MNIST
 
+import forked
 from mnist_lib import data
 from mnist_lib.data import MNIST_FILES
 from mnist_lib.site.pdf import BROWSERS
@@ -22,6 +24,8 @@ from support import PATIENCE, ROOT, Mirror, answer, edit, idx, md5
 # One thread, as in training: two threads give other last digits, and wait for each other on a busy machine.
 torch.set_num_threads(1)
 
+
+local_provisioner.launch_kernel = forked.start_kernel  # for nbval, and for papermill in this process
 
 # No test is timed: a busy machine is slow, not wrong. And every run draws the same examples: what fails is a change.
 hypothesis.settings.register_profile("untimed", deadline=None, derandomize=True)

@@ -21,6 +21,7 @@ import yaml
 from bs4 import BeautifulSoup
 from torchvision.datasets import MNIST
 
+import forked
 from mnist_lib import cells, data, page, records
 from mnist_lib.data import DataError, Images
 from mnist_lib.digests import text_digest
@@ -164,8 +165,13 @@ def command(report: Path, *arguments: str) -> subprocess.Popen:
 def mnist_lib(*arguments: str, root: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
     """What a command of the library in `root` does; in a copy, it keeps its own runs there, too."""
     environment = os.environ | {"PYTHONPATH": str(root)} | ({} if root == ROOT else {"MNIST_LIB_RUNS": f"{root}/runs"})
-    call = [sys.executable, "-m", "mnist_lib.cli", *arguments]
-    return subprocess.run(call, cwd=root, env=environment | variables, capture_output=True, text=True)
+    return forked.python("-m", "mnist_lib.cli", *arguments, cwd=root, environment=environment | variables)
+
+
+def papermill(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
+    """What papermill's own command does in a directory."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+    return forked.python("-m", "papermill", "--no-progress-bar", *arguments, cwd=cwd, environment=environment)
 
 
 # -- files like MNIST's, and a server that has them

@@ -1,11 +1,9 @@
 """The command line, used as a person would, in a copy of the report where it writes."""
 
-import argparse
 import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ import nbformat
 import openpyxl
 import pytest
 
+import forked
 from mnist_lib import cli, experiments, files
 from mnist_lib.pipeline import staleness, verification, workers
 from mnist_lib.site import address, book
@@ -32,8 +31,7 @@ def copy(tmp_path):
 
 def copy_address(root: Path) -> subprocess.CompletedProcess:
     """What `make address` does."""
-    command = [sys.executable, "-m", "mnist_lib.site.address"]
-    return subprocess.run(command, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True)
+    return forked.python("-m", "mnist_lib.site.address", cwd=root, environment=os.environ | {"PYTHONPATH": str(root)})
 
 
 def test_help_names_every_command():
@@ -56,22 +54,30 @@ def test_help_names_every_command():
         assert f"\n    {command} " in done.stdout
 
 
-@pytest.mark.parametrize(("text", "seeds"), [("0-3", [0, 1, 2, 3]), ("5", [5]), ("0,3,7-8", [0, 3, 7, 8])])
-def test_seeds_are_read(text, seeds):
-    assert cli._seeds(text) == seeds
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [("0-3", [0, 1, 2, 3]), ("5", [5]), ("0,3,7-8", [0, 3, 7, 8]), ("7,7,5-7", [7, 5, 6])],  # none comes twice
+)
+def test_seeds_are_read(text, seeds, monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(experiments, "published_records", lambda: tmp_path)
+    monkeypatch.setattr(workers, "train", lambda jobs, *_: trained.extend(jobs))
+    assert cli.main(["train", "iteration_01_setup", f"--seeds={text}"]) == 0
+    assert [seed for _, seed in trained] == seeds
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1-b", "1;2", "3-1", "1" * 10, "9" * 5000])
-def test_other_seeds_are_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="write seeds as 0-9 or 0,3,5"):
-        cli._seeds(text)
+def test_other_seeds_are_refused(text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", f"--seeds={text}"])
+    assert "write seeds as 0-9 or 0,3,5" in capsys.readouterr().err
 
 
-def test_too_many_seeds_are_refused_at_once_and_none_comes_twice():
-    for text in ("0-99999999", "0-999,1000"):
-        with pytest.raises(argparse.ArgumentTypeError, match="at most 1,000 seeds"):
-            cli._seeds(text)
-    assert cli._seeds("7,7,5-7") == [7, 5, 6]
+@pytest.mark.parametrize("text", ["0-99999999", "0-999,1000"])
+def test_too_many_seeds_are_refused_at_once(text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", f"--seeds={text}"])
+    assert "at most 1,000 seeds" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "two", ""])
@@ -148,8 +154,7 @@ def test_clean_repairs_an_older_notebook_in_the_same_way_every_time(copy):
     content = json.loads(repaired[0])
     assert content["nbformat_minor"] == 5 and len({cell["id"] for cell in content["cells"]}) == len(content["cells"])
     nbformat.validate(content)
-    convert = [sys.executable, "-m", "nbconvert", "--to", "script", str(path)]
-    subprocess.run(convert, check=True, capture_output=True)
+    assert forked.python("-m", "nbconvert", "--to", "script", path, cwd=copy).returncode == 0
     assert path.with_suffix(".py").exists()
     content["cells"][3].pop("id")  # one is missing, as after an edit by hand
     path.write_text(json.dumps(content), "utf-8")

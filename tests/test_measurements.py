@@ -11,6 +11,7 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 
+import forked
 from mnist_lib import experiments, page
 from mnist_lib.pipeline import verification
 from support import ROOT
@@ -30,10 +31,9 @@ EXAMPLE = {
 def build(folder: Path, name: str, options: str = "") -> tuple[subprocess.CompletedProcess, BeautifulSoup | None]:
     """A book of one page that shows the measurement called `name`."""
     (folder / "index.md").write_text(f"# Page\n\n```{{measurement}} {name}\n{options}```\n", "utf-8")
-    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-C", "-b", "html"]
-    command += ["-D", "extensions=myst_parser,mnist_lib.site.extension", str(folder), str(folder / "html")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    command = ["-m", "sphinx", "-W", "-q", "-C", "-b", "html"]
+    command += ["-D", "extensions=myst_parser,mnist_lib.site.extension", folder, folder / "html"]
+    done = forked.python(*command, cwd=folder, environment=os.environ | {"PYTHONPATH": str(ROOT)})
     page = folder / "html" / "index.html"
     return done, BeautifulSoup(page.read_text("utf-8"), "html.parser") if page.exists() else None
 
@@ -107,7 +107,7 @@ def test_the_check_of_records_allows_what_was_measured():
 @pytest.mark.parametrize("script", [path.name for path in (ROOT / "benchmarks").glob("*.py")])
 def test_a_benchmark_finds_what_it_imports(script):
     """A command of its own shows that: they are run by hand, and seldom."""
-    done = subprocess.run([sys.executable, ROOT / "benchmarks" / script, "--help"], capture_output=True, text=True)
+    done = forked.python(ROOT / "benchmarks" / script, "--help", cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 

@@ -15,6 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import forked
 from support import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -252,8 +253,7 @@ def test_the_wheel_carries_notebooks_and_records(tmp_path):
         "new iteration_11_x --from iteration_10",
         "verify --accept",
     ):
-        call = [sys.executable, "-m", "mnist_lib.cli", *command.split()]
-        done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = forked.python("-m", "mnist_lib.cli", *command.split(), cwd=tmp_path, environment=environment)
         assert done.returncode == 1
         assert f"mnist-lib {command.split()[0]} makes what is published, and needs a checkout" in done.stderr
     assert [path for path in sorted(installed.rglob("*")) if path.suffix != ".pyc"] == [

@@ -119,20 +119,23 @@ def lacking_runs(path: Path) -> list[Missing]:
 def _without_record(wanted: Sequence[tuple[Experiment, Sequence[int]]]) -> list[Missing]:
     missing = []
     for experiment, numbers in wanted:
-        left_behind = records.left_behind(experiment.published)
+        left_behind, digests = records.left_behind(experiment.published), experiment.digests
         for seed in numbers:
-            reasons, remedy = _problem(experiment, records.record_path(experiment.published, seed), left_behind)
+            file = records.record_path(experiment.published, seed)
+            reasons, remedy = _problem(experiment, digests, file, left_behind)
             if reasons:
                 missing.append(Missing(experiment, seed, tuple(reasons), remedy))
     return missing
 
 
-def _problem(experiment: Experiment, file: Path, left_behind: Mapping[str, Sequence[str]]) -> tuple[list[str], str]:
+def _problem(
+    experiment: Experiment, digests: Mapping[str, str], file: Path, left_behind: Mapping[str, Sequence[str]]
+) -> tuple[list[str], str]:
     """Return why the record at `file` is no valid one of this experiment, and the remedy; no reasons if it is."""
     if not file.exists():
         return ["there is no record"], TRAIN
     try:
-        reasons = experiment.differences(records.read(file))
+        reasons = experiment.differences(records.read(file), digests)
     except RecordError as error:
         return [str(error)], RESTORE
     if not reasons and file.stem in left_behind:

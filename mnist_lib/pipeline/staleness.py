@@ -133,16 +133,17 @@ def _record_digests(run: Experiment, seeds: int) -> list[list[str | None]]:
     The second is None where there is no record, or only one of another recipe.
     """
     found: list[list[str | None]] = []
+    digest, digests = run.digest, run.digests
     for seed in range(seeds):
         file = records.record_path(run.published, seed)
         results = None
         if file.exists():
             try:
                 record = records.read(file)
-                results = record.results_digest if {*run.differences(record)} <= catalogue.CODE_ONLY else None
+                results = record.results_digest if {*run.differences(record, digests)} <= catalogue.CODE_ONLY else None
             except records.RecordError:
                 results = DAMAGED
-        found.append([run.digest, results])
+        found.append([digest, results])
     return found
 
 

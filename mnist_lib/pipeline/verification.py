@@ -17,7 +17,6 @@ from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline.catalogue import CODE_ONLY
 from mnist_lib.records import Record, RecordError, record_path
-from mnist_lib.results.statistics import FEWEST, prediction_interval
 from mnist_lib.training import PART, DivergenceError, Trainer
 
 Weights = dict[str, torch.Tensor]
@@ -331,6 +330,8 @@ def verify_fully(experiment: Experiment, seed: int, device: torch.device) -> Ver
 
 def _another_draw(experiment: Experiment, record: Record, accuracy: float) -> tuple[list[str], list[str]]:
     """Judge the test accuracy that a run has come to elsewhere, in percent, by those of the published runs."""
+    from mnist_lib.results.statistics import FEWEST, prediction_interval  # scipy takes a second, in every worker
+
     seeds = records.published_seeds(experiment.published)
     there = [records.read(record_path(experiment.published, each)).test_accuracy[-1] for each in seeds]
     around = prediction_interval(there, confidence=SURE)

@@ -4,13 +4,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+import forked
 from mnist_lib import experiments, page
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
@@ -96,8 +95,7 @@ def test_a_session_that_was_not_restarted_records_the_code_that_it_runs(long_rep
 
     def session(old: str, new: str) -> list[dict[str, str]]:
         arguments = [str(long_report / "mnist_lib" / "training.py"), old, new, NAME]
-        call = [sys.executable, "-c", IN_A_SESSION, *arguments]
-        done = subprocess.run(call, cwd=long_report, env=environment, capture_output=True, text=True)
+        done = forked.python("-c", IN_A_SESSION, *arguments, cwd=long_report, environment=environment)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 

@@ -18,8 +18,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
+import support
 from mnist_lib import data, experiments, page, records, sweeps
 from mnist_lib.cells import checked, has_network, notebook_parameters
 from mnist_lib.experiments import Experiment
@@ -31,6 +36,7 @@ from mnist_lib.parameters import (
     ScratchParameters,
     SweepPageParameters,
     SweepParameters,
+    literal,
     validate,
 )
 from mnist_lib.pipeline import catalogue, execution, staleness
@@ -38,7 +44,6 @@ from mnist_lib.pipeline import catalogue, execution, staleness
 FOLDER = experiments.root() / "notebooks"
 ITERATIONS = sorted(FOLDER.glob("iteration_??_*.ipynb"))
 ALL = sorted(FOLDER.glob("*.ipynb"))
-PAPERMILL = [sys.executable, "-m", "papermill", "--no-progress-bar"]
 
 by_name = pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 
@@ -197,9 +202,8 @@ def test_every_figure_has_words(path):
 
 def papermill(name: str, *options: str, folder: Path) -> subprocess.CompletedProcess:
     """Run papermill as a user would, from a directory that is not the checkout."""
-    command = [*PAPERMILL, str(FOLDER / f"{name}.ipynb"), str(folder / "out.ipynb"), *options]
-    environment = os.environ | {"MNIST_LIB_RUNS": str(folder / "runs")}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    source, target = FOLDER / f"{name}.ipynb", folder / "out.ipynb"
+    return support.papermill(source, target, *options, cwd=folder, MNIST_LIB_RUNS=f"{folder}/runs")
 
 
 REFUSED = {
@@ -289,13 +293,28 @@ def test_any_parameters_are_refused_by_name_or_make_a_page(path, draw):
         assert len(found) != 1 or "experiments" not in notebook_parameters(path)
 
 
-@pytest.mark.parametrize("option", REFUSED)
-def test_bad_parameters_are_refused_before_anything_else(option, tmp_path):
+@pytest.mark.parametrize("option", ["epochs many", "learning-rate 1", "x=print(5);y 1"])
+def test_papermill_says_what_is_refused(option, tmp_path):
     done = papermill("iteration_08_without_dropout", "-p", *option.split(), folder=tmp_path)
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(REFUSED[option]), done.stderr[-500:]
     assert not (tmp_path / "runs").exists()
+
+
+def test_bad_parameters_are_refused_before_anything_else(tmp_store):
+    """All of them, with the cells that papermill makes, one after the other in one kernel."""
+    page = load_notebook_node(str(FOLDER / "iteration_08_without_dropout.ipynb"))
+    client = NotebookClient(page, kernel_name="python3", timeout=support.PATIENCE)
+    with client.setup_kernel():
+        for option, message in REFUSED.items():
+            name, value = option.split()
+            client.nb = parameterize_notebook(page, {name: literal(value)})
+            with pytest.raises(CellExecutionError) as caught:
+                for number, cell in enumerate(client.nb.cells):
+                    client.execute_cell(cell, number)
+            assert f"{caught.value.ename}: {caught.value.evalue}".startswith(message), option
+    assert not tmp_store.exists()
 
 
 def test_missing_data_are_named(tmp_path, monkeypatch):
@@ -349,10 +368,11 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_notebooks_pass_as_an_outsider_calls_pytest(call, tmp_path):
-    """One page that needs MNIST and one that does not, where it is not."""
+    """A page that needs no images; and, in two processes, one that needs MNIST besides, where it is not."""
     if call == "nbmake":
         pytest.importorskip("nbmake")
-    pages = [FOLDER / f"{name}.ipynb" for name in ("iteration_05_global_average_pooling", "public_reports")]
+    names = ["public_reports", *["iteration_05_global_average_pooling"] * ("2" in CALLS[call])]
+    pages = [FOLDER / f"{name}.ipynb" for name in names]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "MNIST_LIB_BLANK"))}
     environment |= {"MNIST_LIB_DATA": str(tmp_path), "MNIST_LIB_RUNS": str(tmp_path / "runs")}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *CALLS[call], *map(str, pages)]
@@ -385,10 +405,10 @@ def test_this_interpreter_executes_and_nothing_from_stderr_is_published(tmp_path
 
 def test_a_rehearsal_says_so_below_its_title(tmp_path, monkeypatch):
     monkeypatch.setenv("MNIST_LIB_RUNS", str(tmp_path / "runs"))
-    target = tmp_path / "iteration_02_light_skeleton.ipynb"
-    execution.quick(FOLDER / target.name, target)
+    source, target = support.own_notebook(tmp_path), tmp_path / "rehearsed.ipynb"
+    execution.quick(source, target)
     title, _, note, first, *_ = nbformat.read(target, as_version=4).cells[0].source.splitlines()
-    assert title.startswith("# Iteration 2")
+    assert title == nbformat.read(source, as_version=4).cells[0].source.splitlines()[0]
     assert (note, first.startswith("Made with the embedded digits")) == ("```{warning}", True)
 
 

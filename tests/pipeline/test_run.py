@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
+import forked
+import support
 from mnist_lib import records
 from mnist_lib.digests import bytes_digest
 from mnist_lib.records import record_path
@@ -138,9 +139,8 @@ def test_a_notebook_of_the_users_own_is_left_out(report):
 
 def papermill(report: Path, target: Path, *options: str) -> None:
     """As a user would; the runs go to the user's store."""
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(page(report)), str(target), *options]
-    environment = os.environ | {"PYTHONPATH": str(report), "MNIST_LIB_RUNS": str(report / "runs")}
-    done = subprocess.run(command, cwd=report, env=environment, capture_output=True, text=True)
+    variables = {"PYTHONPATH": str(report), "MNIST_LIB_RUNS": str(report / "runs")}
+    done = support.papermill(page(report), target, *options, cwd=report, **variables)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -184,8 +184,8 @@ def test_a_page_takes_no_run_from_the_users_store(report):
 
     code = "import sys; from pathlib import Path; from mnist_lib.pipeline import execution; path = Path(sys.argv[1]); "
     environment = os.environ | {"PYTHONPATH": str(report), "MNIST_LIB_RUNS": str(report / "runs")}
-    call = [sys.executable, "-c", f"{code} execution.execute(path, path)", str(page(report))]
-    done = subprocess.run(call, cwd=report, env=environment, capture_output=True, text=True)
+    code += "execution.execute(path, path)"
+    done = forked.python("-c", code, page(report), cwd=report, environment=environment)
     assert f"{SECOND} seed 0 has no published record, and a page trains none" in done.stderr
     papermill(report, report / "out.ipynb")  # for its user the run is there
     assert len(list((report / "runs").rglob("seed_0.json"))) == 1
@@ -238,8 +238,7 @@ def test_an_altered_record_with_a_new_digest_is_refused_by_the_page_that_was_mad
 def on_gpu(report: Path, pattern: str, parameters: str) -> subprocess.CompletedProcess:
     """What the workflow *gpu* calls, with an input of its own."""
     environment = os.environ | {"PYTHONPATH": str(report), "MNIST_LIB_RUNS": str(report / "runs")}
-    command = [sys.executable, str(ROOT / "deploy" / "gpu.py"), pattern, parameters]
-    return subprocess.run(command, cwd=report, env=environment, capture_output=True, text=True)
+    return forked.python(ROOT / "deploy" / "gpu.py", pattern, parameters, cwd=report, environment=environment)
 
 
 def test_the_gpu_workflow_gives_each_notebook_what_it_accepts_lists_too(report):

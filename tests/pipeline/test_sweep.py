@@ -5,13 +5,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
 
+import forked
 from mnist_lib import experiments, records, sweeps, table
 from mnist_lib.parameters import ParameterError
 from support import ROOT, edit, mnist_lib, own_notebook
@@ -60,7 +60,7 @@ def test_a_sweep_is_trained_once_listed_shown_verified_and_deleted(notebook, tmp
 
     folder = Path(frame["folder"][3])
     assert "width_8" in folder.name, "a person can read what lies in the store"
-    script = subprocess.run([sys.executable, folder / "experiment.py"], capture_output=True, text=True, cwd=tmp_path)
+    script = forked.python(folder / "experiment.py", cwd=tmp_path)
     assert script.returncode == 0, script.stderr
     run = records.read(records.record_path(folder, 0))
     assert script.stdout == f"0 {run.test_accuracy[-1]}\n", "found, not trained again"
@@ -192,7 +192,7 @@ def test_a_further_data_set_is_one_entry_in_one_place(notebook, tmp_path):
     code = "from mnist_lib import parameters; from mnist_lib.results import tables\n"
     code += "print(tables.opening(parameters.NotebookParameters(name='x', dataset='few')).data)"
     environment = os.environ | {"PYTHONPATH": str(report)}
-    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=report)
+    said = forked.python("-c", code, cwd=report, environment=environment)
     assert said.stdout.startswith("A few digits, 15 epochs, 5 seeds"), said.stderr
     refused = mnist_lib("sweep", str(notebook), "--set", "dataset=many", root=report)
     assert "expected one of few, mnist, digits" in refused.stderr

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,6 +11,7 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 
+import forked
 from mnist_lib import records
 from mnist_lib.pipeline import execution, staleness
 from support import ROOT, sealed
@@ -170,7 +169,6 @@ def found(tmp_path_factory) -> dict[str, str]:
 
     results = copy / "results.xml"
     command = [
-        sys.executable,
         "-m",
         "pytest",
         *CHECKS,
@@ -181,7 +179,7 @@ def found(tmp_path_factory) -> dict[str, str]:
     command += ["-p", "no:xdist", "-p", "no:nbval", "-p", "no:cacheprovider"]
     (copy / "pytest.ini").write_text("[pytest]\npythonpath = tests\n", "utf-8")
     environment = os.environ | {"PYTHONPATH": str(copy), "MNIST_LIB_RUNS": str(copy / "runs")}
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    done = forked.python(*command, cwd=copy, environment=environment)
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
     cases = ElementTree.parse(results).getroot().iter("testcase")
     return {

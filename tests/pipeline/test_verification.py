@@ -16,7 +16,7 @@ from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline import catalogue, verification
 from mnist_lib.records import record_path, weights_path
-from support import sealed
+from support import mnist_lib, sealed
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(dataset="digits", epochs=2, batch_size=64, schedule="one_cycle")
@@ -287,8 +287,7 @@ def network():
 @pytest.mark.needs_mnist
 def test_the_command_on_published_records():
     name = "iteration_02_light_skeleton"
-    command = [sys.executable, "-m", "mnist_lib.cli", "verify", name, "--workers", "1"]
-    done = subprocess.run(command, cwd=experiments.root(), env=os.environ, capture_output=True, text=True)
+    done = mnist_lib("verify", name, "--workers", "1")
     (experiment, seeds) = catalogue.published_runs(catalogue.find(name)[0])[-1]
     lines = done.stdout.splitlines()
     assert (done.returncode, lines[-1]) == (0, f"{seeds} of {seeds} records hold")

@@ -18,42 +18,38 @@ def folders(tmp_path) -> tuple[Path, Path, Path]:
     return made
 
 
-def attempt(folder: Path, deaths: int = 0) -> None:
-    """Leaves a file, and is killed the first times."""
+DEATHS = {"killed once": 1, "killed always": 9}
+
+
+def attempt(source: Path, folder: Path) -> None:
+    """In the place of a function that executes a notebook: leaves a file, and is killed the first times."""
+    if source.stem == "fails":
+        raise ValueError("a fault of its own")
     attempts = len(list(folder.iterdir()))
     (folder / str(attempts)).touch()
-    if attempts < deaths:
+    if attempts < DEATHS.get(source.stem, 0):
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def fail() -> None:
-    raise ValueError("a fault of its own")
 
 
 def test_failures_and_deaths_stay_where_they_are(folders, tmp_store, capfd):
     once, always, never = folders
-    tasks = {
-        ("killed once", 0): (attempt, once, 1),
-        ("killed always", 1): (attempt, always, 9),
-        ("fails", 2): (fail,),
-        ("is well", 3): (attempt, never),
-    }
-    assert workers._in_processes(tasks, 2, "run") == 2
+    jobs = {"killed once": once, "killed always": always, "fails": never, "is well": never}
+    assert workers.execute(attempt, [(Path(name), folder) for name, folder in jobs.items()], 2) == 2
     assert [len(list(folder.iterdir())) for folder in folders] == [2, workers.ATTEMPTS, 1]
     told = capfd.readouterr()
     assert "4/4" in told.err and "0 running, 0 waiting" in told.err
-    assert "killed always 1 failed: its process died 2 times: it was killed, or memory ran out" in told.out
-    log = Path(re.search(r"fails 2 failed: a fault of its own\nits log: (.+)", told.out)[1])
-    assert log == tmp_store / "failures" / "fails_2.log"
-    assert re.search(r"test_workers\.py\", line \d+, in fail\n", log.read_text())
+    assert "killed always failed: its process died 2 times: it was killed, or memory ran out" in told.out
+    log = Path(re.search(r"fails failed: a fault of its own\nits log: (.+)", told.out)[1])
+    assert log == tmp_store / "failures" / "fails.log"
+    assert re.search(r"test_workers\.py\", line \d+, in attempt\n", log.read_text())
 
 
-def test_a_log_that_cannot_be_written_is_shown(folders, tmp_store, capfd):
+def test_a_log_that_cannot_be_written_is_shown(tmp_path, tmp_store, capfd):
     tmp_store.write_text("a file where the folder should be")
-    assert workers._in_processes({("fails",): (fail,)}, 1, "run") == 1
-    assert "in fail\n" in capfd.readouterr().out
+    assert workers.execute(attempt, [(Path("fails"), tmp_path)], 1) == 1
+    assert "in attempt\n" in capfd.readouterr().out
 
 
 def test_nothing_to_do(capsys):
-    assert workers._in_processes({}, 2, "run") == 0
-    assert capsys.readouterr().out == "no run to do\n"
+    assert workers.execute(attempt, [], 2) == 0
+    assert capsys.readouterr().out == "no notebook to do\n"

@@ -241,7 +241,7 @@ def test_every_result_leads_to_its_records_and_to_commands_that_exist(book, name
     commands = [command.get_text().split() for command in note.select("dt code")]
     assert len(commands) == (3 if catalogue.published_runs(path) else 1)
     for program, *arguments in commands:
-        assert program == "mnist-lib" and cli._parser().parse_args(arguments).pattern == name
+        assert program == "mnist-lib" and cli.parser().parse_args(arguments).pattern == name
 
 
 def test_the_mark_beside_a_result_opens_and_closes_by_keyboard(book, browser):
