@@ -69,7 +69,7 @@ def write_networks(app: Sphinx, exception: Exception | None) -> None:
     """Put the networks that the page "Draw a digit" computes beside its script; it says which have no record."""
     if exception is None and app.builder.format == "html":
         (compared,) = catalogue.find("iterations_compared")
-        names = page.listed(of_file(compared, ComparisonParameters))
+        names = [*page.listed(of_file(compared, ComparisonParameters)), *draw_page.FRONTIER]
         draw_page.export(names, Path(app.srcdir) / "book" / "records", Path(app.outdir) / "_static" / "networks")
 
 
