@@ -61,8 +61,7 @@ def write_comparisons(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         paths = [Path(app.env.doc2path(name)) for name in app.env.collect_relations()]  # in the order of the contents
         groups = compare_page.published(path for path in paths if path.suffix == ".ipynb")
-        target = Path(app.outdir) / "_static" / "compare_data.js"
-        target.write_text(compare_page.script(groups), "utf-8")
+        compare_page.write(groups, Path(app.outdir) / "_static")
 
 
 def write_networks(app: Sphinx, exception: Exception | None) -> None:
