@@ -68,6 +68,7 @@ def check(page) -> tuple[float, float]:
         np.testing.assert_allclose(drawn, exact, atol=0.001 * (high - low))
     said = page.get_by_role("status").inner_text()
     assert f"in the first {4 * share / 100:.3g} of 4 epochs" in said
+    assert float(re.search(r"then falls to ([\d.]+)\. ", said)[1]) == pytest.approx(rates[-1], rel=0.1)
     return top, share
 
 
