@@ -2,7 +2,7 @@
 // comes from mnist_lib.site.compare_page by way of compare_data.js.
 (() => {
   "use strict";
-  const {experiments, differences, labels, task, chance} = globalThis.PUBLISHED;
+  const {experiments, differences, labels, pictured, task, chance} = globalThis.PUBLISHED;
   const find = name => document.getElementById(`compare-${name}`);
   const grouped = count => count.toLocaleString("en");
   const NAMES = {a: "X", b: "Y"};  // of the chosen two; letters from A on are those of public reports
@@ -199,6 +199,13 @@
     return order.map(([digit, count]) => `${digit} (${count})`).join(", ");
   }
 
+  // All pictures are one, one below the other.
+  function picture(index) {
+    if (!pictured.length) return [];
+    const words = `Test image ${index}, a ${labels[index]}`, place = `--place: ${pictured.indexOf(+index)}`;
+    return [html("td", {}, html("span", {class: "picture", role: "img", "aria-label": words, style: place}))];
+  }
+
   function showImages() {
     const [a, b] = chosen(), all = Object.keys(labels), share = (e, index) => answers(e, index).length / e.runs;
     const contrast = index => Math.abs(share(a, index) - share(b, index));
@@ -211,11 +218,11 @@
       `${named("b", b)}, and not of ${NAMES.a}: ${images(differing.length - onlyA)}. These are in the table. ` +
       `Misread by most runs of both, and not in the table: ${images(both)}.`;
     const ofEach = name => [`${name}: wrong runs`, `${name}: taken for`];
-    const heads = ["image", "label", ...Object.values(NAMES).flatMap(ofEach)];
+    const heads = ["image", ...(pictured.length ? ["picture"] : []), "label", ...Object.values(NAMES).flatMap(ofEach)];
     find("images").tHead.replaceChildren(html("tr", {}, ...heads.map(head => html("th", {scope: "col"}, head))));
     differing.sort((one, other) => contrast(other) - contrast(one) || one - other);
     find("images").tBodies[0].replaceChildren(...differing.map(index => html("tr", {},
-      html("th", {scope: "row"}, index), html("td", {}, labels[index]), ...[a, b].flatMap(e =>
+      html("th", {scope: "row"}, index), ...picture(index), html("td", {}, labels[index]), ...[a, b].flatMap(e =>
         [html("td", {}, `${answers(e, index).length} of ${e.runs}`), html("td", {}, taken(e, index) || "–")]))));
   }
 
@@ -245,6 +252,7 @@
 
   function start() {
     for (const part of document.querySelectorAll(".compare")) part.hidden = part.id === "compare-nothing";
+    find("no-pictures").hidden = pictured.length > 0;
     find("chance").textContent = chance;
     makeHeads();
     for (const kind of ["a", "b"]) {

@@ -1,7 +1,7 @@
-// The page "Draw a digit": a field to draw in, and the report's ten networks, computed in the reader's browser.
+// The page "Draw a digit": a field to draw in, and networks of the report, computed in the reader's browser.
 //
 // When the book is compiled, `mnist_lib.site.draw_page` writes networks.js, which lists the networks and their layers,
-// and for each network a script with its weights. Those are loaded when the first stroke needs them.
+// and for each network a script with its weights. Heavy ones are loaded when the reader's first stroke needs them.
 (() => {
   "use strict";
   const FOLDER = new URL("networks/", document.currentScript.src);
@@ -9,6 +9,7 @@
   const IMAGE = 28, BOX = 20, CENTRE = 14;  // pixels: MNIST's image, the box of its digits, where their mass lies
   const PAPER = 280, PEN = 22, STEP = 10;  // pixels of the drawing: its side, the pen's width, the pen's step by key
   const WIDEST = 50;  // numbers in a row, where a layer has no maps
+  const HEAVY = 200_000;  // bytes: so large a script of weights waits for the reader's first stroke
 
   // -- The networks. A signal is a Float64Array: channel by channel, row by row.
 
@@ -82,6 +83,7 @@
     },
     Linear: ({shape: [outputs]}, signal, _, {weight, bias}) =>
       Float64Array.from({length: outputs}, (_, n) => dot(weight, n * signal.length, signal) + (bias ? bias[n] : 0)),
+    Sum: ({of}, signal, _, __, signals) => signal.map((value, n) => value + signals[of][n]),
     Same: (_, signal) => signal,
   };
 
@@ -94,15 +96,39 @@
       Object.entries(layer.tensors).map(([key, [from, length]]) => [key, numbers.subarray(from, from + length)])));
   }
 
-  // The output of every layer for an image of 784 grey levels from 0 to 1.
+  // The image of 784 grey levels from 0 to 1, normalised, then the output of every layer.
   function run(network, pixels) {
     if (!tensors.has(network)) tensors.set(network, decode(network));
-    let signal = Float64Array.from(pixels, value => (value - network.mean) / network.std), shape = [1, IMAGE, IMAGE];
-    return network.layers.map((layer, n) => {
-      signal = LAYERS[layer.kind](layer, signal, shape, tensors.get(network)[n]);
+    const read = seen(network, pixels).pixels.map(value => (value - network.mean) / network.std), signals = [read];
+    let shape = [1, IMAGE, IMAGE];
+    network.layers.forEach((layer, n) => {
+      signals.push(LAYERS[layer.kind](layer, signals[n], shape, tensors.get(network)[n], signals));
       shape = layer.shape;
-      return signal;
     });
+    return signals;
+  }
+
+  // What a network makes of an image before anything else: one that was trained on deskewed images deskews it, too.
+  // As mnist_lib.augmentation.deskew: row y is read from `slope` · (y − `middle`) further right.
+  function seen(network, pixels) {
+    if (!network.deskewed) return {pixels: Float64Array.from(pixels), slope: 0, middle: 0};
+    let mass = 0, sumX = 0, sumY = 0, sumXY = 0, sumYY = 0;
+    pixels.forEach((value, n) => {
+      const y = Math.floor(n / IMAGE), x = n % IMAGE;
+      mass += value;
+      sumX += value * x;
+      sumY += value * y;
+      sumXY += value * x * y;
+      sumYY += value * y * y;
+    });
+    mass = Math.max(mass, 1e-6);
+    const middle = sumY / mass, covariance = sumXY / mass - sumX / mass * middle;
+    const slope = Math.max(-1, Math.min(covariance / Math.max(sumYY / mass - middle ** 2, 1e-6), 1));
+    const at = (y, x) => x < 0 || x >= IMAGE ? 0 : pixels[y * IMAGE + x];
+    return {slope, middle, pixels: Float64Array.from(pixels, (_, n) => {
+      const y = Math.floor(n / IMAGE), from = n % IMAGE + slope * (y - middle), left = Math.floor(from);
+      return at(y, left) * (left + 1 - from) + at(y, left + 1) * (from - left);
+    })};
   }
 
   function probabilities(logits) {
@@ -117,19 +143,25 @@
     return [Math.max(first, 0), Math.min(first + layer.field, IMAGE)];
   }
 
-  let loading;
-  function load() {
-    loading ??= Promise.all(networks.map(({name}) => new Promise((done, failed) => {
+  const loading = new Map(), loaded = ({name}) => name in encoded;
+  function load(wanted = networks) {
+    return Promise.all(wanted.map(network => {
+      if (!loading.has(network)) loading.set(network, fetched(network));
+      return loading.get(network);
+    }));
+  }
+
+  function fetched(network) {
+    return new Promise((done, failed) => {
       const script = document.createElement("script");
-      script.src = new URL(`${name}.js`, FOLDER);
+      script.src = new URL(`${network.name}.js`, FOLDER);
       script.onload = done;
-      script.onerror = () => failed(new Error(`The weights of ${name} could not be loaded.`));
+      script.onerror = () => {
+        loading.delete(network);  // the next stroke tries again
+        failed(new Error(`The weights of ${network.name} could not be loaded.`));
+      };
       document.head.append(script);
-    }))).catch(error => {
-      loading = undefined;  // the next stroke tries again
-      throw error;
     });
-    return loading;
   }
 
   // -- The drawing, prepared as MNIST was.
@@ -185,8 +217,30 @@
   };
   const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
   const NOTHING = networks.length ? "Nothing is drawn." : "This book was compiled without trained networks.";
-  const HINT = "This is the image that the networks see. Point at a unit of a map, tap it, or go to a layer with the " +
-    "Tab key and move with the arrow keys; Page Up and Page Down change the map. A frame shows what the unit sees.";
+  const HINT = "Point at a unit of a map, tap it, or go to a layer with the Tab key and move with the arrow keys; " +
+    "Page Up and Page Down change the map. A frame shows what the unit sees, here and in your drawing.";
+  const IMAGE_IS = "The image: 28 × 28 grey levels, made from your drawing as is described below. Before the first layer " +
+    "the mean of MNIST's pixels is subtracted from each, and the result is divided by their standard deviation.";
+  const UPRIGHT = "It was trained on images that had been set upright: each was sheared until it leaned to neither " +
+    "side. So your drawing is sheared in the same way before this network reads it.";
+  // What a layer does, in words.
+  const DOES = {
+    Conv2d: ({kernel, stride, padding, shape: [maps]}, [channels]) => `Each of the ${maps} new maps has ` +
+      `${kernel * kernel * channels} weights of its own: a window of ${kernel} × ${kernel} places for ` +
+      `${channels === 1 ? "the map" : `each of the ${channels} maps`} before it. The window slides; wherever it lies, ` +
+      "numbers and weights are multiplied, and the products added up." +
+      (stride > 1 ? ` It moves on by ${stride} places at a time.` : "") +
+      (padding ? " Around the maps lie zeros, so that their border can be read like the middle." : ""),
+    BatchNorm2d: () => "Each map is moved and stretched, by two numbers that training chose for it, so that what comes " +
+      "next meets numbers of a familiar size.",
+    ReLU: () => "What is below zero becomes zero, and all else stays.",
+    MaxPool2d: ({kernel}) => `Of each ${kernel} × ${kernel} places only the largest number is kept.`,
+    AdaptiveAvgPool2d: () => "Of each map one number is left, its mean: what was found counts, and no longer where.",
+    Linear: () => "Each new number is a weighted sum of all numbers before it.",
+    Sum: ({of}) => `To each number is added the one that stood in its place after ${of ? `layer ${of}` : "step 0"}. So ` +
+      "the layers between need to learn only what to change.",
+    Same: () => "It leaves every number as it is.",
+  };
   const TEMPLATE = `
     <div class="columns">
       <div>
@@ -207,15 +261,23 @@
     </div>
     <div class="inside" role="group" aria-label="Inside the chosen network" hidden>
       <p class="chosen"></p>
+      <div class="stepper" role="group" aria-label="Step through the network" aria-describedby="step-keys">
+        <button type="button" class="back">◂ Back</button><button type="button" class="next">Next ▸</button>
+        <label><input type="checkbox"> All layers at once</label>
+        <b class="step"></b>
+        <p id="step-keys">On these buttons the left and right arrow keys step, too; Home and End go to the ends.</p>
+      </div>
+      <p class="hint">${HINT}</p>
       <div class="seen">
         <div class="paper"><canvas width="${IMAGE}" height="${IMAGE}" role="img"
-          aria-label="The image that the networks see"></canvas>
+          aria-label="The image that this network sees"></canvas>
           <svg viewBox="0 0 ${IMAGE} ${IMAGE}" aria-hidden="true"><rect/></svg></div>
         <p class="unit"></p>
       </div>
-      <table class="digits"><caption>All ten probabilities</caption><thead><tr><th scope="col">Digit</th>
-        <th scope="col">Probability</th></tr></thead><tbody></tbody></table>
-      <div class="layers"></div>
+      <div class="layers"><table class="digits"><caption>Softmax: from ten logits to ten probabilities. Every logit is
+        made the exponent of e ≈ 2.718, and each result is divided by the sum of all ten. Where one logit is larger than
+        another by 1, its probability is 2.718 times as large.</caption><thead><tr><th scope="col">Digit</th>
+        <th scope="col">Logit</th><th scope="col">Probability</th></tr></thead><tbody></tbody></table></div>
     </div>
     <p role="status" class="spoken"></p>`;
 
@@ -224,9 +286,13 @@
   const find = selector => mount.querySelector(selector);
   const canvas = find(".drawing"), context = canvas.getContext("2d", {willReadFrequently: true});
   const pen = {x: PAPER / 2, y: PAPER / 2, down: false}, held = new Set(), rows = new Map();
-  let image = null, chosen = networks.at(-1), views = [], pointed, frameAsked, pause, speech;
+  const softmax = find(".digits"), together = find(".stepper input");
+  let image = null, chosen = networks.findLast(({name}) => name.startsWith("iteration_")) ?? networks.at(-1);
+  let views = [], step = 1, pointed, frameAsked, pause, speech;
+  let untouched = false;  // whether the drawing is still the one that the page opened with
 
   const percent = share => `${(100 * share).toFixed(1)} %`;
+  const megabytes = some => `${(some.reduce((sum, {bytes}) => sum + bytes, 0) / 1e6).toFixed(1)} MB`;
   const signed = value => value.toFixed(2).replace("-", "−");
 
   function make(tag, className = "", ...content) {
@@ -278,8 +344,14 @@
     changed();
   }
 
-  function drawExample(strokes) {
+  // What a reader does first takes the place of the drawing that the page opened with.
+  function begin() {
+    if (untouched) clear();
+  }
+
+  function drawExample(strokes, first = false) {
     clear();
+    untouched = first;
     for (const [first, ...others] of strokes) {
       movePen(...first);
       for (const point of [first, ...others]) drawTo(...point);
@@ -287,8 +359,9 @@
   }
 
   function clear() {
+    untouched = false;
     context.clearRect(0, 0, PAPER, PAPER);
-    changed();
+    if (image) changed();
   }
 
   function onKey(event) {
@@ -300,6 +373,7 @@
       speak(`${pen.x} from the left, ${pen.y} from the top, of ${PAPER}; pen ${pen.down ? "down" : "up"}`);
     } else if (event.key === " ") {
       if (!event.repeat) {
+        begin();
         pen.down = !pen.down;
         (pen.down ? drawTo : movePen)(pen.x, pen.y);
         speak(`Pen ${pen.down ? "down" : "up"}`);
@@ -315,6 +389,7 @@
     const place = each => [each.clientX - box.left, each.clientY - box.top].map(at => at * PAPER / box.width);
     if (event.type === "pointerdown") {
       if (event.button) return;
+      begin();
       canvas.setPointerCapture(event.pointerId);
       movePen(...place(event));
       drawTo(...place(event));
@@ -327,18 +402,23 @@
   // -- Answering
 
   function changed() {
-    load().then(() => {
-      find(".weights").textContent = "";
-      frameAsked ??= requestAnimationFrame(answer);
-    }, ({message}) => {
+    load(untouched ? networks.filter(({bytes}) => bytes < HEAVY) : networks).then(askForFrame, ({message}) => {
       find(".verdict").textContent = message;
     });
+  }
+
+  function askForFrame() {
+    frameAsked ??= requestAnimationFrame(answer);
   }
 
   function answer() {
     frameAsked = undefined;
     image = prepare(ink());
-    const says = networks.map(network => tell(network, image && probabilities(run(network, image.pixels).at(-1))));
+    const says = networks.filter(loaded).map(network =>
+      tell(network, image && probabilities(run(network, image.pixels).at(-1))));
+    const waiting = networks.filter(network => !loaded(network));
+    find(".weights").textContent = waiting.length ? `The weights of ${waiting.map(({label}) => label).join(", ")}, ` +
+      `${megabytes(waiting)}, are loaded with your first stroke. ` : "";
     clearTimeout(pause);
     pause = setTimeout(() => {
       find(".verdict").textContent = image && chosen ? verdict(says) : NOTHING;
@@ -359,7 +439,7 @@
   function verdict(says) {
     const count = digit => says.filter(said => said === digit).length;
     const digits = [...new Set(says)].sort((a, b) => count(b) - count(a));
-    if (digits.length === 1) return `All networks say ${digits[0]}.`;
+    if (digits.length === 1) return `All ${says.length} networks say ${digits[0]}.`;
     const parts = digits.map(digit => `${count(digit)} of ${says.length} say ${digit}`);
     return `The networks disagree: ${parts.join(", ")}.`;
   }
@@ -368,28 +448,54 @@
 
   function choose(network) {
     chosen = network;
-    unframe();
     const [count, size] = [network.parameters, Math.ceil(network.bytes / 1000)].map(n => n.toLocaleString("en"));
     find(".chosen").textContent = `Network ${network.label}, run with seed ${network.seed}: ${count} parameters, ` +
-      `${network.accuracy.toFixed(2)} % of the test images read correctly, ${size} kB of weights.`;
-    views = network.layers.map((layer, number) => view(layer, number));
+      `${network.accuracy.toFixed(2)} % of the test images read correctly, ${size} kB of weights.` +
+      (network.deskewed ? ` ${UPRIGHT}` : "");
+    views = [{title: "the image", element: make("p", "", IMAGE_IS)}, ...network.layers.map(view),
+      {title: "softmax", element: softmax}];
     find(".layers").replaceChildren(...views.map(each => each.element));
+    goTo(step);
+    if (image) load([network]).then(askForFrame, ({message}) => { find(".verdict").textContent = message; });
+  }
+
+  function goTo(place) {
+    step = Math.max(0, Math.min(place, views.length - 1));
+    views.forEach(({element}, n) => { element.hidden = n !== step && !together.checked; });
+    find(".step").textContent = together.checked ? "" : `Step ${step} of ${views.length - 1}`;
+    for (const button of mount.querySelectorAll(".stepper button")) button.disabled = together.checked;
+    unframe();
     showInside();
   }
 
+  function stepTo(place) {
+    goTo(place);
+    speak(`Step ${step} of ${views.length - 1}: ${views[step].title}`);
+  }
+
+  function onStepKey(event) {
+    const places = {ArrowLeft: step - 1, ArrowRight: step + 1, Home: 0, End: views.length - 1};
+    if (!(event.key in places) || together.checked) return;
+    event.preventDefault();
+    event.stopPropagation();
+    stepTo(places[event.key]);
+  }
+
   // A layer's place on the page. Where a layer has one number a channel, all numbers are one map.
-  function view(layer, number) {
-    const [channels, side = 1] = layer.shape, title = `Layer ${number + 1}: ${layer.name}`;
-    if (layer.kind === "Same") return {element: make("p", "", `${title}. It leaves every number as it is.`)};
+  function view(layer, index, layers) {
+    const number = index + 1, [channels, side = 1] = layer.shape, title = `Layer ${number}: ${layer.name}`;
+    const does = DOES[layer.kind](layer, index ? layers[index - 1].shape : [1, IMAGE, IMAGE]);
+    if (layer.kind === "Same") return {title, element: make("p", "", `${title}. ${does}`)};
     const sheet = side === 1, height = sheet ? Math.ceil(channels / WIDEST) : side;
     const width = sheet ? Math.min(channels, WIDEST) : side;
     const canvases = Array.from({length: sheet ? 1 : channels}, () => Object.assign(make("canvas"), {width, height}));
     const maps = make("div", "maps", ...canvases.map(each => make("span", "map", each)));
     const what = sheet ? `${channels} numbers` : `${channels} maps of ${side} × ${side} units`;
-    const caption = make("figcaption", "", `${title}. ${what}; a unit sees ${layer.field} × ${layer.field} pixels. `);
+    const caption = make("figcaption", "", `${title}. ${does} `, make("br"), `${what}; a unit sees ` +
+      `${layer.field} × ${layer.field} pixels. `);
     const scale = caption.appendChild(make("span"));
     const element = make("figure", "", caption, maps);
-    const self = {layer, number, sheet, width, height, canvases, maps, scale, element};
+    const self = {title, layer, number, sheet, width, height, canvases, maps, scale, element};
     self.at = [0, Math.floor(height / 2), Math.floor(width / 2)];
     maps.tabIndex = 0;
     maps.setAttribute("role", "application");
@@ -423,15 +529,15 @@
   }
 
   function showInside() {
-    find(".inside").hidden = !image || !chosen;
-    if (!chosen) return;
-    if (!image) return unframe();
-    paint(find(".seen canvas"), image.pixels, 0, 1);
-    const signals = run(chosen, image.pixels);
-    find(".digits tbody").replaceChildren(...probabilities(signals.at(-1)).map((share, digit) => {
+    const ready = image && chosen && loaded(chosen);
+    find(".inside").hidden = !ready;
+    if (!ready) return unframe();
+    paint(find(".seen canvas"), seen(chosen, image.pixels).pixels, 0, 1);
+    const signals = run(chosen, image.pixels), logits = signals.at(-1);
+    find(".digits tbody").replaceChildren(...probabilities(logits).map((share, digit) => {
       const head = make("th", "", digit);
       head.scope = "row";
-      return make("tr", "", head, bar(share));
+      return make("tr", "", head, make("td", "", signed(logits[digit])), bar(share));
     }));
     for (const self of views.filter(({maps}) => maps)) {
       const values = self.values = signals[self.number], size = self.width * self.height;
@@ -439,7 +545,8 @@
       self.canvases.forEach((each, map) => paint(each, values.subarray(map * size, (map + 1) * size), low, high));
       self.scale.textContent = `Black is ${signed(low)}, white ${signed(high)}.`;
     }
-    if (pointed) point(pointed, ...pointed.at);
+    const shown = pointed ?? (views[step].maps && !together.checked ? views[step] : undefined);
+    if (shown) point(shown, ...shown.at);
   }
 
   // Show which unit is meant, its value, and what it sees: in the image, and in the drawing that the image came from.
@@ -454,13 +561,15 @@
       width: `${100 / width}%`, height: `${100 / height}%`});
     canvases[map].parentElement.append(cell);
     const [top, bottom] = field(layer, sheet ? 0 : row), [left, right] = field(layer, sheet ? 0 : column);
-    const {scale, x, y} = image;
+    const {scale, x, y} = image, {slope, middle} = seen(chosen, image.pixels);
     frame(find(".seen rect"), left, top, right, bottom);
     frame(find(".columns rect"), x + left * scale, y + top * scale, x + right * scale, y + bottom * scale);
+    // Where the image was set upright, what the unit sees of the drawing leans.
+    find(".columns rect").setAttribute("transform", `matrix(1 0 ${slope} 1 ${-slope * (y + (middle + 0.5) * scale)} 0)`);
     const name = sheet ? `number ${row * width + column + 1}` : `map ${map + 1}, row ${row + 1}, column ${column + 1}`;
     const whole = bottom - top === IMAGE && right - left === IMAGE;
     const part = whole ? "the whole" : `rows ${top + 1} to ${bottom} and columns ${left + 1} to ${right} of the`;
-    const text = `Layer ${self.number + 1}, ${name}: ${signed(value)}. It sees ${part} image.`;
+    const text = `Layer ${self.number}, ${name}: ${signed(value)}. It sees ${part} image.`;
     pointed = self;
     find(".unit").textContent = text;
     if (document.activeElement === self.maps) speak(text);
@@ -470,7 +579,7 @@
     pointed = undefined;
     mount.querySelector(".cell")?.remove();
     mount.querySelectorAll("rect").forEach(rect => rect.classList.remove("shown"));
-    find(".unit").textContent = HINT;
+    find(".unit").textContent = "This is the image that the network sees.";
   }
 
   function frame(rect, left, top, right, bottom) {
@@ -489,9 +598,7 @@
     rows.set(network, find(".answers tbody").appendChild(make("tr", "", head)));
     tell(network, null);
   }
-  const size = networks.reduce((sum, {bytes}) => sum + bytes, 0) / 1e6;
   find(".verdict").textContent = NOTHING;
-  if (chosen) find(".weights").textContent = `The weights, ${size.toFixed(1)} MB, are loaded with your first stroke. `;
   const reasons = {"Without a current record": missing, "With layers that this page cannot compute": tooMuch};
   for (const [reason, names] of Object.entries(reasons)) {
     if (names.length) find(".missing").append(`${reason}, and so left out: ${names.join(", ")}. `);
@@ -506,7 +613,15 @@
   canvas.addEventListener("keyup", event => held.delete(event.key));
   canvas.addEventListener("blur", () => held.clear());
   for (const type of ["pointerdown", "pointermove"]) canvas.addEventListener(type, onPointer);
+  find(".back").addEventListener("click", () => stepTo(step - 1));
+  find(".next").addEventListener("click", () => stepTo(step + 1));
+  together.addEventListener("change", () => goTo(step));
+  find(".stepper").addEventListener("keydown", onStepKey);
   movePen(pen.x, pen.y);
-  if (chosen) choose(chosen);
-  window.drawADigit = {networks, load, run, probabilities, field, prepare, ink};
+  if (chosen) {
+    choose(chosen);
+    drawExample(Object.values(EXAMPLES)[0], true);
+    movePen(PAPER / 2, PAPER / 2);
+  }
+  window.drawADigit = {networks, load, run, seen, probabilities, field, prepare, ink};
 })();

@@ -77,7 +77,7 @@ class Interactive:
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
         bundle, metadata = self.picture._repr_mimebundle_()
-        return {"text/html": self.html} | bundle, metadata
+        return bundle | {"text/html": self.html}, metadata
 
 
 def darkened(colours: np.ndarray) -> np.ndarray:

@@ -177,7 +177,7 @@ _WINDOWS: dict[str, Window | Callable[..., Window]] = {
     "layer_norm": _pointwise("layer normalisation"),
     "instance_norm": _pointwise("instance normalisation"),
     "cat": _pointwise("concatenation"),
-    **{before + "add": _pointwise("addition") for before in ("", "r", "i")},
+    **{before + "add": _pointwise("addition", "Sum") for before in ("", "r", "i")},
     **{before + "mul": _pointwise("multiplication") for before in ("", "r", "i")},
     **{before + "sub": _pointwise("subtraction") for before in ("", "r", "i")},
     "div": _pointwise("division"),

@@ -1,18 +1,22 @@
 """All published experiments for the book's page that compares any two: every number and sentence that it shows.
 
 A reader's browser only chooses, sorts, counts and draws. Means, intervals and verdicts are computed here, for every
-pair in both directions, by the functions that the notebooks use.
+pair in both directions, by the functions that the notebooks use. The images that networks disagree on are shown as they
+are, if the book is compiled where MNIST is.
 """
 
+import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from mnist_lib import records
+from mnist_lib import data, files, records
 from mnist_lib.pipeline import catalogue
 from mnist_lib.records import Record
 from mnist_lib.results.comparison import accuracy_difference, in_words, label
@@ -41,6 +45,32 @@ def published(paths: Iterable[Path]) -> dict[str, list[Record]]:
     return {name: runs for name, runs in groups.items() if runs}
 
 
+def write(groups: Mapping[str, Sequence[Record]], folder: Path) -> None:
+    """Write what the page loads into `folder`: ``compare_data.js`` and, if MNIST is at hand, ``compare_images.png``.
+
+    Raises:
+        DataError: a file of MNIST is damaged.
+    """
+    files.write_atomically(folder / "compare_data.js", script(groups).encode())
+    if shown := pictured(groups):
+        column = data.load("mnist")[1].images[shown].reshape(-1, 28).numpy()  # one image below the other
+        Image.fromarray(column).save(written := io.BytesIO(), format="png", optimize=True)
+        files.write_atomically(folder / "compare_images.png", written.getvalue())
+
+
+def pictured(groups: Mapping[str, Sequence[Record]]) -> list[int]:
+    """Return which test images there are pictures of: those that most runs of an experiment misread, if MNIST is here.
+
+    Others are in no table of the page.
+    """
+    if not data.have_mnist():
+        return []
+    counts = [
+        (len(runs), Counter(index for run in runs for index, *_ in run.misclassified)) for runs in groups.values()
+    ]
+    return sorted({index for runs, wrong in counts for index, count in wrong.items() if count > runs / 2})
+
+
 def script(groups: Mapping[str, Sequence[Record]]) -> str:
     """Return a script that sets the global `PUBLISHED` to `contents`: a page opened as a file can load nothing else."""
     return f"globalThis.PUBLISHED = {json.dumps(contents(groups), separators=(',', ':'), allow_nan=False)};\n"
@@ -51,7 +81,8 @@ def contents(groups: Mapping[str, Sequence[Record]]) -> dict[str, object]:
 
     Keys: `task`, the accuracy that the task asks for, in percent; `experiments`, a list; `differences`, where
     ``[i][j]`` is that of the experiments i and j, from i to j, as ``[interval, meaning]``; `labels`, the digit on every
-    image that a run misreads, by index; `chance`, what so many comparisons find by chance.
+    image that a run misreads, by index; `pictured`, the images that there are pictures of; `chance`, what so many
+    comparisons find by chance.
     """
     names = list(groups)
     differences: dict[str, dict[str, list[str]]] = {name: {} for name in names}
@@ -66,6 +97,7 @@ def contents(groups: Mapping[str, Sequence[Record]]) -> dict[str, object]:
         "experiments": [_experiment(name, runs) for name, runs in groups.items()],
         "differences": [[differences[before].get(after) for after in names] for before in names],
         "labels": {index: digit for index, digit, _ in sorted(wrong)},
+        "pictured": pictured(groups),
         "chance": _chance(len(names), found),
     }
 

@@ -14,12 +14,16 @@ import torch
 from torch import nn
 
 from mnist_lib import data, files, page, records, training
+from mnist_lib.blocks import Residual
 from mnist_lib.parameters import Recipe
 from mnist_lib.records import Record
 from mnist_lib.results import architecture, comparison
 
 SEED = 0
 """Which run of each experiment is shown."""
+
+FRONTIER = ("frontier_time", "frontier_accuracy")
+"""Pages whose networks are offered beside those of the iterations."""
 
 MNIST_MEAN, MNIST_STD = 0.1306604762738429, 0.3081078038564627
 """What MNIST's pixels are normalised by, on the scale 0 to 1: a book is compiled without the images."""
@@ -58,6 +62,7 @@ def export(names: Sequence[str], published: Path, folder: Path) -> list[str]:
         mean, std = pixel_mean_and_std(experiment.recipe)
         listed.append(
             {"name": name, "label": comparison.label(name), "mean": mean, "std": std, "bytes": len(script)}
+            | {"deskewed": experiment.recipe.preparation == "deskew"}
             | _results(record)
             | {"layers": layers}
         )
@@ -73,13 +78,13 @@ def describe(network: nn.Module) -> tuple[list[dict[str, Any]], torch.Tensor]:
 
     ``tensors`` says for each tensor of a layer where it begins among the numbers, and how many it has. ``start`` is
     the row, and the column, of the image's pixel in which the receptive field of the first unit begins; with padding
-    it lies outside of the image. The other keys are those of `architecture.Layer`.
+    it lies outside of the image. A ``Sum`` adds what came out of layer number ``of``; layers count from 1, and 0 is the
+    image. The other keys are those of `architecture.Layer`.
 
     Raises:
-        ValueError: the network is not a flat list of layers, or the page cannot compute one of them.
+        ValueError: the network is not a chain of layers and residual sums, or the page cannot compute one of them.
     """
-    if type(network).forward is not nn.Sequential.forward or any(any(module.children()) for module in network):
-        raise ValueError(f"{type(network).__name__}: the page needs a network that is a flat nn.Sequential")
+    calls = _calls(network)
     layers = architecture.layers(network)
     for layer in layers:
         if not layer.in_browser:
@@ -87,16 +92,24 @@ def describe(network: nn.Module) -> tuple[list[dict[str, Any]], torch.Tensor]:
     described: list[dict[str, Any]] = []
     numbers: list[torch.Tensor] = []
     position, start, jump = 0, 0, 1
-    for module, layer in zip(network, layers, strict=True):
+    for call, layer in zip(calls, layers, strict=True):
+        entry: dict[str, Any] = {}
         tensors = {}
-        for key, value in module.state_dict().items():
-            if value.is_floating_point():  # batch normalisation counts its batches, too
-                tensors[key] = [position, value.numel()]
-                position += value.numel()
-                numbers.append(value.detach().cpu().float().flatten())
+        if isinstance(call, int):
+            before = described[call - 1] if call else {"shape": architecture.INPUT_SHAPE, "start": 0}
+            if before["shape"] != layer.output_shape or described[-1]["shape"] != layer.output_shape:
+                raise ValueError(f"{layer.name} of maps of other sizes: the page cannot compute this layer")
+            entry["of"], start = call, min(start, before["start"])
+        else:
+            for key, value in call.state_dict().items():
+                if value.is_floating_point():  # batch normalisation counts its batches, too
+                    tensors[key] = [position, value.numel()]
+                    position += value.numel()
+                    numbers.append(value.detach().cpu().float().flatten())
+            entry |= {"eps": call.eps} if hasattr(call, "eps") else {}
         start -= int(layer.padding) * jump
         jump = layer.jump
-        entry: dict[str, Any] = {
+        entry |= {
             "kind": layer.in_browser,
             "name": layer.name,
             "kernel": layer.kernel,
@@ -108,8 +121,25 @@ def describe(network: nn.Module) -> tuple[list[dict[str, Any]], torch.Tensor]:
             "field": layer.receptive_field,
             "tensors": tensors,
         }
-        described.append(entry | ({"eps": module.eps} if hasattr(module, "eps") else {}))
+        described.append(entry)
     return described, torch.cat(numbers) if numbers else torch.empty(0)
+
+
+def _calls(network: nn.Module, before: int = 0) -> list[nn.Module | int]:
+    """List what `network` calls, in order: its layers, and for a residual sum the number of layers before its block."""
+    if type(network).forward not in (nn.Sequential.forward, Residual.forward):
+        raise ValueError(f"{type(network).__name__}: the page needs a chain of layers, nn.Sequential or Residual")
+    calls: list[nn.Module | int] = []
+    for module in network:
+        if isinstance(module, nn.Sequential) or [*module.children()]:
+            calls += _calls(module, before + len(calls))
+        else:
+            calls.append(module)
+    if type(network).forward is Residual.forward:
+        if any(getattr(module, "inplace", False) for module in network.modules()):
+            raise ValueError("Residual: the page cannot compute a layer in place, which changes what is added")
+        calls.append(before)
+    return calls
 
 
 def pixel_mean_and_std(recipe: Recipe) -> tuple[float, float]:

@@ -61,15 +61,14 @@ def write_comparisons(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         paths = [Path(app.env.doc2path(name)) for name in app.env.collect_relations()]  # in the order of the contents
         groups = compare_page.published(path for path in paths if path.suffix == ".ipynb")
-        target = Path(app.outdir) / "_static" / "compare_data.js"
-        target.write_text(compare_page.script(groups), "utf-8")
+        compare_page.write(groups, Path(app.outdir) / "_static")
 
 
 def write_networks(app: Sphinx, exception: Exception | None) -> None:
     """Put the networks that the page "Draw a digit" computes beside its script; it says which have no record."""
     if exception is None and app.builder.format == "html":
         (compared,) = catalogue.find("iterations_compared")
-        names = page.listed(of_file(compared, ComparisonParameters))
+        names = [*page.listed(of_file(compared, ComparisonParameters)), *draw_page.FRONTIER]
         draw_page.export(names, Path(app.srcdir) / "book" / "records", Path(app.outdir) / "_static" / "networks")
 
 

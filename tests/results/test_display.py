@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from jupyter_client import manager
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -17,6 +18,7 @@ from mnist_lib.results.show import Table
 from mnist_lib.results.statistics import Interval
 from mnist_lib.results.target import TASK_ACCURACY, Target
 from mnist_lib.training import Epoch
+from support import PATIENCE
 
 
 def run(seed: int, *correct: int, parameters: int = 7884, name: str = "iteration_03_example") -> Record:
@@ -253,3 +255,26 @@ def test_progress_is_a_bar_for_a_person_and_lines_for_a_log(person, where, monke
     assert ("2/2" in said) == person
     assert ("epoch 2 of 2, 1.5 s" in said) == (not person)
     assert bool(captured.out) == (not person)
+
+
+LIVE = """
+from IPython.display import display
+from mnist_lib.parameters import Recipe
+from mnist_lib.progress import in_jupyter
+from mnist_lib.results import cycle
+print(in_jupyter())
+display(cycle.explorer(Recipe(epochs=2, schedule="one_cycle"), 10))
+"""
+
+
+@pytest.mark.parametrize("person", [True, False])
+def test_a_figure_with_sliders_is_live_where_a_person_sits_and_where_none_does(person):
+    """In a kernel, as Jupyter and as papermill ask it; other pictures are shown there in two renderings."""
+    shown = []
+    with manager.run_kernel(kernel_name="python3") as client:
+        reply = client.execute_interactive(LIVE, allow_stdin=person, output_hook=shown.append, timeout=PATIENCE)
+    assert reply["content"]["status"] == "ok", reply["content"]
+    texts = [each["content"]["text"].strip() for each in shown if each["msg_type"] == "stream"]
+    assert str(person) in texts
+    (content,) = (each["content"]["data"] for each in shown if each["msg_type"] == "display_data")
+    assert "cycle-figure" in content["text/html"] and content["image/png"] and content["text/plain"]

@@ -4,18 +4,21 @@ The page is that of the built book; see tests/site/test_book.py.
 """
 
 import dataclasses
+import io
 import json
 import re
 from collections import Counter
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from mnist_lib import data
 from mnist_lib.results.comparison import accuracy_difference, in_words, label
 from mnist_lib.results.statistics import mean_interval
 from mnist_lib.results.target import final_accuracy, reached
 from mnist_lib.site import compare_page
-from support import PAGES, ROOT, WIDTHS, run
+from support import PAGES, ROOT, WIDTHS, put, run
 
 PAGE = "book/compare"
 LARGEST = 300_000
@@ -62,6 +65,21 @@ def test_answers_are_a_character_a_run():
     content = compare_page.contents({"iteration_01_x": runs})
     assert content["experiments"][0]["mistakes"] == {3: "7..", 9: "24."}
     assert content["labels"] == {3: 5, 9: 1}
+
+
+def test_pictures_are_those_that_most_runs_misread_if_mnist_is_there(root, small_files, tmp_path):
+    mistakes = [[[3, 5, 7], [9, 1, 2]], [[9, 1, 4], [12, 0, 6]], [[9, 1, 2]]]
+    runs = [dataclasses.replace(run(99.0, seed=k), misclassified=each) for k, each in enumerate(mistakes)]
+    groups = {"iteration_01_x": runs, "iteration_02_y": runs[:1]}
+    compare_page.write(groups, tmp_path)
+    assert json.loads(assigned((tmp_path / "compare_data.js").read_text("utf-8")))["pictured"] == []
+    assert not (tmp_path / "compare_images.png").exists()
+
+    put(root, small_files)
+    compare_page.write(groups, tmp_path)
+    assert json.loads(assigned((tmp_path / "compare_data.js").read_text("utf-8")))["pictured"] == [3, 9]
+    shown = np.asarray(Image.open(tmp_path / "compare_images.png"))
+    np.testing.assert_array_equal(shown.reshape(2, 28, 28), data.load("mnist")[1].images[[3, 9]])
 
 
 # -- what a reader gets
@@ -269,7 +287,9 @@ def test_the_images_that_two_disagree_on(page, groups):
     assert len(shown) == len(most[0] ^ most[1]) > 0
     assert {int(line[0]) for line in shown} == most[0] ^ most[1]
     gaps = []
-    for index, digit, *sides in shown:
+    has_pictures = page.locator("#compare-images .picture").count() == len(shown)
+    for index, *cells in shown:
+        digit, *sides = cells[has_pictures:]
         assert int(digit) == digits[int(index)]
         counts = [each.get(int(index), Counter()) for each in answers]
         for number, words, found, n in zip(sides[::2], sides[1::2], counts, sizes, strict=True):
@@ -277,6 +297,24 @@ def test_the_images_that_two_disagree_on(page, groups):
             assert {int(d): int(k) for d, k in re.findall(r"(\d) \((\d+)\)", words)} == dict(found)
         gaps.append(abs(counts[0].total() / sizes[0] - counts[1].total() / sizes[1]))
     assert gaps == sorted(gaps, reverse=True)
+
+
+@pytest.mark.needs_mnist
+def test_the_images_of_the_first_two_are_pictures(page):
+    """Of the right images, as they are drawn on the screen; a book compiled without MNIST is another test."""
+    images = data.load("mnist")[1]
+    pictures, shown = (
+        page.locator("#compare-images .picture").all(),
+        [int(row[0]) for row in rows(page, "compare-images")],
+    )
+    assert len(pictures) == len(shown) > 5
+    for place, (picture, index) in enumerate(zip(pictures, shown, strict=True)):
+        name = f"Test image {index}, a {images.labels[index]}"
+        assert page.get_by_role("img", name=name, exact=True).count() == 1
+        drawn = Image.open(io.BytesIO(picture.screenshot())).convert("L").resize((28, 28), Image.Resampling.BOX)
+        alike = np.corrcoef(np.asarray(drawn).flatten(), images.images[shown].flatten(1))[0, 1:]
+        assert alike.argmax() == place and alike[place] > 0.7, name  # a screenshot may begin between two pixels
+    assert not page.get_by_text("There are no pictures").is_visible()
 
 
 def taken_for(runs) -> dict[int, Counter]:
@@ -348,6 +386,20 @@ def test_without_script_the_page_names_another(book, browser):
     assert "need JavaScript" in opened.locator("main").inner_text()
     assert not opened.locator("#compare-all").is_visible()
     context.close()
+
+
+def test_without_pictures_the_page_says_so(book, browser):
+    opened, problems = browser.new_page(), []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    content = json.loads(assigned((book / "_static" / "compare_data.js").read_text("utf-8"))) | {"pictured": []}
+    script = {"body": f"globalThis.PUBLISHED = {json.dumps(content)};", "content_type": "text/javascript"}
+    opened.route("**/compare_data.js*", lambda route: route.fulfill(**script))
+    opened.goto((book / f"{PAGE}.html").as_uri())
+    assert opened.get_by_text("There are no pictures of these images").is_visible()
+    assert opened.locator("#compare-images .picture").count() == 0
+    assert len(rows(opened, "compare-images")) > 5
+    opened.close()
+    assert not problems
 
 
 def test_without_records_the_page_says_so(book, browser):

@@ -12,16 +12,19 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_lib import cells, data, experiments, records, training
-from mnist_lib.page import listed
+from mnist_lib import augmentation, cells, data, experiments, records, training
+from mnist_lib.blocks import Residual
+from mnist_lib.page import listed, of_notebook
 from mnist_lib.parameters import ComparisonParameters
 from mnist_lib.results import architecture
 from mnist_lib.site import draw_page, extension
 from support import ROOT, networks
 
 NAMES = listed(cells.of_file(ROOT / "notebooks" / "iterations_compared.ipynb", ComparisonParameters))
+NAMES += draw_page.FRONTIER
 SCRIPTS = ("draw_a_digit.js", "draw_a_digit.css")
-LARGEST_PAGE = 1_500_000  # bytes, all that the page loads before something is drawn, the theme aside
+HEAVY = {"iteration_01_setup"}  # whose weights wait for the reader's first stroke
+LARGEST_PAGE = 900_000  # bytes, all that the page loads when it opens; the theme has 600,000 more
 
 
 # -- what is exported
@@ -62,17 +65,36 @@ def test_the_scripts_hold_the_published_weights(written):
         path = records.record_path(experiments.published_records() / network["name"], draw_page.SEED)
         weights = {key: value for key, value in records.read_weights(path).items() if value.is_floating_point()}
         assert len(numbers) == sum(value.numel() for value in weights.values())
+        names = called(networks()[network["name"]]())
         for number, layer in enumerate(network["layers"]):
             for key, (start, length) in layer["tensors"].items():
-                exact = weights.pop(f"{number}.{key}").flatten().numpy()
+                exact = weights.pop(f"{names[number]}.{key}").flatten().numpy()
                 np.testing.assert_array_equal(numbers[start : start + length], exact)
         assert not weights
 
 
-def test_before_something_is_drawn_little_is_loaded(written):
-    static = written.parents[1] / "_static"
-    files = [static / name for name in SCRIPTS] + [static / "networks" / "networks.js", written]
-    assert sum(file.stat().st_size for file in files) < LARGEST_PAGE
+def called(network: nn.Module) -> list[str]:
+    """The names of the modules that put something out, in the order of their outputs: a residual sum comes last."""
+    names, modules = {module: name for name, module in network.named_modules()}, []
+    hooks = [each.register_forward_hook(lambda module, *_: modules.append(module)) for each in [*names][1:]]
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 1, 28, 28))
+    for hook in hooks:
+        hook.remove()
+    return [names[module] for module in modules]
+
+
+def test_when_it_opens_little_is_loaded(browser, written):
+    """The drawing that it opens with is read by all networks but the heavy ones, which a stroke of the reader loads."""
+    for page in opened(browser, written):
+        said(page, len(NAMES) - len(HEAVY))
+        assert set(NAMES) - set(page.evaluate("Object.keys(drawADigitData.weights)")) == HEAVY
+        fetched = page.evaluate("[...document.querySelectorAll('script[src], link[href]')].map(e => e.src || e.href)")
+        files = [Path(address.removeprefix("file://")) for address in fetched] + [written]
+        assert sum(file.stat().st_size for file in files) < LARGEST_PAGE
+        assert "1 setup, 2.3 MB, are loaded with your first stroke" in page.locator(".note").inner_text()
+        page.get_by_role("radio", name="1 setup").check()
+        page.locator(".inside", has_text="431,080 parameters").wait_for()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,12 +104,14 @@ def test_nothing_outside_of_its_receptive_field_changes_a_unit(name):
     layers, _ = draw_page.describe(network)
     image = torch.rand(1, 1, 28, 28)
 
+    found: list[torch.Tensor] = []
+    for module in [*network.modules()][1:]:  # a residual sum puts out its own result after its layers have
+        module.register_forward_hook(lambda module, inputs, output: found.append(output[0]))
+
     def outputs(signal: torch.Tensor) -> list[torch.Tensor]:
-        found = []
-        for module in network:
-            signal = module(signal)
-            found.append(signal[0])
-        return found
+        found.clear()
+        network(signal)
+        return [*found]
 
     with torch.no_grad():
         before = outputs(image)
@@ -123,6 +147,18 @@ def shifted() -> nn.Sequential:
     return Shifted(nn.Flatten(), nn.Linear(784, 10))
 
 
+@pytest.mark.parametrize("outer", [nn.Sequential, Residual])
+def test_chains_and_residual_sums_may_be_nested(outer):
+    """A sum adds what went into its block: layer 1 into the inner one; the image, or layer 1, into the outer one."""
+    inner = Residual(nn.Conv2d(1, 1, 3, padding=1), nn.ReLU())
+    network = nn.Sequential(nn.ReLU(), outer(nn.BatchNorm2d(1), inner, nn.Sequential(nn.ReLU())))
+    layers, numbers = draw_page.describe(network.eval())
+    sums = {number: layer["of"] for number, layer in enumerate(layers, 1) if layer["kind"] == "Sum"}
+    assert sums == {5: 2} | ({7: 1} if outer is Residual else {})
+    assert len(numbers) == 4 + 10
+    assert draw_page.describe(nn.Sequential(Residual(nn.ReLU())))[0][-1]["of"] == 0  # the image
+
+
 @pytest.mark.parametrize(
     ("network", "words"),
     [
@@ -134,10 +170,13 @@ def shifted() -> nn.Sequential:
         (nn.Sequential(nn.MaxPool2d(3, ceil_mode=True)), "rounded up: the page cannot"),
         (nn.Sequential(nn.BatchNorm2d(1, affine=False)), "batch normalisation: the page cannot"),
         (nn.Sequential(nn.GELU()), "GELU: the page cannot"),
-        (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 3))), "flat nn.Sequential"),
-        (nn.Sequential(nn.Sequential(nn.ReLU())), "a flat nn.Sequential"),
-        (nn.Conv2d(1, 1, 3), "a flat nn.Sequential"),
-        (shifted(), "Shifted: .* a flat nn.Sequential"),
+        (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 3))), "a chain of layers"),
+        (nn.Conv2d(1, 1, 3), "a chain of layers"),
+        (shifted(), "Shifted: the page needs a chain of layers"),
+        (nn.Sequential(shifted()), "Shifted: the page needs a chain of layers"),
+        (nn.Sequential(Residual(nn.Conv2d(1, 8, 1))), "addition of maps of other sizes: the page cannot"),
+        (nn.Sequential(nn.Conv2d(1, 8, 1), Residual(nn.Conv2d(8, 1, 1))), "addition of maps of other sizes"),
+        (nn.Sequential(Residual(nn.ReLU(inplace=True))), "Residual: .* in place"),
     ],
 )
 def test_what_the_page_cannot_compute_is_refused(network, words):
@@ -149,7 +188,8 @@ def test_a_network_that_the_page_cannot_compute_is_left_out(monkeypatch, tmp_pat
     networks = {"plain": nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), "other": nn.Sequential(nn.GELU())}
 
     def experiment(name):
-        return SimpleNamespace(network=lambda: networks[name], differences=lambda record: [], recipe=None)
+        recipe = SimpleNamespace(preparation="none")
+        return SimpleNamespace(network=lambda: networks[name], differences=lambda record: [], recipe=recipe)
 
     record = SimpleNamespace(seed=0, parameter_count=7850, test_accuracy=[90.0])
     stubs = {
@@ -208,26 +248,76 @@ def field(page):
 
 
 SAID = """
-() => {
+count => {
   const said = document.querySelector(".verdict").textContent, cells = document.querySelectorAll(".answers .digit");
   const named = [...said.matchAll(/ say (\\d)/g)].map(match => match[1]).sort();
-  const digits = [...new Set([...cells].map(cell => cell.textContent))].sort();
-  return named.join() === digits.join() && said;
+  const answers = [...cells].map(cell => cell.textContent).filter(text => text !== "–");
+  return answers.length === count && named.join() === [...new Set(answers)].sort().join() && said;
 }
 """
 
 
+def said(page, count: int) -> str:
+    """What is said, once so many networks have answered and it names the digits that the table has, and no others."""
+    return page.wait_for_function(SAID, arg=count).json_value()
+
+
 def wait_for_answer(page) -> str:
-    """What is said, once it names the digits that the table has, and no others."""
     assert page.locator(".answers .digit").count() == len(NAMES)
-    return page.wait_for_function(SAID).json_value()
+    return said(page, len(NAMES))
+
+
+def test_a_digit_is_there_when_the_page_opens(page):
+    """And inside the last iteration, its first layer, where a unit shows what it sees; nobody drew anything yet."""
+    assert said(page, len(NAMES) - len(HEAVY)).startswith("All 11 networks say 3")
+    assert "Network 10 one cycle" in page.locator(".chosen").inner_text()
+    assert page.locator(".layers > :visible").count() == 1
+    assert "Layer 1, map 1, row 14, column 14:" in page.locator(".unit").inner_text()
+    assert page.locator(".seen rect.shown").count() == page.locator(".columns rect.shown").count() == 1
+    box = field(page).bounding_box()
+    page.mouse.click(box["x"] + 20, box["y"] + 20)
+    wait_for_answer(page)
+    rows, columns = np.nonzero(np.reshape(page.evaluate("[...drawADigit.ink()]"), (280, 280)))
+    assert max(rows.max(), columns.max()) < 50, "the first stroke takes its place"
+
+
+def test_step_by_step_through_a_network(page):
+    """By button, by arrow keys, and all at once; the last step shows each logit beside its probability."""
+    said(page, len(NAMES) - len(HEAVY))
+    layers = len(architecture.layers(networks()["iteration_10_one_cycle"]()))
+    shown = page.locator(".layers > :visible")
+    following = page.get_by_role("button", name="Next")
+    following.tap()
+    assert page.locator(".step").inner_text() == f"Step 2 of {layers + 1}" and "Layer 2" in shown.inner_text()
+    page.wait_for_function("document.querySelector('.spoken').textContent.startsWith('Step 2 of')")
+    following.focus()
+    for key, words in (("ArrowRight", "Layer 3: batch"), ("ArrowLeft", "Layer 2:"), ("Home", "The image: 28 × 28")):
+        page.keyboard.press(key)
+        assert words in shown.inner_text() and shown.count() == 1
+    page.get_by_role("button", name="Back").tap()  # there is nothing before the image
+    assert page.locator(".step").inner_text().startswith("Step 0")
+    following.focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowRight")  # nor after the probabilities
+    assert "Softmax" in shown.inner_text()
+    cells = page.locator(".digits tbody tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(c => c.innerText))"
+    )
+    logits = torch.tensor([float(logit.replace("−", "-")) for _, logit, _ in cells])
+    shares = [float(share.split()[0]) for *_, share in cells]
+    assert shares == pytest.approx((100 * logits.softmax(0)).tolist(), abs=0.3)  # logits are shown with two decimals
+    page.get_by_label("All layers at once").check()
+    assert shown.count() == layers + 2
+    assert following.is_disabled()
+    page.get_by_role("radio", name="frontier accuracy").check()
+    page.get_by_label("All layers at once").uncheck()
+    assert shown.count() == 1
 
 
 STROKE = [(0.3, 0.25), (0.6, 0.2), (0.65, 0.4), (0.45, 0.5), (0.7, 0.6), (0.6, 0.8), (0.3, 0.75)]
 
 
 def test_by_mouse_and_cleared_again(page):
-    assert page.evaluate("Object.keys(drawADigitData.weights).length") == 0, "weights wait for the first stroke"
     box = field(page).bounding_box()
     points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in STROKE]
     page.mouse.move(*points[0])
@@ -236,8 +326,6 @@ def test_by_mouse_and_cleared_again(page):
         page.mouse.move(*point, steps=3)
     page.mouse.up()
     assert "3" in wait_for_answer(page)
-    shares = [float(text.split()[0]) for text in page.locator(".digits .share").all_inner_texts()]
-    assert len(shares) == 10 and sum(shares) == pytest.approx(100, abs=0.6)
     page.get_by_role("button", name="Clear").tap()
     page.wait_for_function("document.querySelector('.verdict').textContent === 'Nothing is drawn.'")
     assert page.evaluate("Math.max(...drawADigit.ink())") == 0
@@ -259,9 +347,11 @@ def test_by_touch(page):
 
 
 def test_by_keyboard(page):
+    said(page, len(NAMES) - len(HEAVY))
+    before = page.evaluate("drawADigit.ink().toString()")
     field(page).focus()
     page.keyboard.press("ArrowUp")
-    assert page.evaluate("Math.max(...drawADigit.ink())") == 0, "the pen is up"
+    assert page.evaluate("drawADigit.ink().toString()") == before, "the pen is up"
     for key in [*["ArrowUp"] * 7, " ", *["ArrowDown"] * 16]:
         page.keyboard.press(key)
     wait_for_answer(page)
@@ -341,14 +431,17 @@ def test_mnist_was_prepared_like_this():
     assert (sides == 20).mean() > 0.99
 
 
-def predicted_by_torch(name: str, images: torch.Tensor) -> np.ndarray:
-    """Probabilities of shape ``(n, 10)``."""
-    path = records.record_path(experiments.published_records() / name, draw_page.SEED)
+def logits_by_torch(name: str, images: torch.Tensor) -> torch.Tensor:
+    """Logits of shape ``(n, 10)`` for images of shape ``(n, 28, 28)`` with values from 0 to 1, as a page's run."""
     network = networks()[name]()
-    network.load_state_dict(records.read_weights(path))
-    pixels = (images.unsqueeze(1).float() / 255 - draw_page.MNIST_MEAN) / draw_page.MNIST_STD
+    network.load_state_dict(
+        records.read_weights(records.record_path(experiments.published_records() / name, draw_page.SEED))
+    )
+    pixels = images.unsqueeze(1).float()
+    if of_notebook(name).preparation == "deskew":
+        pixels = augmentation.deskew(pixels)
     with torch.no_grad():
-        return network.eval()(pixels).softmax(1).numpy()
+        return network.eval()((pixels - draw_page.MNIST_MEAN) / draw_page.MNIST_STD)
 
 
 IN_THE_PAGE = """
@@ -358,7 +451,7 @@ async ({images, count}) => {
   const begin = performance.now();
   const answers = drawADigit.networks.map(network => Array.from({length: count}, (_, n) => {
     const pixels = Float64Array.from(grey.subarray(784 * n, 784 * (n + 1)), value => value / 255);
-    return drawADigit.probabilities(drawADigit.run(network, pixels).at(-1));
+    return [...drawADigit.run(network, pixels).at(-1)];
   }));
   return {answers, milliseconds: (performance.now() - begin) / count};
 }
@@ -371,19 +464,77 @@ def test_the_page_says_what_torch_says(page, count):
     images = data.load("mnist")[1].images[:count]
     given = {"images": base64.b64encode(images.numpy().tobytes()).decode(), "count": count}
     found = page.evaluate(IN_THE_PAGE, given)
-    print(f"{found['milliseconds']:.1f} ms an image, all ten networks")
+    print(f"{found['milliseconds']:.1f} ms an image, all networks")
     for name, answers in zip(NAMES, found["answers"], strict=True):
-        exact = predicted_by_torch(name, images)
-        np.testing.assert_array_equal(np.argmax(answers, 1), exact.argmax(1), err_msg=name)
-        np.testing.assert_allclose(answers, exact, atol=1e-3, rtol=0, err_msg=name)
+        check_logits(name, torch.tensor(answers), images / 255)
+
+
+def check_logits(name: str, found: torch.Tensor, images: torch.Tensor) -> None:
+    exact = logits_by_torch(name, images)
+    assert found.argmax(1).equal(exact.argmax(1)), name
+    torch.testing.assert_close(found.float(), exact, atol=2e-3, rtol=0, msg=lambda words: f"{name}: {words}")
+    torch.testing.assert_close(found.softmax(1).float(), exact.softmax(1), atol=1e-3, rtol=0)
+
+
+LEANING = [[190, 40], [80, 235]]
+
+
+def test_drawings_are_read_as_torch_reads_them(page):
+    """The page's own examples and a line that leans far over, which a network for upright images sets upright."""
+    page.evaluate("drawADigit.load()")
+    pixels = []
+    for button in page.get_by_role("button", name="Example").all():
+        button.tap()
+        wait_for_answer(page)
+        pixels.append(page.evaluate("[...drawADigit.prepare(drawADigit.ink()).pixels]"))
+    page.get_by_role("button", name="Clear").tap()
+    box = field(page).bounding_box()
+    page.mouse.move(*(box[axis] + at * box["width"] / 280 for axis, at in zip("xy", LEANING[0], strict=True)))
+    page.mouse.down()
+    page.mouse.move(*(box[axis] + at * box["width"] / 280 for axis, at in zip("xy", LEANING[1], strict=True)))
+    page.mouse.up()
+    wait_for_answer(page)
+    pixels.append(page.evaluate("[...drawADigit.prepare(drawADigit.ink()).pixels]"))
+    images = torch.tensor(pixels).view(-1, 28, 28)
+    for number, name in enumerate(NAMES):
+        run = "([n, all]) => all.map(pixels => [...drawADigit.run(drawADigit.networks[n], pixels).at(-1)])"
+        check_logits(name, torch.tensor(page.evaluate(run, [number, pixels])), images)
+    upright = page.evaluate(
+        "pixels => drawADigit.networks.map(each => [...drawADigit.seen(each, pixels).pixels])", pixels[-1]
+    )
+    for name, seen in zip(NAMES, torch.tensor(upright).view(-1, 28, 28), strict=True):
+        expected = augmentation.deskew(images[-1:, None].float())[0, 0] if name == "frontier_accuracy" else images[-1]
+        torch.testing.assert_close(seen.float(), expected.float(), atol=1e-4, rtol=0)
+
+
+def test_a_network_for_upright_images_says_so_and_its_frame_leans(page):
+    said(page, len(NAMES) - len(HEAVY))
+    page.get_by_role("button", name="Example: a 4 or a 9").tap()
+    wait_for_answer(page)
+    assert "upright" not in page.locator(".chosen").inner_text()
+    page.get_by_role("radio", name="frontier accuracy").check()
+    assert "So your drawing is sheared in the same way" in page.locator(".chosen").inner_text()
+    page.wait_for_function("document.querySelector('.columns rect').getAttribute('transform')")
+    ink = np.reshape(page.evaluate("[...drawADigit.prepare(drawADigit.ink()).pixels]"), (28, 28))
+    slope = np.cov(*np.indices((28, 28)).reshape(2, -1), aweights=ink.flatten(), bias=True)
+    matrix = page.locator(".columns rect").get_attribute("transform").strip("matrix()").split()
+    assert float(matrix[2]) == pytest.approx(slope[0, 1] / slope[0, 0], rel=1e-6)
+    # A unit's square in the upright image, its centre, is read from where its frame's centre lies in the drawing.
+    y, height = (float(page.locator(".columns rect").get_attribute(key)) for key in ("y", "height"))
+    at = page.evaluate("(({x, y, scale}) => [x, y, scale])(drawADigit.prepare(drawADigit.ink()))")
+    row = (y + height / 2 - at[1]) / at[2] - 0.5
+    middle = (ink.sum(1) @ np.arange(28)) / ink.sum()
+    moved = float(matrix[2]) * (y + height / 2) + float(matrix[4])
+    assert moved / at[2] == pytest.approx(slope[0, 1] / slope[0, 0] * (row - middle), abs=1e-6)
 
 
 def test_a_unit_shows_what_it_sees(page):
     page.get_by_role("button", name="Example: a neat 3").tap()
     wait_for_answer(page)
     page.get_by_role("radio", name="1 setup").check()
+    page.get_by_label("All layers at once").check()
     layers = architecture.layers(networks()["iteration_01_setup"]())
-    assert page.locator(".layers > *").count() == len(layers)
+    assert page.locator(".layers > *").count() == len(layers) + 2  # before them the image, after them softmax
     first = page.locator(".maps").first
     assert first.locator("canvas").count() == 20
 
@@ -419,7 +570,6 @@ def test_weights_that_could_not_be_loaded_are_asked_for_again(browser, written):
     page = browser.new_page()
     page.route("**/networks/iteration_*.js", lambda route: route.abort())
     page.goto(written.as_uri())
-    page.get_by_role("button", name="Example: a neat 3").click()
     page.wait_for_function("document.querySelector('.verdict').textContent.includes('could not be loaded')")
     page.unroute_all()
     page.get_by_role("button", name="Example: a neat 3").click()
@@ -430,7 +580,8 @@ def test_weights_that_could_not_be_loaded_are_asked_for_again(browser, written):
 def test_nothing_is_wider_than_a_phone(page):
     page.get_by_role("button", name="Example: a letter").tap()
     wait_for_answer(page)
-    for radio in page.get_by_role("radio").all()[::4]:
+    page.get_by_label("All layers at once").check()
+    for radio in [*page.get_by_role("radio").all()[::4], page.get_by_role("radio").last]:
         radio.check()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
