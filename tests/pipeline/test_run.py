@@ -18,6 +18,7 @@ from mnist_lib.results.comparison import label
 from support import ROOT, edit, mnist_lib, sealed
 
 FIRST, SECOND, COMPARED = "iteration_01_setup", "iteration_02_light_skeleton", "iterations_compared"
+CANDIDATES = "iteration_10_one_cycle"  # it tries several learning rates
 ON_DIGITS = {'dataset: str = \\"mnist\\"': 'dataset: str = \\"digits\\"', "seeds: int = 5": "seeds: int = 1"}
 
 
@@ -212,7 +213,9 @@ def altered(report: Path) -> dict:
     content["history"]["test_correct"][-1] -= 1
     misread = {index for index, _, _ in content["misclassified"]}
     another = next(index for index in range(sum(content["class_counts"])) if index not in misread)
-    content["misclassified"] = sorted([*content["misclassified"], [another, 0, 1]])
+    read = [digit for _, digit, _ in content["misclassified"]]  # of a digit, not more can be misread than there are
+    digit = next(digit for digit, count in enumerate(content["class_counts"]) if read.count(digit) < count)
+    content["misclassified"] = sorted([*content["misclassified"], [another, digit, (digit + 1) % 10]])
     return content
 
 
@@ -242,14 +245,25 @@ def on_gpu(report: Path, pattern: str, parameters: str) -> subprocess.CompletedP
 
 
 def test_the_gpu_workflow_gives_each_notebook_what_it_accepts_lists_too(report):
+    for name in (SECOND, COMPARED):
+        page(report, name).unlink()
     shutil.copy(ROOT / "notebooks" / "backprop_derivation.ipynb", report / "notebooks")  # it has no device
+    shutil.copy(ROOT / "notebooks" / f"{CANDIDATES}.ipynb", report / "notebooks")
+    here = {
+        "epochs: int = 15": "epochs: int = 1",
+        'baseline: str = \\"iteration_09_augmentation': 'baseline: str = \\"none',
+    }
+    for old, new in (ON_DIGITS | here).items():
+        edit(page(report, CANDIDATES), old, new)
     before = published(report)
     done = on_gpu(report, "*", "device: cpu, learning_rates: [0.01, 0.02], candidate_seeds: 1")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     made = report / "_build" / "gpu" / "notebooks"
-    assert {path.stem for path in made.glob("*.ipynb")} == {FIRST, SECOND, COMPARED, "backprop_derivation"}
-    assert "learning_rates = [0.01, 0.02]" in (made / f"{SECOND}.ipynb").read_text("utf-8")
-    assert len(list((report / "runs").rglob("seed_0.json"))) == 4  # two rates, of two iterations
+    assert {path.stem for path in made.glob("*.ipynb")} == {FIRST, CANDIDATES, "backprop_derivation"}
+    assert "learning_rates = [0.01, 0.02]" in (made / f"{FIRST}.ipynb").read_text("utf-8")
+    trained = [records.read(path).parameters for path in (report / "runs").rglob("seed_*.json")]
+    judged = [each["learning_rate"] for each in trained if each["evaluate_on"] == "validation"]
+    assert sorted(judged) == [0.01, 0.02]
     assert published(report) == before
 
 
