@@ -55,7 +55,7 @@ def digit_in_record(pattern: str) -> Callable[[Path], None]:
 
 def only_a_digit(path: Path) -> None:
     """Changes one that could be as well another: what could not be is refused before the digest is looked at."""
-    path.write_text(other_digit(path.read_text("utf-8"), r'"first_losses": \[[\d.]+\d'), "utf-8")
+    path.write_text(other_digit(path.read_text("utf-8"), r'"first_losses": \[\d+\.\d\d'), "utf-8")
 
 
 def one_bit_of_the_weights(path: Path) -> None:
@@ -108,8 +108,8 @@ def in_a_cell_of_prose(notebook: Notebook) -> None:
 
 IN_RECORDS = {  # what is changed in the record of which seed
     "an accuracy": (0, digit_in_record(ACCURACY)),
-    "a loss": (1, digit_in_record(r'"train_loss": \[[\d.]+\d')),
-    "a first loss": (2, digit_in_record(r'"first_losses": \[[\d.]+\d')),
+    "a loss": (1, digit_in_record(r'"train_loss": \[\d+\.\d\d')),
+    "a first loss": (2, digit_in_record(r'"first_losses": \[\d+\.\d\d')),
     "the index of a misread image": (3, digit_in_record(r'"misclassified": \[\[\d+')),
     "one bit of the weights": (4, one_bit_of_the_weights),
 }
