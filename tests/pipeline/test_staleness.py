@@ -9,14 +9,15 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from mnist_lib.cells import notebook_parameters
 from mnist_lib.pipeline import catalogue, execution, staleness
 from support import ROOT, edit, mnist_lib, sealed
 
 ITERATIONS = sorted(path.stem for path in (ROOT / "notebooks").glob("iteration_??_*.ipynb"))
 ALL = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
 SUMMARIES = {"introduction", "iterations_compared", "public_reports"}
-REPORTS = {path.stem for path in catalogue.find("reported_*")}
-"""They judge claims with the spread of all networks."""
+BESIDE = {path.stem for path in catalogue.find() if "iteration_*" in notebook_parameters(path).get("beside", ())}
+"""They show the runs of all iterations beside their own."""
 
 TRAINING = {path.stem for path in catalogue.find() if catalogue.published_runs(path)}
 
@@ -68,7 +69,7 @@ def test_comments_and_docstrings_do_not_count(copy):
 
 def test_a_network_makes_its_own_records_stale_and_the_pages_that_read_them(copy):
     edit(copy / "notebooks" / f"{ITERATIONS[5]}.ipynb", "*conv_relu_bn(14, 14),", "*conv_bn(14, 14),")
-    assert stale(copy) == ({ITERATIONS[5]}, {*ITERATIONS[5:7]} | SUMMARIES)
+    assert stale(copy) == ({ITERATIONS[5]}, {*ITERATIONS[5:7]} | SUMMARIES | BESIDE)
 
 
 def test_a_block_makes_the_records_stale_of_the_networks_that_are_built_of_it(copy):
@@ -97,7 +98,7 @@ def test_the_training_loop_makes_all_records_stale(copy):
 def test_a_parameter_makes_one_notebooks_records_stale(copy):
     notebook = copy / "notebooks" / f"{ITERATIONS[2]}.ipynb"
     edit(notebook, "learning_rate: float = 0.01", "learning_rate: float = 0.02")
-    assert stale(copy) == ({ITERATIONS[2]}, {*ITERATIONS[2:4]} | SUMMARIES | REPORTS)
+    assert stale(copy) == ({ITERATIONS[2]}, {*ITERATIONS[2:4]} | SUMMARIES | BESIDE)
 
 
 def test_a_record_makes_the_pages_that_read_it_stale(copy):
@@ -105,7 +106,7 @@ def test_a_record_makes_the_pages_that_read_it_stale(copy):
     content = json.loads(path.read_text())
     content["history"]["train_correct"][-1] -= 1
     path.write_text(json.dumps(sealed(content)))
-    assert stale(copy) == (set(), {*ITERATIONS[4:6]} | SUMMARIES | REPORTS)
+    assert stale(copy) == (set(), {*ITERATIONS[4:6]} | SUMMARIES | BESIDE)
 
 
 @pytest.mark.parametrize(
