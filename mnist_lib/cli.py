@@ -18,7 +18,12 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ[name] = os.environ[name] and os.path.abspath(os.path.expanduser(os.environ[name]))
     try:
         _check_place(options)
-        return min(options.command(options) or 0, 100)  # failures may be many, and an exit code of 256 would read as 0
+        code = min(options.command(options) or 0, 100)  # failures may be many, and an exit code of 256 would read as 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         trains = options.command in (_train, _sweep, _run, _quick)
         kept = "; finished runs and epochs are kept, the same command continues" if trains else ""
@@ -310,7 +315,7 @@ def _runs(options: argparse.Namespace) -> int:
     if options.delete:
         return _delete(frame[frame["where"] == listing.YOURS], options)
     if options.csv:
-        print(frame.to_csv(index=False), end="")
+        print(frame.map(_no_formula).to_csv(index=False), end="")
     elif options.json:
         print(frame.to_json(orient="records", indent=1))
     elif frame.empty:
@@ -318,6 +323,11 @@ def _runs(options: argparse.Namespace) -> int:
     else:
         print(listing.in_words(frame).to_string(index=False))
     return 0
+
+
+def _no_formula(cell: object) -> object:
+    """Return a cell that a spreadsheet takes for text, whoever wrote it into a record: a formula begins with =, say."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _delete(frame, options: argparse.Namespace) -> int:
@@ -416,9 +426,10 @@ def _run(options: argparse.Namespace) -> int:
         print("  those of the page. `git restore book/records` takes these back, --accept takes the others.")
     blocked = {path for path, _ in altered} | _lacking(paths, missing)
     os.environ.pop("MNIST_LIB_BLANK_IMAGES", None)  # published pages show the images
-    stale = [path for path in paths if path not in blocked and (options.force or staleness.stale(path))]
-    failures = workers.execute(execution.execute, [(path, path) for path in stale], options.workers)
-    book.save_picture()
+    with book.alone():  # another process may execute the same pages: afterwards they are current
+        stale = [path for path in paths if path not in blocked and (options.force or staleness.stale(path))]
+        failures = workers.execute(execution.execute, [(path, path) for path in stale], options.workers)
+        book.save_picture()
     return failures + len(blocked) + len(overwritten)
 
 

@@ -32,6 +32,11 @@ def remember() -> None:
             _kept[name] = (_read(module), _constants(module))
 
 
+def outdated() -> list[str]:
+    """Name the modules of the library whose files hold another text by now than the one that was loaded."""
+    return [name for name, (text, _) in _kept.items() if _read(sys.modules[name]) != text]
+
+
 def source(name: str) -> str:
     """Return the text of the module `name`, as it was loaded.
 

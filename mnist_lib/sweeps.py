@@ -170,7 +170,10 @@ def _check_network(trial: Trial) -> None:
     """Build a network and show it two blank images, so that no run fails over it later."""
     try:
         with torch.random.fork_rng(), torch.no_grad():
-            shape = tuple(trial.experiment.network().eval()(torch.zeros(2, 1, 28, 28)).shape)
+            network = trial.experiment.network().eval()
+            if lazy := [name for name, each in network.named_parameters() if torch.nn.parameter.is_lazy(each)]:
+                raise ParameterError(f"({trial}): {lazy[0]} has no shape yet: give the layer its number of inputs")
+            shape = tuple(network(torch.zeros(2, 1, 28, 28)).shape)
     except ParameterError:
         raise
     except Exception as error:  # whatever the notebook's network raises

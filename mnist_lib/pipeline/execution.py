@@ -18,7 +18,8 @@ from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 
-from mnist_lib import cells, experiments, files
+from mnist_lib import cells, experiments, files, loaded
+from mnist_lib.loaded import CodeError
 from mnist_lib.pipeline import staleness
 
 QUICK = {
@@ -57,11 +58,13 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = N
         ParameterError: `source` is no notebook.
         papermill.PapermillExecutionError: a cell failed; `target` is as it was.
         RuntimeError: the kernel died, for want of memory, say; the same. The message names the cell.
+        CodeError: what the page is made from was changed meanwhile, as where a branch is switched; the same.
     """
     import papermill  # takes a second to import
     from nbclient.exceptions import DeadKernelError
 
-    digests = None if parameters else staleness.current_digests(source)  # of what is executed, not of a later edit
+    # Of what is executed, not of a later edit.
+    digests, written = (None, {}) if parameters else (staleness.current_digests(source), staleness.written(source))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mnist-lib-") as scratch, _publishing(digests is not None):
         executed = Path(scratch) / source.name
@@ -78,6 +81,11 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = N
                 if attempt == 2 or "before replying to kernel_info" not in str(error):
                     raise
         notebook = cells.read(executed)
+    if digests is not None and (loaded.outdated() or staleness.written(source) != written):
+        raise CodeError(
+            f"{source.name}: the page, the library or a record was changed while the page was executed; it is as it "
+            "was. Start the command again"
+        )
     for cell in notebook.cells:
         for said in [each for each in cell.get("outputs", ()) if each.get("name") == "stderr"]:
             print(f"{source.name}: {said.text.strip()}", file=sys.stderr)

@@ -60,6 +60,18 @@ def stale(path: Path) -> list[str]:
     return reasons + _edits(stored, now)
 
 
+def written(path: Path) -> dict[Path, tuple[int, int]]:
+    """Return when each file was written that a page is made from, and its size: to tell whether one is, meanwhile.
+
+    These are the page's own file, the library's, and the records that it shows. Over longer times than an execution,
+    digests decide.
+    """
+    runs = [(run.published, seed) for run, seeds in catalogue.read_runs(path) for seed in range(seeds)]
+    library = (file for kind in ("py", "html") for file in Path(__file__).parents[1].rglob(f"*.{kind}"))
+    files = [path, *library, *(records.record_path(folder, seed) for folder, seed in runs)]
+    return {file: (found.st_mtime_ns, found.st_size) for file in files if file.exists() for found in [file.stat()]}
+
+
 def edited(path: Path) -> list[str]:
     """Say what of a page was changed by hand after its execution: its outputs, or the numbers in its prose."""
     notebook = cells.read(path)

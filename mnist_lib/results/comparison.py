@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from mnist_lib.records import Record
 from mnist_lib.results import figures
-from mnist_lib.results.show import Table
+from mnist_lib.results.show import Table, as_text
 from mnist_lib.results.statistics import Interval, difference_interval, p_value
 from mnist_lib.results.target import TASK_ACCURACY, final_accuracy, reached
 
@@ -109,7 +109,7 @@ def variants_in_words(runs: Sequence[Record], variants: Mapping[str, Sequence[Re
     for name, difference in variant_differences(runs, variants).items():
         kind = "lose" if difference.high < 0 else "gain" if difference.low > 0 else "open"
         kind = "few" if math.isnan(difference.low) else kind
-        found[kind].append(f"*{name}*" + f" ({round(difference.center, 2) + 0:+.2f})" * (kind != "few"))
+        found[kind].append(f"*{as_text(name)}*" + f" ({round(difference.center, 2) + 0:+.2f})" * (kind != "few"))
     said = {
         "lose": "Less accurate than the recipe, beyond what the seeds can explain: {}.",
         "gain": "More accurate than the recipe, beyond what the seeds can explain: {}.",

@@ -218,7 +218,7 @@ def swept(tried: Sequence[tuple[Trial, Sequence[Record]]], value: str, images: s
     numbers = [place for place in places.values() if place > 0]
     if len(numbers) == len(places) and max(numbers) > 10 * min(numbers):
         axes.set_xscale("log")
-    axes.set_xticks(list(places.values()), [said(each) for each in places])
+    axes.set_xticks(list(places.values()), [said(each) for each in places], parse_math=False)
     axes.minorticks_off()
     axes.set(xlabel=value, ylabel=f"correct, % of {images} images")
     low, high = axes.get_ylim()
@@ -227,7 +227,8 @@ def swept(tried: Sequence[tuple[Trial, Sequence[Record]]], value: str, images: s
         ticks = [tick for tick in ACCURACIES if low <= tick <= high]
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     if 1 < len(settings) <= MOST_ENTRIES:
-        figure.legend(loc="outside upper center", ncols=2)
+        for entry in figure.legend(loc="outside upper center", ncols=2).get_texts():
+            entry.set_parse_math(False)
     words = "; ".join(f"{trial}: {np.mean([run.test_accuracy[-1] for run in runs]):.2f}" for trial, runs in tried)
     return Picture(figure, f"{value} against accuracy, in percent; the means are {words}.")
 
@@ -254,8 +255,8 @@ def heat_map(tried: Sequence[tuple[Trial, Sequence[Record]]], across: str, down:
     for (row, column), mean in np.ndenumerate(grid):
         if not np.isnan(mean):
             axes.text(column, row, f"{mean:.2f}", ha="center", va="center", fontsize=9)
-    axes.set_xticks(range(len(columns)), [said(each) for each in columns])
-    axes.set_yticks(range(len(rows)), [said(each) for each in rows])
+    axes.set_xticks(range(len(columns)), [said(each) for each in columns], parse_math=False)
+    axes.set_yticks(range(len(rows)), [said(each) for each in rows], parse_math=False)
     axes.set(xlabel=across, ylabel=down)
     figure.colorbar(image, ax=axes, label=f"correct, % of {images} images")
     words = "; ".join(
@@ -292,7 +293,7 @@ def forest(names: Sequence[str], parameters: Sequence[int], accuracies: Sequence
         f"{target:.2f}", (target, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8
     )
     axes.annotate("parameters ", (0, 1), xycoords="axes fraction", ha="right", va="bottom", fontsize=8)
-    axes.set_yticks(range(len(names)), names, fontsize=8.5)
+    axes.set_yticks(range(len(names)), names, fontsize=8.5, parse_math=False)
     axes.tick_params(axis="y", length=0, pad=48)  # the numbers of parameters stand between
     axes.tick_params(axis="x", labelsize=8)
     axes.set(ylim=(len(names) - 0.5, -0.6))
@@ -403,7 +404,7 @@ def steps(names: Sequence[str], differences: Sequence[Interval]) -> Picture:
             axes.hlines(row, difference.low, difference.high, color=colour, linewidth=2)
         axes.plot([difference.center], [row], "s" if sure else "o", color=colour)
     axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel="change of the mean test accuracy, percentage points")
     words = "; ".join(f"{name}: {d.center:+.2f}" for name, d in zip(names, differences, strict=True))

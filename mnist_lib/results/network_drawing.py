@@ -73,7 +73,8 @@ def _row(axes: Axes, middle: float, height: float, sign: str, width: float, line
     weight, colour = "bold" if sign == "+" else "normal", GREY if sign == "−" else "black"
     for number, words in enumerate(lines):
         place = middle + LINE * (number - (len(lines) - 1) / 2)
-        axes.text(TEXT, place, words, color=colour, fontweight="normal" if number else weight, **FONT)
+        style = {"color": colour, "fontweight": "normal" if number else weight, "parse_math": False}
+        axes.text(TEXT, place, words, **style, **FONT)
 
 
 def _details(rows: list[tuple[str, Layer]], input_shape: Shape) -> list[list[str]]:

@@ -17,6 +17,7 @@ from mnist_lib.digests import code_digest
 from mnist_lib.parameters import Checked, NotebookParameters, ParameterError, has_effect
 from mnist_lib.records import Record
 from mnist_lib.results.comparison import accuracy_difference, in_words, label
+from mnist_lib.results.show import as_text
 from mnist_lib.results.target import Target, final_accuracy, in_percent, train_accuracy
 
 
@@ -256,7 +257,7 @@ def baseline(parameters: NotebookParameters) -> str:
     number, _, words = rest.partition("_")
     known = {"iteration": f"iteration {number.lstrip('0')}", "reported": f"report {number.upper()}"}
     if kind not in known or not words:
-        return own + label(parameters.baseline)
+        return own + as_text(label(parameters.baseline))
     return f"{own}{known[kind]} ({words.replace('_', ' ')})"
 
 
@@ -270,4 +271,4 @@ def _published_number(runs: Sequence[Record]) -> int:
 
 
 def _value(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ", ".join(map(as_text, value)) if isinstance(value, tuple) else as_text(value)

@@ -17,7 +17,7 @@ from mnist_lib.records import Record
 from mnist_lib.results import architecture, sentences
 from mnist_lib.results.comparison import accuracy_difference, label
 from mnist_lib.results.listing import ranges
-from mnist_lib.results.show import Table
+from mnist_lib.results.show import Table, quoting
 from mnist_lib.results.statistics import first_epoch_at, steady_from_epoch
 from mnist_lib.results.target import TASK_ACCURACY, final_accuracy, reached
 
@@ -235,7 +235,8 @@ def papermill_line(parameters: NotebookParameters) -> Markdown:
     tried = {each: value for each, value in tried.items() if value != getattr(parameters, each)}
     tried["learning_rate"] = float(f"{parameters.learning_rate / 2:.2g}")
     trial = ("a short try " if len(tried) > 1 else "") + "at half the learning rate"
-    said = [f"```shell\n# this page\n{_papermill(name, chosen)}\n# {trial}\n{_papermill(name, chosen | tried)}\n```"]
+    commands = f"# this page\n{_papermill(name, chosen)}\n# {trial}\n{_papermill(name, chosen | tried)}"
+    said = [f"{quoting(commands)}shell\n{commands}\n{quoting(commands)}"]
     if sentences.has_another_network(parameters):
         said.append("The network of this page is not the published one: give papermill your own copy of the notebook.")
     if there is not None:

@@ -32,10 +32,11 @@ def describe(path: Path) -> str:
     groups = [[records.read(file) for file in each if file.exists()] for each in files]
     makes_runs = bool(catalogue.published_runs(path))
     commands = [text for text in COMMANDS if makes_runs or "verify" not in text]
-    rows = [f"<dt><code>{text.format(name=path.stem)}</code></dt><dd>{COMMANDS[text]}</dd>" for text in commands]
+    name = html.escape(path.stem)
+    rows = [f"<dt><code>{text.format(name=name)}</code></dt><dd>{COMMANDS[text]}</dd>" for text in commands]
     parts = [
-        f"<p>Computed by the code cells of <code>notebooks/{html.escape(path.name)}</code>, executed by papermill with "
-        f"the library of digest <code>{digests['library'][:8]}</code>.</p>",
+        f"<p>Computed by the code cells of <code>notebooks/{name}.ipynb</code>, executed by papermill with "
+        f"the library of digest <code>{html.escape(digests['library'][:8])}</code>.</p>",
         *("<dl>", *rows, "</dl>"),
     ]
     if any(groups):

@@ -1,5 +1,6 @@
 """The book on any screen: figures for dark pages, and nothing in the build that no page loads."""
 
+import html
 import json
 import re
 import shutil
@@ -114,7 +115,10 @@ def leave_out_what_no_page_loads(app: Sphinx, exception: Exception | None) -> No
 
 
 def name_once(app: Sphinx, exception: Exception | None) -> None:
-    """Leave the library's names out of the entries of the search: they are its objects, and every page loads it."""
+    """Leave the library's names out of the entries of the search: they are its objects, and every page loads it.
+
+    Titles become HTML: as such the search shows them, and Sphinx leaves those of sections as they were written.
+    """
     if exception is not None or app.builder.name != "html":
         return
     file = Path(app.outdir) / "searchindex.js"
@@ -122,6 +126,8 @@ def name_once(app: Sphinx, exception: Exception | None) -> None:
     for entry, places in list(index["indexentries"].items()):
         if all(anchor.startswith(("mnist_lib.", "module-mnist_lib")) for _, anchor, _ in places):
             del index["indexentries"][entry]
+    for kind in ("alltitles", "indexentries"):
+        index[kind] = {html.escape(title, quote=False): places for title, places in index[kind].items()}
     file.write_text(js_index.dumps(index), "utf-8")
 
 

@@ -15,7 +15,7 @@ from mnist_lib import records
 from mnist_lib.digests import bytes_digest
 from mnist_lib.records import record_path
 from mnist_lib.results.comparison import label
-from support import ROOT, edit, mnist_lib, sealed
+from support import PATIENCE, ROOT, command, edit, mnist_lib, sealed
 
 FIRST, SECOND, COMPARED = "iteration_01_setup", "iteration_02_light_skeleton", "iterations_compared"
 CANDIDATES = "iteration_10_one_cycle"  # it tries several learning rates
@@ -281,3 +281,42 @@ def test_the_gpu_workflow_goes_on_after_a_notebook_that_fails(report):
     done = on_gpu(report, "iteration_0*", "device: cpu, epochs: many")
     assert done.returncode == 1
     assert done.stdout.count("epochs = 'many': expected a whole number from 1 to 1000") >= 2
+
+
+MEANWHILE = {
+    "the page": "page.write_text(page.read_text('utf-8') + ' ', 'utf-8')",
+    "the library, there and back": "(page.parents[1] / 'mnist_lib' / 'results' / 'show.py').touch()",
+    "nothing": "(page.parents[1] / 'executed').open('a').write('once')",
+}
+
+
+def with_page(folder: Path, meanwhile: str) -> Path:
+    """A report of one page, which trains nothing and does something while it is executed."""
+    report = folder / "report"
+    shutil.copytree(ROOT / "mnist_lib", report / "mnist_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    (report / "notebooks").mkdir()
+    path = report / "notebooks" / "small.ipynb"
+    parameters = nbformat.v4.new_code_cell('name: str = "small"', metadata={"tags": ["parameters"]})
+    code = nbformat.v4.new_code_cell(f"from pathlib import Path\npage = Path({str(path)!r})\n{MEANWHILE[meanwhile]}")
+    nbformat.write(nbformat.v4.new_notebook(cells=[parameters, code]), path)
+    return report
+
+
+@pytest.mark.parametrize("what", ["the page", "the library, there and back"])
+def test_a_page_is_not_written_if_something_changed_while_it_was_executed(tmp_path, what):
+    """As where a branch is switched: what ran, and where it would be written, could be two different things."""
+    report = with_page(tmp_path, what)
+    before = page(report, "small").read_text("utf-8")
+    done = mnist_lib("run", root=report)
+    assert done.returncode == 1
+    assert "was changed while the page was executed; it is as it was. Start the command again" in done.stdout
+    assert page(report, "small").read_text("utf-8").rstrip() == before.rstrip()
+
+
+def test_of_two_commands_at_once_one_executes_a_page_and_the_other_finds_it_current(tmp_path):
+    report = with_page(tmp_path, "nothing")
+    both = [command(report, "run") for _ in range(2)]
+    said = [each.communicate(timeout=PATIENCE)[0] for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    assert (report / "executed").read_text() == "once"
+    assert sorted("no notebook to do" in text for text in said) == [False, True]

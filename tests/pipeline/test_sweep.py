@@ -1,5 +1,6 @@
 """Sweeps: every combination and seed into one's own store, the list of all runs, and the page that reads a sweep."""
 
+import io
 import json
 import os
 import re
@@ -8,13 +9,14 @@ import subprocess
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 
 import forked
 from mnist_lib import experiments, records, sweeps, table
 from mnist_lib.parameters import ParameterError
-from support import ROOT, edit, mnist_lib, own_notebook
+from support import ROOT, edit, mnist_lib, own_notebook, sealed
 
 OPTIONS = "--set learning_rate=0.05,0.2 --set width=4,8 --seeds 0-2 --workers 1".split()
 
@@ -124,6 +126,32 @@ def test_what_is_refused_is_refused_before_the_first_run(given, notebook, tmp_st
     assert done.returncode == 1
     assert REFUSED[given] in done.stderr and "Traceback" not in done.stderr
     assert not tmp_store.exists()
+
+
+def test_a_network_that_would_fail_in_every_run_is_refused_before_the_first(notebook, tmp_store):
+    edit(notebook, "nn.Linear(width, 10)", "nn.LazyLinear(10)")
+    done = sweep(notebook, tmp_store, "--set", "width=4,8")
+    assert done.returncode == 1 and not tmp_store.exists()
+    assert "(width 4): 4.weight has no shape yet: give the layer its number of inputs" in done.stderr
+
+
+def test_a_table_holds_no_formula_for_a_spreadsheet(notebook, tmp_store):
+    """Whoever wrote it into a record: a cell that begins with = would be computed."""
+    done = sweep(notebook, tmp_store, "--set", "width=4,8", "--seeds", "0", "--name", "two")
+    assert done.returncode == 0, done.stderr
+    path = next(tmp_store.rglob("seed_0.json"))
+    content = json.loads(path.read_text("utf-8"))
+    content["environment"]["device_name"] = '=HYPERLINK("http://127.0.0.1:9", "a")'
+    path.write_text(json.dumps(sealed(content)), "utf-8")
+    said = mnist_lib("runs", "--csv", "mine/*", MNIST_LIB_RUNS=str(tmp_store)).stdout
+    assert sorted(pd.read_csv(io.StringIO(said))["device"])[0].startswith("'=HYPERLINK(")
+
+
+def test_whoever_reads_the_first_lines_only_gets_no_error():
+    command = f"{sys.executable} -m mnist_lib.cli runs --csv | head -n 1"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, shell=True, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert (done.stderr, done.stdout.split(",")[0]) == ("", "experiment")
 
 
 def test_failures_are_told_at_the_end_and_the_others_are_kept(tmp_store):

@@ -13,7 +13,7 @@ import torch
 from mnist_lib import experiments, page, records
 from mnist_lib.digests import bytes_digest
 from mnist_lib.experiments import Experiment
-from mnist_lib.parameters import Recipe
+from mnist_lib.parameters import Recipe, has_effect
 from mnist_lib.pipeline import catalogue, verification
 from mnist_lib.records import record_path, weights_path
 from support import mnist_lib, sealed
@@ -133,7 +133,7 @@ from pathlib import Path
 import torch
 from mnist_lib import experiments, page
 from mnist_lib.experiments import Experiment
-from mnist_lib.parameters import Recipe
+from mnist_lib.parameters import Recipe, has_effect
 from mnist_lib.pipeline import verification
 experiments.published_records = lambda: Path(sys.argv[1])
 network = page.of_notebook("iteration_05_global_average_pooling").network
@@ -292,3 +292,57 @@ def test_the_command_on_published_records():
     lines = done.stdout.splitlines()
     assert (done.returncode, lines[-1]) == (0, f"{seeds} of {seeds} records hold")
     assert lines[0].split() == [experiment.name, "seed", "0", "holds"]
+
+
+def leaves(value: object, *place: object) -> list[tuple]:
+    """Where the values of a record lie, each by the keys that lead to it; of long lists the first and the last."""
+    if isinstance(value, dict):
+        return [leaf for key, each in value.items() for leaf in leaves(each, *place, key)]
+    if isinstance(value, list) and len(value) and not (place and place[0] == "misclassified" and len(place) == 2):
+        return [leaf for k in dict.fromkeys((0, len(value) - 1)) for leaf in leaves(value[k], *place, k)]
+    return [place]
+
+
+def altered(value: object) -> object:
+    """Another value of the same kind, far enough off to mean something."""
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case float():
+            return value * 1.1 + 0.01
+        case list():
+            return [value[0] + 1, *value[1:]]
+        case None:
+            return True
+    other = {"cpu": "cuda", "none": "deskew"}.get(value)
+    return other or (value[:-1] + ("0" if value[-1:] != "0" else "1") if value else "x")
+
+
+@pytest.mark.slow
+def test_of_every_value_in_a_record_the_method_says_whether_an_alteration_is_found(experiment, trained):
+    """Each is altered alone, and the record gets the digest of its new content."""
+    path, unseen = record_path(experiment.published, 0), set()
+    content = json.loads(path.read_text("utf-8"))
+    for place in leaves(content):
+        if place[0] == "digest":
+            continue
+        changed = json.loads(json.dumps(content))
+        *way, last = place
+        inner = changed
+        for key in way:
+            inner = inner[key]
+        inner[last] = altered(inner[last])
+        path.write_text(json.dumps(sealed(changed)), "utf-8")
+        if not verification.verify(experiment, 0, CPU).problems:
+            unseen.add(place)
+    by_field = {place[:2] for place in unseen}
+    without_effect = {("parameters", name) for name in content["parameters"]} & by_field
+    assert all(not has_effect(RECIPE, name) for _, name in without_effect)
+    assert by_field - without_effect == {
+        *(("environment", name) for name in content["environment"]),  # "date, machine, versions, commit, seconds"
+        *(("history", name) for name in ("train_loss", "train_correct", "test_loss", "test_correct")),
+    }
+    last = len(content["history"]["test_loss"]) - 1
+    assert not {("history", "test_loss", last), ("history", "test_correct", last)} & unseen, "the last epoch is found"

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from jupyter_client import manager
+from bs4 import BeautifulSoup
+from markdown_it import MarkdownIt
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -278,3 +280,32 @@ def test_a_figure_with_sliders_is_live_where_a_person_sits_and_where_none_does(p
     assert str(person) in texts
     (content,) = (each["content"]["data"] for each in shown if each["msg_type"] == "display_data")
     assert "cycle-figure" in content["text/html"] and content["image/png"] and content["text/plain"]
+
+
+@pytest.mark.parametrize("words", ["linear 800 → 500", "Intel(R) Core(TM) i7 CPU @ 3.2GHz", "no warm-up", "a_b, c 0.1"])
+def test_plain_words_stay_as_they_are(words):
+    assert show.as_text(words) == words
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["<b>", "a `b``c` d", "[a](javascript:b)", "$x$", r"\(x\)", "**a**", "_a_", "a|b", "&lt;", "https://a.b", "{a}`b`"],
+)
+def test_words_that_are_markup_are_shown_and_not_taken_for_it(words):
+    """By the parser of JupyterLab's kind and by the book's."""
+    for parser in (MarkdownIt("commonmark"), MarkdownIt("gfm-like", {"linkify": False})):
+        html = parser.render(f"A device: *{show.as_text(words)}*.")
+        assert BeautifulSoup(html, "html.parser").get_text().strip() == f"A device: {words}."
+        assert "<b>" not in html and "<a" not in html
+
+
+def test_a_table_with_a_dollar_sign_is_left_alone_by_what_looks_for_formulas():
+    assert "mathjax_ignore" in Table([{"costs": "$5 or $6"}])._repr_html_()
+    assert "mathjax_ignore" not in Table([{"costs": "5"}])._repr_html_()
+
+
+@pytest.mark.parametrize("words", [r"$\frac$", "from $5 to $6"])
+def test_a_picture_shows_dollar_signs_and_looks_for_no_formula(words):
+    interval = Interval(1.0, 0.5, 1.5)
+    pictures = [figures.steps([words], [interval]), figures.forest([words], [5], [interval], 1.0)]
+    assert all(picture.png and words in picture.alt for picture in pictures)
