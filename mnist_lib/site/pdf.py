@@ -32,8 +32,11 @@ OPTIONS = (
     "--generate-pdf-document-outline",
 )
 
-CHAPTER = re.compile(r'<span id="document-([^"]+)"></span>.*?<h2>(.*?)<a class="headerlink"', re.DOTALL)
-"""The beginning of a page of the book within the single page: the page's name, and its heading."""
+BEGINNING = re.compile(r'<span id="(document-[^"]+)"></span>(.*?)<h2>', re.DOTALL)
+"""Where Sphinx puts the name of a page of the book: before its section, so on the sheet before it."""
+
+CHAPTER = re.compile(r'<h2 id="document-([^"]+)">(.*?)<a class="headerlink"')
+"""The heading of a page of the book within the single page, which bears its name."""
 
 CONTENTS_ROW = '<li><a href="#document-{0}"><span>{1}</span><span>{2}</span></a></li>'
 
@@ -119,6 +122,7 @@ def one_page(folder: Path) -> Path:
     the last is kept: these are the references, which links mean.
     """
     text = (folder / f"{HOME}.html").read_text("utf-8").replace(f'href="{HOME}.html#', 'href="#')
+    text = BEGINNING.sub(r'\2<h2 id="\1">', text)
     counts = Counter(re.findall(r' id="(id\d+)"', text))
 
     def keep_last(match: re.Match) -> str:
