@@ -101,7 +101,7 @@ def with_contents(text: str, numbers: Mapping[str, int] | None = None) -> str:
         rows = [CONTENTS_ROW.format(name, title, (numbers or {}).get(name, "")) for name, title in chapters]
         lines += [f"<p>{part['caption']}</p>" if "caption" in part else "", "<ul>", *rows, "</ul>"]
     contents = f'<nav class="book-contents" aria-label="Contents"><p>{NOTE}</p>{"".join(lines)}</nav>'
-    return text.replace("</h1>", f'</h1>{contents}<span id="document-{HOME}"></span>', 1)
+    return text.replace("</h1>", f'</h1>{contents}<h2 id="document-{HOME}">Introduction</h2>', 1)
 
 
 def _print(browser: str, page: Path, printed: Path) -> None:
