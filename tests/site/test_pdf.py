@@ -92,7 +92,11 @@ def test_the_contents_say_where_each_page_begins(browser, tmp_path):
 
 
 SHOWN = {
-    "notebooks/iteration_05_global_average_pooling": ("def network", "batch_size: int = 128", "Within the epochs of this page"),
+    "notebooks/iteration_05_global_average_pooling": (
+        "def network",
+        "batch_size: int = 128",
+        "Within the epochs of this page",
+    ),
     "notebooks/learning_rate_sweep": ("the figure is live", "def "),
     "notebooks/training_from_scratch": ("the figure is live", "def "),
     "notebooks/iterations_compared": ("All in one table",),
