@@ -49,6 +49,31 @@ def fold_cells(app: Sphinx, doctree: nodes.document) -> None:
             cell["prompt_show"], cell["prompt_hide"] = f"Show: {FOLDED[name]}", f"Hide: {FOLDED[name]}"
 
 
+CODE_ON_PAPER = {"backprop_derivation", "learning_rate_sweep", "training_from_scratch", "your_network"}
+"""The notebooks whose subject is their code. Of the others, paper shows the network, and of experiments the recipe."""
+
+
+def mark_for_paper(app: Sphinx, doctree: nodes.document) -> None:
+    """Say by classes which code `print.css` prints; in the PDF, a network's drawing stands beside its recipe."""
+    if app.env.docname.removeprefix("notebooks/") in CODE_ON_PAPER:
+        return
+    wanted = FOLDED.keys() if app.env.docname.startswith(FOLDED_ON) else {"tag_network"}
+    kept = []
+    for cell in [each for each in doctree.findall(nodes.container) if each.get("nb_element") == "cell_code"]:
+        source = cell.next_node(nodes.container)
+        if wanted & {*cell["classes"]}:
+            kept.append(cell)
+            cell["classes"].append("on-paper")
+            continue
+        source["classes"].append("only-screen")
+        if kept and source.astext().startswith("network_drawing.picture"):
+            cell["classes"].append("network-drawing")
+            if app.builder.name == "singlehtml":
+                cell.attributes.pop("hide_mode", None)
+                cell.parent.remove(cell)
+                kept[0].parent.insert(kept[0].parent.index(kept[0]), cell)
+
+
 def write_workbook(app: Sphinx) -> None:
     """Make what pages offer as ``{download}`backprop.xlsx <../_build/backprop.xlsx>```, anew for every build."""
     folder = Path(app.srcdir) / "_build"
@@ -106,6 +131,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("build-finished", write_networks)
     app.connect("source-read", keep_badges_here)
     app.connect("doctree-read", fold_cells)
+    app.connect("doctree-read", mark_for_paper)
     app.connect("doctree-resolved", origin.mark_origins)
     app.connect("build-finished", write_comparisons)
     app.connect("builder-inited", offer_pdf)

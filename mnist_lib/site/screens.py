@@ -131,11 +131,18 @@ def name_once(app: Sphinx, exception: Exception | None) -> None:
     file.write_text(js_index.dumps(index), "utf-8")
 
 
+def add_excerpts(app: Sphinx, page: str, *_: object) -> None:
+    """Show excerpts below the results of the search."""
+    if page == "search":
+        app.add_js_file("search.js", loading_method="defer")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to Sphinx, which calls this."""
     app.connect("source-read", copy_alternative_texts)
     app.connect("doctree-read", pair_figures, priority=400)  # before Sphinx collects the images to copy
     app.connect("html-page-context", tidy_lists)
+    app.connect("html-page-context", add_excerpts)
     app.add_js_file("scrolling.js")
     app.connect("build-finished", leave_out_what_no_page_loads)
     app.connect("build-finished", name_once)

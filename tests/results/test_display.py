@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from jupyter_client import manager
 from bs4 import BeautifulSoup
+from jupyter_client import manager
 from markdown_it import MarkdownIt
 from matplotlib.colors import to_rgb
 from PIL import Image

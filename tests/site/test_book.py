@@ -5,7 +5,10 @@
 
 import ast
 import dataclasses
+import functools
+import http.server
 import re
+import threading
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -289,11 +292,35 @@ def test_an_iteration_begins_with_its_box_and_its_result_is_on_the_third_screen(
 
 def test_search_works_without_a_web_server(book, browser):
     page = browser.new_page()
+    said = []
+    page.on("console", lambda message: message.type in ("error", "warning") and said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
     page.goto((book / "search.html").as_uri() + "?q=receptive")
     page.locator("#search-results li a", has_text="Method").first.wait_for()  # results come one by one
+    assert not page.locator("#search-results .context").count() and not said, said  # a file may not read another
     page.goto((book / "search.html").as_uri() + "?q=resolve_device")
     page.locator("#search-results li a[href*='mnist_lib.machine.resolve_device']").first.wait_for()
     page.close()
+
+
+def test_search_shows_excerpts_where_there_is_a_web_server(book, browser):
+    """From the text of the page or of the term, without the theme's contents and the marks beside results."""
+    handler = functools.partial(QuietHandler, directory=book)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{server.server_port}/search.html?q=dropout")
+        term = page.locator("#search-results li:has(> a[href$='glossary.html#term-dropout']) .context")
+        found = page.locator("#search-results li:has(> a[href$='iteration_04_dropout.html']) .context")
+        assert term.inner_text().startswith("dropout: Switching off randomly chosen values")
+        assert "dropout" in found.inner_text().lower() and "Contents" not in found.inner_text()
+        page.close()
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing of the files that it serves."""
 
 
 def test_the_library_page_lists_every_module():
