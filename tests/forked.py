@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,18 @@ def python(
         return subprocess.run([sys.executable, *words], cwd=cwd, env=variables, capture_output=True, text=True)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, name) for name in ("out", "err")]
-        process = PROCESSES.Process(target=_become, args=(words, str(cwd), variables, files))
+        process = PROCESSES.Process(target=_become, args=(words, str(cwd), variables, _installed(), files))
         process.start()
         process.join()
         return subprocess.CompletedProcess(words, process.exitcode, *(file.read_text("utf-8") for file in files))
+
+
+@cache
+def _installed() -> list[str]:
+    """Where a new process looks for modules, but for its directory and PYTHONPATH: an editable install has its own."""
+    words = [sys.executable, "-P", "-c", "import sys; print(*sys.path, sep='\\n')"]
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(words, env=variables, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 class Kernel:
@@ -55,7 +64,9 @@ class Kernel:
 
     def __init__(self, words: Sequence[str], cwd: str, environment: Mapping[str, str]):
         nowhere = [Path(os.devnull)] * 2
-        self._process = PROCESSES.Process(target=_become, args=(words, cwd, environment, nowhere, True), daemon=True)
+        self._process = PROCESSES.Process(
+            target=_become, args=(words, cwd, environment, _installed(), nowhere, True), daemon=True
+        )
         self._process.start()
         self.pid = self._process.pid
         while self.poll() is None and os.getpgid(self.pid) != self.pid:  # signals go to its group
@@ -80,7 +91,12 @@ def start_kernel(words: Sequence[str], *, env: Mapping[str, str], cwd: str | Non
 
 
 def _become(
-    words: Sequence[str], cwd: str, environment: Mapping[str, str], files: Sequence[Path], leads_group: bool = False
+    words: Sequence[str],
+    cwd: str,
+    environment: Mapping[str, str],
+    installed: Sequence[str],
+    files: Sequence[Path],
+    leads_group: bool = False,
 ) -> None:
     if leads_group:
         os.setsid()
@@ -91,7 +107,6 @@ def _become(
     os.environ.clear()
     os.environ.update(environment)
     sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in environment
-    installed = [path for path in sys.path if path.startswith((sys.prefix, sys.base_prefix))]
     sys.path[:] = [*filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)), *installed]
     match [*words]:
         case ["-m", name, *rest]:
