@@ -274,7 +274,7 @@ def test_the_gpu_workflow_runs_no_input_as_code(report, parameters):
     done = on_gpu(report, SECOND, parameters)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].partition("parameter")[1]
-    assert not (report / "pwned").exists() and not (report / "_build").exists()
+    assert not (report / "pwned").exists() and not (report / "_build" / "gpu").exists()
 
 
 def test_the_gpu_workflow_goes_on_after_a_notebook_that_fails(report):
