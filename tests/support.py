@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -76,6 +77,33 @@ def own_notebook(folder: Path) -> Path:
                 cell.source = cell.source.replace(old, new, 1)
     nbformat.write(copy, path := folder / "mine.ipynb")
     return path
+
+
+# -- figures that answer to their reader
+
+
+@contextmanager
+def on_a_phone(browser, html: str, folder: Path):
+    """Open pieces of a page on a phone's screen; nothing is fetched, nothing goes wrong, nothing is wider than it."""
+    file = folder / "figure.html"
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    file.write_text(f"{head}<title>figure</title><body>{html}", "utf-8")
+    context = browser.new_context(has_touch=True, viewport={"width": 390, "height": 844})
+    page, problems = context.new_page(), []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda sent: problems.append(sent.url) if sent.url != file.as_uri() else None)
+    page.goto(file.as_uri())
+    yield page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
+    assert not problems
+
+
+def refers_outside(html: str) -> list[str]:
+    """What a piece of a page has in it that would load something, or settings that were not filled in."""
+    foreign = ("://", "src=", "href=", "import", "fetch(", "XMLHttpRequest", "@import", "SETTINGS")
+    return [each for each in foreign if each in html]
 
 
 # -- images

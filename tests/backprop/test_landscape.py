@@ -8,6 +8,7 @@ import pytest
 
 from mnist_lib.backprop import landscape, network, slider
 from mnist_lib.parameters import ExerciseParameters
+from support import on_a_phone, refers_outside
 
 EXERCISE = ExerciseParameters()
 NUMBERS = {"inputs": EXERCISE.inputs, "targets": EXERCISE.targets}
@@ -31,26 +32,15 @@ def test_without_a_browser_there_is_a_picture_with_words():
     data, metadata = FIGURE._repr_mimebundle_()
     assert {"text/html", "image/png", "text/plain"} == set(data)
     assert "in 100 steps w5 goes from 0.40 to -2.13, w7 from 0.50 to 1.91" in metadata["image/png"]["alt"]
-    for foreign in ("://", "src=", "href=", "import", "fetch(", "SETTINGS"):
-        assert foreign not in FIGURE.html
+    assert refers_outside(FIGURE.html) == []
     assert len(FIGURE.html.encode()) < 12_000
 
 
 @pytest.fixture
 def page(browser, tmp_path):
-    """The figure twice on a page on a phone; nothing may be fetched, and nothing may go wrong."""
-    file = tmp_path / "figure.html"
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    file.write_text(f"{head}<title>figure</title><body>{FIGURE.html}{FIGURE.html}", "utf-8")
-    opened, problems = browser.new_page(viewport={"width": 390, "height": 844}), []
-    opened.on("console", lambda message: problems.append(message.text))
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("request", lambda sent: problems.append(sent.url) if sent.url != file.as_uri() else None)
-    opened.goto(file.as_uri())
-    yield opened
-    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
-    opened.close()
-    assert not problems
+    """The figure twice on a page on a phone."""
+    with on_a_phone(browser, FIGURE.html * 2, tmp_path) as opened:
+        yield opened
 
 
 def check(figure, pair: tuple[int, int]) -> np.ndarray:

@@ -5,6 +5,7 @@ import pytest
 
 from mnist_lib.backprop import network, slider
 from mnist_lib.parameters import SweepParameters
+from support import on_a_phone, refers_outside
 
 EXERCISE = SweepParameters(name="learning_rate_sweep", experiment="iteration_10_one_cycle")
 NUMBERS = {"inputs": EXERCISE.inputs, "weights": EXERCISE.weights}
@@ -24,9 +25,7 @@ def test_it_is_a_page_with_a_picture_to_fall_back_on():
 
 def test_the_page_is_small_and_needs_nothing_else():
     assert len(FIGURE.html.encode()) < 15_000
-    for foreign in ("://", "src=", "href=", "import", "fetch(", "XMLHttpRequest", "@import"):
-        assert foreign not in FIGURE.html
-    assert "SETTINGS" not in FIGURE.html
+    assert refers_outside(FIGURE.html) == []
 
 
 def test_the_slider_offers_the_rates_of_the_exercise():
@@ -45,19 +44,9 @@ def test_it_needs_a_rate():
 
 @pytest.fixture
 def page(browser, tmp_path, request):
-    """The figure, opened as a file; nothing may be fetched, and nothing may go wrong."""
-    file = tmp_path / "figure.html"
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    file.write_text(f"{head}<title>figure</title><body>{FIGURE.html}{getattr(request, 'param', '')}", "utf-8")
-    context = browser.new_context(has_touch=True, viewport={"width": 390, "height": 844})
-    opened, problems = context.new_page(), []
-    opened.on("console", lambda message: problems.append(message.text))
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("request", lambda sent: problems.append(sent.url) if sent.url != file.as_uri() else None)
-    opened.goto(file.as_uri())
-    yield opened
-    context.close()
-    assert not problems
+    """The figure, opened as a file."""
+    with on_a_phone(browser, FIGURE.html + getattr(request, "param", ""), tmp_path) as opened:
+        yield opened
 
 
 def handle(page):

@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from mnist_lib.parameters import Recipe
 from mnist_lib.results import cycle
+from support import on_a_phone, refers_outside
 
 RECIPE = Recipe(epochs=4, schedule="one_cycle", learning_rate=0.3)
 STEPS = 50  # an epoch
@@ -32,26 +33,15 @@ def test_without_a_browser_there_is_a_picture_with_words():
     data, metadata = FIGURE._repr_mimebundle_()
     assert {"text/html", "image/png", "text/plain"} == set(data)
     assert "learning rate: from 0.012 at epoch 0 to" in metadata["image/png"]["alt"]
-    for foreign in ("://", "src=", "href=", "import", "fetch(", "SETTINGS"):
-        assert foreign not in FIGURE.html
+    assert refers_outside(FIGURE.html) == []
     assert len(FIGURE.html.encode()) < 12_000
 
 
 @pytest.fixture
 def page(browser, tmp_path):
-    """The figure on a phone; nothing may be fetched, and nothing may go wrong."""
-    file = tmp_path / "figure.html"
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    file.write_text(f"{head}<title>figure</title><body>{FIGURE.html}", "utf-8")
-    opened, problems = browser.new_page(viewport={"width": 390, "height": 844}), []
-    opened.on("console", lambda message: problems.append(message.text))
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("request", lambda sent: problems.append(sent.url) if sent.url != file.as_uri() else None)
-    opened.goto(file.as_uri())
-    yield opened
-    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
-    opened.close()
-    assert not problems
+    """The figure on a phone."""
+    with on_a_phone(browser, FIGURE.html, tmp_path) as opened:
+        yield opened
 
 
 def check(page) -> tuple[float, float]:
