@@ -4,13 +4,13 @@ The page ``landscape.html`` beside this module computes the network of `mnist_li
 script may run, as on GitHub, a picture of the same map takes its place.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mnist_lib.backprop import network, slider
+from mnist_lib.results import live
 from mnist_lib.results.drawing import GREY, ORANGE, Interactive, Picture, subplots
 
 PAGE = Path(__file__).with_suffix(".html")
@@ -75,7 +75,7 @@ def explorer(
     }
     way = path(PAIR, rate, count, weights=weights, inputs=inputs, targets=targets)
     picture = _picture(way, edge, rate, inputs, targets)
-    return Interactive(PAGE.read_text("utf-8").replace("SETTINGS", json.dumps(settings), 1), picture)
+    return live.figure(PAGE, settings, picture, network.PAGE)
 
 
 def _picture(way: np.ndarray, edge: float, rate: float, inputs: Sequence[float], targets: Sequence[float]) -> Picture:

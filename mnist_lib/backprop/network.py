@@ -20,9 +20,13 @@ and targets are shared by all of them.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+PAGE = Path(__file__).with_suffix(".html")
+"""The same network as a script, for live figures."""
 
 NO_BIASES = (0.0, 0.0)
 

@@ -4,11 +4,11 @@ The page ``slider.html`` beside this module computes the network of `mnist_lib.b
 no kernel and no network. Where no script may run, as on GitHub, a picture of the same curves takes its place.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_lib.backprop import network
+from mnist_lib.results import live
 from mnist_lib.results.drawing import BLUE, GREEN, GREY, ORANGE, Interactive, Picture, subplots
 
 PAGE = Path(__file__).with_suffix(".html")
@@ -57,7 +57,7 @@ def training(
     curves = network.training_curve(
         [*learning_rates, rate], min(steps, 100), weights=weights, inputs=inputs, targets=targets
     )
-    return Interactive(PAGE.read_text("utf-8").replace("SETTINGS", json.dumps(settings), 1), _picture(curves))
+    return live.figure(PAGE, settings, _picture(curves), network.PAGE)
 
 
 def _picture(curves: network.Training) -> Picture:

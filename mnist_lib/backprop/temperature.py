@@ -3,12 +3,12 @@
 Where no script may run, as on GitHub, a picture of three temperatures takes its place.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mnist_lib.results import live
 from mnist_lib.results.drawing import Interactive, Picture, subplots
 
 PAGE = Path(__file__).with_suffix(".html")
@@ -39,9 +39,7 @@ def explorer(logits: Sequence[Sequence[float]], labels: Sequence[int]) -> Intera
         {"label": int(label), "logits": [round(float(each), 4) for each in row]}
         for row, label in zip(logits, labels, strict=True)
     ]
-    return Interactive(
-        PAGE.read_text("utf-8").replace("SETTINGS", json.dumps(images), 1), _picture(images[0]["logits"])
-    )
+    return live.figure(PAGE, images, _picture(images[0]["logits"]))
 
 
 def _picture(logits: Sequence[float]) -> Picture:

@@ -4,14 +4,13 @@ The page ``cycle.html`` beside this module computes the cycle as torch's schedul
 GitHub, a picture of the recipe's own rates takes its place.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from mnist_lib import optimization
 from mnist_lib.parameters import Recipe
-from mnist_lib.results import drawing
+from mnist_lib.results import drawing, live
 from mnist_lib.results.drawing import Interactive
 
 PAGE = Path(__file__).with_suffix(".html")
@@ -46,4 +45,4 @@ def explorer(recipe: Recipe, steps_per_epoch: int) -> Interactive:
     }
     at = [step / steps_per_epoch for step in range(len(own))]
     picture = drawing.lines({"learning rate": rates, "momentum": momenta}, x="epoch", y="value in each step", at=at)
-    return Interactive(PAGE.read_text("utf-8").replace("SETTINGS", json.dumps(settings), 1), picture)
+    return live.figure(PAGE, settings, picture)

@@ -114,10 +114,11 @@ def leave_out_what_no_page_loads(app: Sphinx, exception: Exception | None) -> No
     styles.write_text(ICON_RULE.sub("", styles.read_text("utf-8")), "utf-8")
 
 
-def name_once(app: Sphinx, exception: Exception | None) -> None:
-    """Leave the library's names out of the entries of the search: they are its objects, and every page loads it.
+def tidy_search(app: Sphinx, exception: Exception | None) -> None:
+    """Make the index of the search lighter, and safe to show.
 
-    Titles become HTML: as such the search shows them, and Sphinx leaves those of sections as they were written.
+    The library's names are its objects and need not be its entries, too: every page loads the index. Titles become
+    HTML: as such the search shows them, and Sphinx leaves those of sections as they were written.
     """
     if exception is not None or app.builder.name != "html":
         return
@@ -145,5 +146,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", add_excerpts)
     app.add_js_file("scrolling.js")
     app.connect("build-finished", leave_out_what_no_page_loads)
-    app.connect("build-finished", name_once)
+    app.connect("build-finished", tidy_search)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
