@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mnist_lib.records import Record
-from mnist_lib.results import drawing
+from mnist_lib.results import drawing, sentences
 from mnist_lib.results.drawing import Picture
 from mnist_lib.results.show import Table
 from mnist_lib.results.statistics import correlated_binomials, pooled_spread, power
@@ -98,6 +98,31 @@ def wrong_counts(runs: Sequence[Record]) -> dict[str, int]:
 def wrong_table(runs: Sequence[Record]) -> Table:
     """One row per share of the runs: how many test images are wrong in so many."""
     return Table({"wrong in": name, "test images": number} for name, number in wrong_counts(runs).items())
+
+
+def left_in_words(runs: Sequence[Record], known: Sequence[Record], name: str) -> list[str]:
+    """Say how many images some runs misread, half of them, and all; and how many of the last the `known` runs misread.
+
+    Arguments:
+        runs: of one run alone, nothing is said about some and all.
+        known: other runs on the same images; nothing is said of them if there are none.
+        name: what the `known` runs are called.
+    """
+    counts, said = wrong_counts(runs), []
+    always, half, once = (counts[share] for share in ("every run", "at least half of the runs", "at least one run"))
+    if len(runs) > 1:
+        said.append(
+            f"Wrong in at least one run: {sentences.count(once, 'image')}; in at least half of them: {half}; in every "
+            f"one: {always}. Between the first number and the last lies the luck of the seeds; the last is what no "
+            "seed here can mend."
+        )
+    if known:
+        stubborn = {*wrong_in(runs, 1)} & {*wrong_in(known, 1)}
+        said.append(
+            f"Of the images that are wrong in every run here, {len(stubborn)} are wrong in every run of {name}, too. "
+            "Look at them above: for some, one would have to ask the writer."
+        )
+    return said
 
 
 def spread(groups: Mapping[str, Sequence[Record]]) -> float:
