@@ -35,20 +35,23 @@
   }
 
   const LAYERS = {
-    Conv2d({kernel, stride, padding, shape: [outputs, outside]}, signal, [channels, side], {weight, bias}) {
+    Conv2d({kernel, stride, padding, groups, shape: [outputs, outside]}, signal, [channels, side], {weight, bias}) {
       const inside = side + 2 * padding, size = outside * outside, values = new Float64Array(outputs * size);
       const source = padding ? padded(signal, channels, side, padding) : signal;
-      const patch = new Float64Array(channels * kernel * kernel);
+      const read = channels / groups, made = outputs / groups;  // maps that a group reads, and puts out
+      const patch = new Float64Array(read * kernel * kernel);
       for (let place = 0; place < size; place++) {
         const from = (Math.floor(place / outside) * inside + place % outside) * stride;
-        for (let channel = 0, n = 0; channel < channels; channel++) {
+        for (let channel = 0, n = 0, output = 0; channel < channels; channel++) {
           for (let y = 0; y < kernel; y++) {
             const start = from + (channel * inside + y) * inside;
             for (let x = 0; x < kernel; x++) patch[n++] = source[start + x];
           }
-        }
-        for (let output = 0; output < outputs; output++) {
-          values[output * size + place] = dot(weight, output * patch.length, patch) + (bias ? bias[output] : 0);
+          if (n < patch.length) continue;
+          for (n = 0; n < made; n++, output++) {
+            values[output * size + place] = dot(weight, output * patch.length, patch) + (bias ? bias[output] : 0);
+          }
+          n = 0;
         }
       }
       return values;
@@ -225,9 +228,10 @@
     "side. So your drawing is sheared in the same way before this network reads it.";
   // What a layer does, in words.
   const DOES = {
-    Conv2d: ({kernel, stride, padding, shape: [maps]}, [channels]) => `Each of the ${maps} new maps has ` +
-      `${kernel * kernel * channels} weights of its own: a window of ${kernel} × ${kernel} places for ` +
-      `${channels === 1 ? "the map" : `each of the ${channels} maps`} before it. The window slides; wherever it lies, ` +
+    Conv2d: ({kernel, stride, padding, groups, shape: [maps]}, [channels]) => `Each of the ${maps} new maps has ` +
+      `${kernel * kernel * channels / groups} weights of its own: a window of ${kernel} × ${kernel} places for ` +
+      `${channels === 1 ? "the map" : groups === 1 ? `each of the ${channels} maps` : groups === channels ?
+        "one of the maps" : `each of ${channels / groups} of the maps`} before it. The window slides; wherever it lies, ` +
       "numbers and weights are multiplied, and the products added up." +
       (stride > 1 ? ` It moves on by ${stride} places at a time.` : "") +
       (padding ? " Around the maps lie zeros, so that their border can be read like the middle." : ""),

@@ -85,7 +85,7 @@ def _convolution(units, input, weight, bias=None, stride=1, padding=0, dilation=
     padding = _pair(padding)
     options = {"stride": (stride, 1), "padding": (padding, 0), "dilation": (dilation, 1), "groups": (_pair(groups), 1)}
     name = _named(f"convolution, {weight.shape[1] * groups} → {weight.shape[0]}", kernel, options)
-    computed = _own(weight) and _square(kernel, stride, padding) and (groups, dilation) == (1, (1, 1))
+    computed = _own(weight) and _square(kernel, stride, padding) and dilation == (1, 1)
     return Window(name, kernel, stride, padding, dilation, "Conv2d" * computed, known=_own(weight))
 
 

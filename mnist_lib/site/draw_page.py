@@ -13,20 +13,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from mnist_lib import data, files, page, records, training
+from mnist_lib import cells, data, files, page, records, training
 from mnist_lib.blocks import Residual
-from mnist_lib.parameters import Recipe
+from mnist_lib.parameters import ComparisonParameters, Recipe
+from mnist_lib.pipeline import catalogue
 from mnist_lib.records import Record
 from mnist_lib.results import architecture, comparison
 
 SEED = 0
 """Which run of each experiment is shown."""
 
-FRONTIER = ("frontier_time", "frontier_accuracy")
-"""Pages whose networks are offered beside those of the iterations."""
+FRONTIER = "frontier_"
+"""What the names of the notebooks begin with whose networks are offered beside those of the iterations."""
 
 MNIST_MEAN, MNIST_STD = 0.1306604762738429, 0.3081078038564627
 """What MNIST's pixels are normalised by, on the scale 0 to 1: a book is compiled without the images."""
+
+
+def offered() -> list[str]:
+    """Return the names of the experiments whose networks the page computes, in order."""
+    (compared,) = catalogue.find("iterations_compared")
+    frontier = [path.stem for path in catalogue.find() if path.stem.startswith(FRONTIER)]
+    return [*page.listed(cells.of_file(compared, ComparisonParameters)), *frontier]
 
 
 def export(names: Sequence[str], published: Path, folder: Path) -> list[str]:
@@ -106,7 +114,7 @@ def describe(network: nn.Module) -> tuple[list[dict[str, Any]], torch.Tensor]:
                     tensors[key] = [position, value.numel()]
                     position += value.numel()
                     numbers.append(value.detach().cpu().float().flatten())
-            entry |= {"eps": call.eps} if hasattr(call, "eps") else {}
+            entry |= {key: getattr(call, key) for key in ("eps", "groups") if hasattr(call, key)}
         start -= int(layer.padding) * jump
         jump = layer.jump
         entry |= {

@@ -10,11 +10,7 @@ from sphinx.config import Config
 from sphinx.ext.napoleon import GoogleDocstring
 from sphinxcontrib import katex
 
-from mnist_lib import page
 from mnist_lib.backprop import workbook
-from mnist_lib.cells import of_file
-from mnist_lib.parameters import ComparisonParameters
-from mnist_lib.pipeline import catalogue
 from mnist_lib.site import address, book, compare_page, draw_page, formulas, measurement, origin
 
 BADGES = {
@@ -92,9 +88,8 @@ def write_comparisons(app: Sphinx, error: Exception | None) -> None:
 def write_networks(app: Sphinx, exception: Exception | None) -> None:
     """Put the networks that the page "Draw a digit" computes beside its script; it says which have no record."""
     if exception is None and app.builder.format == "html":
-        (compared,) = catalogue.find("iterations_compared")
-        names = [*page.listed(of_file(compared, ComparisonParameters)), *draw_page.FRONTIER]
-        draw_page.export(names, Path(app.srcdir) / "book" / "records", Path(app.outdir) / "_static" / "networks")
+        published, folder = Path(app.srcdir) / "book" / "records", Path(app.outdir) / "_static" / "networks"
+        draw_page.export(draw_page.offered(), published, folder)
 
 
 def set_address(app: Sphinx, config: Config) -> None:

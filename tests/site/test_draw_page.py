@@ -12,16 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_lib import augmentation, cells, data, experiments, records, training
+from mnist_lib import augmentation, data, experiments, records, training
 from mnist_lib.blocks import Residual
-from mnist_lib.page import listed, of_notebook
-from mnist_lib.parameters import ComparisonParameters
+from mnist_lib.page import of_notebook
 from mnist_lib.results import architecture
 from mnist_lib.site import draw_page, extension
 from support import ROOT, networks
 
-NAMES = listed(cells.of_file(ROOT / "notebooks" / "iterations_compared.ipynb", ComparisonParameters))
-NAMES += draw_page.FRONTIER
+NAMES = draw_page.offered()
+UPRIGHT = [name for name in NAMES if of_notebook(name).preparation == "deskew"]
 SCRIPTS = ("draw_a_digit.js", "draw_a_digit.css")
 HEAVY = {"iteration_01_setup"}  # whose weights wait for the reader's first stroke
 LARGEST_PAGE = 900_000  # bytes, all that the page loads when it opens; the theme has 600,000 more
@@ -164,7 +163,7 @@ def test_chains_and_residual_sums_may_be_nested(outer):
     [
         (nn.Sequential(nn.Conv2d(1, 1, 3), nn.AvgPool2d(2)), "average pool: the page cannot compute this layer"),
         (nn.Sequential(nn.Conv2d(1, 1, 3, dilation=2)), "dilation 2: the page cannot"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3, groups=2)), "groups 2: the page cannot"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3, groups=2, dilation=2)), "groups 2: the page cannot"),
         (nn.Sequential(nn.Conv2d(1, 1, (3, 5))), "3×5 convolution, 1 → 1: the page cannot"),
         (nn.Sequential(nn.MaxPool2d(2, padding=1)), "padding 1: the page cannot"),
         (nn.Sequential(nn.MaxPool2d(3, ceil_mode=True)), "rounded up: the page cannot"),
@@ -269,7 +268,7 @@ def wait_for_answer(page) -> str:
 
 def test_a_digit_is_there_when_the_page_opens(page):
     """And inside the last iteration, its first layer, where a unit shows what it sees; nobody drew anything yet."""
-    assert said(page, len(NAMES) - len(HEAVY)).startswith("All 11 networks say 3")
+    assert said(page, len(NAMES) - len(HEAVY)).startswith(f"All {len(NAMES) - len(HEAVY)} networks say 3")
     assert "Network 10 one cycle" in page.locator(".chosen").inner_text()
     assert page.locator(".layers > :visible").count() == 1
     assert "Layer 1, map 1, row 14, column 14:" in page.locator(".unit").inner_text()
@@ -438,7 +437,7 @@ def logits_by_torch(name: str, images: torch.Tensor) -> torch.Tensor:
         records.read_weights(records.record_path(experiments.published_records() / name, draw_page.SEED))
     )
     pixels = images.unsqueeze(1).float()
-    if of_notebook(name).preparation == "deskew":
+    if name in UPRIGHT:
         pixels = augmentation.deskew(pixels)
     with torch.no_grad():
         return network.eval()((pixels - draw_page.MNIST_MEAN) / draw_page.MNIST_STD)
@@ -476,6 +475,21 @@ def check_logits(name: str, found: torch.Tensor, images: torch.Tensor) -> None:
     torch.testing.assert_close(found.softmax(1).float(), exact.softmax(1), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_maps_may_be_read_in_groups(page, groups):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 5, stride=3), nn.Conv2d(4, 8, 3, padding=1, groups=groups)).eval()
+    layers, numbers = draw_page.describe(network)
+    image = torch.rand(1, 1, 28, 28)
+    run = """([layers, content, pixels]) => {
+      drawADigitData.weights.mine = content;
+      return [...drawADigit.run({name: "mine", mean: 0, std: 1, layers}, pixels).at(-1)];
+    }"""
+    content = base64.b64encode(numbers.numpy().tobytes()).decode()
+    found = page.evaluate(run, [layers, content, image.flatten().tolist()])
+    torch.testing.assert_close(torch.tensor(found), network(image).flatten().detach(), atol=1e-5, rtol=1e-5)
+
+
 LEANING = [[190, 40], [80, 235]]
 
 
@@ -503,7 +517,7 @@ def test_drawings_are_read_as_torch_reads_them(page):
         "pixels => drawADigit.networks.map(each => [...drawADigit.seen(each, pixels).pixels])", pixels[-1]
     )
     for name, seen in zip(NAMES, torch.tensor(upright).view(-1, 28, 28), strict=True):
-        expected = augmentation.deskew(images[-1:, None].float())[0, 0] if name == "frontier_accuracy" else images[-1]
+        expected = augmentation.deskew(images[-1:, None].float())[0, 0] if name in UPRIGHT else images[-1]
         torch.testing.assert_close(seen.float(), expected.float(), atol=1e-4, rtol=0)
 
 
