@@ -109,7 +109,7 @@ def variants_in_words(runs: Sequence[Record], variants: Mapping[str, Sequence[Re
     for name, difference in variant_differences(runs, variants).items():
         kind = "lose" if difference.high < 0 else "gain" if difference.low > 0 else "open"
         kind = "few" if math.isnan(difference.low) else kind
-        found[kind].append(f"*{as_text(name)}*" + f" ({round(difference.center, 2) + 0:+.2f})" * (kind != "few"))
+        found[kind].append(f"*{as_text(name)}*" + f" ({difference.center:+z.2f})" * (kind != "few"))
     said = {
         "lose": "Less accurate than the recipe, beyond what the seeds can explain: {}.",
         "gain": "More accurate than the recipe, beyond what the seeds can explain: {}.",

@@ -407,5 +407,5 @@ def steps(names: Sequence[str], differences: Sequence[Interval]) -> Picture:
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel="change of the mean test accuracy, percentage points")
-    words = "; ".join(f"{name}: {d.center:+.2f}" for name, d in zip(names, differences, strict=True))
+    words = "; ".join(f"{name}: {d.center:+z.2f}" for name, d in zip(names, differences, strict=True))
     return Picture(figure, f"Change of the mean test accuracy, in percentage points. {words}.")

@@ -152,7 +152,7 @@ def change(before: Sequence[Record], after: Sequence[Record]) -> str:
     """Say by how much the mean accuracy differs: "+0.13 points [+0.05, +0.21]: a gain that …"."""
     difference = accuracy_difference(before, after)
     _, bracket, interval = f"{difference:+.2f}".partition("[")
-    return f"{difference.center:+.2f} points{f' [{interval}' if bracket else ''}: {in_words(difference)}"
+    return f"{difference.center:+z.2f} points{f' [{interval}' if bracket else ''}: {in_words(difference)}"
 
 
 def share(part: int, whole: int, noun: str, singular: str, plural: str) -> str:

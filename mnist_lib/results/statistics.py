@@ -30,13 +30,14 @@ class Interval:
         An end that rounds to zero gets a third decimal: ``[-0.003, +0.23]`` contains zero, ``[-0.00, +0.23]`` hides it.
         """
         spec = spec or ".2f"
+        center = f"{self.center:{spec.replace('.', 'z.')}}"  # z: no minus before a zero
         if math.isnan(self.low):
-            return f"{self.center:{spec}} (too few runs for an interval)"
+            return f"{center} (too few runs for an interval)"
         low, high = (
             f"{end:{spec.replace('.2f', '.3f')}}" if end and not float(f"{end:{spec}}") else f"{end:{spec}}"
             for end in (self.low, self.high)
         )
-        return f"{self.center:{spec}} [{low}, {high}]"
+        return f"{center} [{low}, {high}]"
 
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:

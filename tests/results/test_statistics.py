@@ -106,6 +106,7 @@ def test_fewer_than_three_values_have_no_interval():
     assert format(mean_interval([99.4])) == "99.40 (too few runs for an interval)"
     assert f"{Interval(0.11, -0.0026, 0.234):+.2f}" == "+0.11 [-0.003, +0.23]", "not -0.00"
     assert f"{Interval(0.1, 0.0, 0.2):.2f}" == "0.10 [0.00, 0.20]"
+    assert f"{Interval(-0.001, -0.06, 0.05):+.2f}" == "+0.00 [-0.06, +0.05]", "no minus before a zero"
 
 
 def test_values_in_single_precision_are_averaged_in_double():
