@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_lib import cells, experiments, page, records, sweeps
+from mnist_lib import cells, experiments, page, records
 from mnist_lib.experiments import CODE_CHANGED, START_CHANGED, TEACHER_CHANGED, Experiment
 from mnist_lib.parameters import ComparisonParameters, NotebookParameters, ParameterError, SweepParameters, validate
 from mnist_lib.records import RecordError
+from mnist_lib.results import sweeps
 
 CODE_ONLY = {CODE_CHANGED, START_CHANGED, TEACHER_CHANGED}
 """What may have changed without changing what is computed."""

@@ -25,7 +25,7 @@ from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
 import support
-from mnist_lib import data, experiments, page, records, sweeps
+from mnist_lib import data, experiments, page, records
 from mnist_lib.cells import checked, has_network, notebook_parameters
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import (
@@ -40,6 +40,7 @@ from mnist_lib.parameters import (
     validate,
 )
 from mnist_lib.pipeline import catalogue, execution, staleness
+from mnist_lib.results import sweeps
 
 FOLDER = experiments.root() / "notebooks"
 ITERATIONS = sorted(FOLDER.glob("iteration_??_*.ipynb"))
