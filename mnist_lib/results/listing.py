@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mnist_lib import experiments, page, records
+from mnist_lib import experiments, records
 from mnist_lib.digests import code_digest
 from mnist_lib.parameters import NotebookParameters, ParameterError, Recipe
 from mnist_lib.records import Record, RecordError
-from mnist_lib.results import sweeps
+from mnist_lib.results import page, sweeps
 from mnist_lib.results.statistics import Interval, mean_interval
 
 YOURS, PUBLISHED = "yours", "published"

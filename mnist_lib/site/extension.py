@@ -10,11 +10,11 @@ from sphinx.config import Config
 from sphinx.ext.napoleon import GoogleDocstring
 from sphinxcontrib import katex
 
-from mnist_lib import page
 from mnist_lib.backprop import workbook
 from mnist_lib.cells import of_file
-from mnist_lib.parameters import ComparisonParameters
 from mnist_lib.pipeline import catalogue
+from mnist_lib.results import page
+from mnist_lib.results.page import ComparisonParameters
 from mnist_lib.site import address, book, compare_page, draw_page, formulas, measurement, origin
 
 BADGES = {

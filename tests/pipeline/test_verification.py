@@ -10,12 +10,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from mnist_lib import experiments, page, records
+from mnist_lib import experiments, records
 from mnist_lib.digests import bytes_digest
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe, has_effect
 from mnist_lib.pipeline import catalogue, verification
 from mnist_lib.records import record_path, weights_path
+from mnist_lib.results import page
 from support import mnist_lib, sealed
 
 CPU = torch.device("cpu")
@@ -131,7 +132,8 @@ ELSEWHERE = """
 import sys
 from pathlib import Path
 import torch
-from mnist_lib import experiments, page
+from mnist_lib import experiments
+from mnist_lib.results import page
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe, has_effect
 from mnist_lib.pipeline import verification

@@ -14,9 +14,8 @@ from torch import nn
 
 from mnist_lib import augmentation, cells, data, experiments, records, training
 from mnist_lib.blocks import Residual
-from mnist_lib.page import listed, of_notebook
-from mnist_lib.parameters import ComparisonParameters
 from mnist_lib.results import architecture
+from mnist_lib.results.page import ComparisonParameters, listed, of_notebook
 from mnist_lib.site import draw_page, extension
 from support import ROOT, networks
 
