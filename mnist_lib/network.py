@@ -42,7 +42,7 @@ class Network:
 
     source: str
     name: str = "network"
-    arguments: tuple[tuple[str, Any], ...] = ()
+    arguments: tuple[tuple[str, Any], ...] = ()  # or a dictionary
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arguments", tuple(sorted(self._checked(dict(self.arguments)).items())))
@@ -83,7 +83,7 @@ class Network:
 
     def with_arguments(self, values: Mapping[str, Any]) -> "Network":
         """Return the network with other arguments; those not named stay."""
-        return Network(self.source, self.name, tuple((dict(self.arguments) | dict(values)).items()))
+        return Network(self.source, self.name, dict(self.arguments) | dict(values))
 
     def __call__(self) -> nn.Module:
         """Build the network.
@@ -98,6 +98,11 @@ class Network:
         if not isinstance(built, nn.Module):
             raise ParameterError(f"{self.name} returned {type(built).__name__}: expected a torch.nn.Module")
         return built
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a record tells of its network; ``Network(**described)`` makes it again."""
+        return {"source": self.source, "name": self.name, "arguments": dict(self.arguments)}
 
     @property
     def digest(self) -> str:

@@ -27,8 +27,8 @@ import safetensors.torch
 import torch
 from filelock import FileLock, Timeout
 
-from mnist_lib import files
 from mnist_lib.digests import bytes_digest, text_digest
+from mnist_lib.files import FileError, replace_all
 
 FORMAT = 2
 
@@ -36,8 +36,8 @@ LONGEST_NAME = 200
 """Bytes; a name is part of a folder's, which may have 255."""
 
 
-class RecordError(files.FileError):
-    """A record cannot be read, or cannot be written."""
+class RecordError(FileError):
+    """A record is none, is damaged, or is not to be had now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,8 @@ def only_one(path: Path, wait: bool = True) -> Iterator[None]:
     is removed.
 
     Raises:
-        RecordError: the folder cannot be made or written, or another process is at it and `wait` is False.
+        FileError: the folder cannot be made or written.
+        RecordError: another process is at it and `wait` is False.
     """
     lock = FileLock(path.with_suffix(".lock"))
     try:
@@ -151,7 +152,7 @@ def only_one(path: Path, wait: bool = True) -> Iterator[None]:
             logging.getLogger(__name__).warning("%s: %s; waiting for it", path, _holder(path))
             lock.acquire()
     except OSError as error:
-        raise RecordError(f"{path} could not be written: {error}") from error
+        raise FileError(f"{path} could not be written: {error}") from error
     try:
         for scratch in path.parent.glob(f".{path.stem}.*"):
             with suppress(OSError):
@@ -190,8 +191,8 @@ def write(record: Record, weights: bytes, folder: Path) -> Path:
     """Write a record and its weights (safetensors, serialized); returns the record's path.
 
     Raises:
-        RecordError: the folder cannot be written, the weights are not the record's, or a number in the record is NaN
-            or infinite; what was there before is untouched.
+        FileError: the folder cannot be written; what was there before is untouched.
+        RecordError: the weights are not the record's, or a number in the record is NaN or infinite; the same.
     """
     path = record_path(folder, record.seed)
     if record.weights_digest != bytes_digest(weights):
@@ -200,10 +201,7 @@ def write(record: Record, weights: bytes, folder: Path) -> Path:
         text = to_json(record)
     except ValueError as error:  # before anything is written
         raise RecordError(f"{path}: not written, because it holds a number that JSON cannot: {error}") from error
-    try:
-        files.replace_all({weights_path(path): weights, path: text.encode()})
-    except files.FileError as error:
-        raise RecordError(str(error)) from error
+    replace_all({weights_path(path): weights, path: text.encode()})
     return path
 
 

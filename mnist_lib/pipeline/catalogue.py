@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_lib import cells, experiments, records
-from mnist_lib.experiments import CODE_CHANGED, START_CHANGED, TEACHER_CHANGED, Experiment
+from mnist_lib.experiments import CHANGED, Experiment
 from mnist_lib.parameters import NotebookParameters, ParameterError, validate
 from mnist_lib.records import RecordError
 from mnist_lib.results import page, sweeps
 from mnist_lib.results.page import ComparisonParameters, SweepParameters
 
-CODE_ONLY = {CODE_CHANGED, START_CHANGED, TEACHER_CHANGED}
+CODE_ONLY = {CHANGED[kind] for kind in ("code", "start", "teacher")}
 """What may have changed without changing what is computed."""
 
 

@@ -71,7 +71,8 @@ def delete(folder: Path, seeds: Iterable[int] | None = None) -> None:
     """Delete your own runs in a folder, those of `seeds` or all, and the folder, if nothing is left in it.
 
     Raises:
-        RecordError: one of its runs is being trained, or the folder cannot be written; what is left is whole.
+        RecordError: one of its runs is being trained; what is left is whole.
+        FileError: the folder cannot be written; the same.
     """
     begun = records.seeds_begun(folder)
     for seed in begun if seeds is None else sorted({*begun} & {*seeds}):

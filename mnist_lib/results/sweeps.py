@@ -228,7 +228,7 @@ def write(sweep: Sweep) -> Path:
         "seeds": sweep.seeds,
         "combinations": [list(trial.values.values()) for trial in sweep.trials],
         "recipe": {name: value for name, value in first.recipe.identity.items() if name not in sweep.values},
-        "network": experiments.described(first.network),
+        "network": first.network.described,
     }
     if target.exists():
         there = read(sweep.name)
@@ -254,9 +254,8 @@ def read(name: str) -> Sweep:
         return _published(name)
     try:
         content = json.loads(path(name).read_text("utf-8"))
-        network = experiments.network_of(content["network"])
         grid = [dict(zip(content["values"], each, strict=True)) for each in content["combinations"]]
-        trials = _trials(content["notebook"], Recipe(**content["recipe"]), network, grid)
+        trials = _trials(content["notebook"], Recipe(**content["recipe"]), Network(**content["network"]), grid)
         return Sweep(name, content["notebook"], tuple(content["seeds"]), trials)
     except FileNotFoundError:
         known = ", ".join(sorted(each.stem for each in folder().glob("*.json"))) or "none yet"

@@ -235,7 +235,7 @@ def test_a_change_of_code_that_computes_the_same_is_accepted(experiment):
     path = record_path(experiment.published, 0)
     before = records.read(path)
     change(experiment, digests=before.digests | {"code": "0" * 64})
-    assert verification.verify(experiment, 0, CPU).problems == (experiments.CODE_CHANGED,)
+    assert verification.verify(experiment, 0, CPU).problems == (experiments.CHANGED["code"],)
     assert verification.accept(experiment, 0, CPU).problems == ()
     after = records.read(path)
     (entry,) = after.environment.pop("accepted")
@@ -248,7 +248,7 @@ def test_a_record_that_does_not_hold_is_not_accepted(experiment, trained):
     change(experiment, digests=digests, first_losses=[9.0] * 10)
     before = record_path(experiment.published, 0).read_bytes()
     problems = verification.accept(experiment, 0, CPU).problems
-    assert problems[0] == experiments.CODE_CHANGED and problems[1].startswith("the loss of step 1 is 9.0")
+    assert problems[0] == experiments.CHANGED["code"] and problems[1].startswith("the loss of step 1 is 9.0")
     assert record_path(experiment.published, 0).read_bytes() == before
 
 
@@ -261,7 +261,7 @@ def test_a_network_in_other_words_is_accepted_and_another_one_is_not(experiment)
         assert network.digest != experiment.network.digest
     changed = dataclasses.replace(experiment, network=other)
     problems = verification.accept(changed, 0, CPU).problems
-    assert problems[0] == experiments.NETWORK_CHANGED and problems[1].startswith("the loss of step 1 is ")
+    assert problems[0] == experiments.CHANGED["network"] and problems[1].startswith("the loss of step 1 is ")
     assert records.read(path) == before
     renewed = dataclasses.replace(experiment, network=same)
     assert verification.accept(renewed, 0, CPU).problems == ()
