@@ -1,5 +1,6 @@
 """Which notebooks there are, whether they are published, and which runs each of them publishes and shows."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,13 +122,22 @@ def lacking_runs(path: Path) -> list[Missing]:
 def _without_record(wanted: Sequence[tuple[Experiment, Sequence[int]]]) -> list[Missing]:
     missing = []
     for experiment, numbers in wanted:
-        left_behind, digests = records.left_behind(experiment.published), experiment.digests
+        left_behind, digests = _left_behind(experiment.published), experiment.digests
         for seed in numbers:
             file = records.record_path(experiment.published, seed)
             reasons, remedy = _problem(experiment, digests, file, left_behind)
             if reasons:
                 missing.append(Missing(experiment, seed, tuple(reasons), remedy))
     return missing
+
+
+def _left_behind(folder: Path) -> dict[str, list[str]]:
+    """Return what lies in a folder besides records and weights, by run: a lock, a checkpoint, half-written files."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(path.name for path in folder.glob("*seed_*.*")):
+        if run := re.search(r"(seed_\d+)\.(?!(json|safetensors)$)", name):
+            found.setdefault(run[1], []).append(name)
+    return found
 
 
 def _problem(
