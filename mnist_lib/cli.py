@@ -483,10 +483,9 @@ def _workbook(options: argparse.Namespace) -> int:
 
 
 def _clean(options: argparse.Namespace) -> int:
-    from mnist_lib import cells
-    from mnist_lib.pipeline import execution
+    from mnist_lib.pipeline import catalogue, execution
 
-    read = {path: cells.read(path) for path in options.files}  # all of them, before any is written
+    read = {path: catalogue.read(path) for path in options.files}  # all of them, before any is written
     for path, notebook in read.items():
         execution.clean(notebook)
         text = execution.to_text(notebook)
