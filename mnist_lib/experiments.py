@@ -283,7 +283,11 @@ def _checkpoint(folder: Path, seed: int) -> Path:
 def _train(experiment: Experiment, seed: int, device: torch.device, checkpoint: Path, report: Report | None) -> Record:
     recipe = experiment.recipe
     trainer = make_trainer(experiment, seed, device)
-    epochs, seconds = _resume(trainer, checkpoint, experiment)
+    epochs, seconds = [], []
+    if (found := _read_checkpoint(checkpoint, experiment)) is not None:
+        done, tensors = found
+        epochs, seconds = [training.Epoch(**entry) for entry in done["epochs"]], done["seconds"]
+        trainer.restore(tensors, len(epochs), done["first_losses"])
     while len(epochs) < recipe.epochs:
         start = time.perf_counter()
         try:
@@ -335,7 +339,7 @@ def make_trainer(
         DataError: the images are missing or damaged.
     """
     weights = None if experiment.start is None else _weights(experiment.start, seed, device)
-    teachers = list(_trained(experiment.teacher, experiment.recipe.teachers, device))
+    teachers = [_trained(experiment.teacher, each, device) for each in range(experiment.recipe.teachers)]
     return training.begin(experiment.recipe, experiment.network, seed, device, weights, teachers, images)
 
 
@@ -369,12 +373,11 @@ def _weights(experiment: Experiment, seed: int, device: torch.device) -> dict[st
     return records.read_weights(path)
 
 
-def _trained(experiment: Experiment | None, runs: int, device: torch.device) -> Iterator[nn.Module]:
-    """Return the networks after the first `runs` runs of an experiment."""
-    for seed in range(runs if experiment is not None else 0):
-        network = experiment.network()
-        network.load_state_dict(_weights(experiment, seed, device))
-        yield network
+def _trained(experiment: Experiment, seed: int, device: torch.device) -> nn.Module:
+    """Return the network after a run."""
+    network = experiment.network()
+    network.load_state_dict(_weights(experiment, seed, device))
+    return network
 
 
 def _identity(experiment: Experiment) -> dict[str, Any]:
@@ -400,17 +403,6 @@ def _save(
 def _checkpoint_digest(done: str, state: dict[str, torch.Tensor]) -> str:
     """Safetensors has no checksum: a damaged number would go unseen into the rest of the run."""
     return text_digest(done, bytes_digest(safetensors.torch.save(state)))
-
-
-def _resume(trainer: training.Trainer, path: Path, experiment: Experiment) -> tuple[list[training.Epoch], list[float]]:
-    """Restore `trainer` from its checkpoint, if there is one; returns the epochs done and their seconds."""
-    found = _read_checkpoint(path, experiment)
-    if found is None:
-        return [], []
-    done, tensors = found
-    epochs = [training.Epoch(**entry) for entry in done["epochs"]]
-    trainer.restore(tensors, len(epochs), done["first_losses"])
-    return epochs, done["seconds"]
 
 
 def _read_checkpoint(path: Path, experiment: Experiment) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:

@@ -118,12 +118,11 @@ class Network:
             for node in ast.parse(self.source).body
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == self.name
         )
-        if isinstance(function, ast.ClassDef):
-            found = [n for n in function.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-            listed = found[0].args.args[1:] if found else []
-            arguments = found[0].args if found else ast.arguments([], [], None, [], [], None, [])
-        else:
-            arguments, listed = function.args, function.args.args
+        is_class = isinstance(function, ast.ClassDef)
+        if is_class:
+            methods = [node for node in function.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+            function = (methods or ast.parse("def __init__(self): ...").body)[0]
+        arguments, listed = function.args, function.args.args[is_class:]
         if arguments.vararg or arguments.kwarg or arguments.posonlyargs:
             raise ParameterError(f"{self.name}: each argument needs a name of its own, without * and /")
         padding: list[ast.expr | None] = [None] * (len(listed) - len(arguments.defaults))
