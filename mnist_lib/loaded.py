@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache, cached_property
+from pathlib import Path
 
 from mnist_lib import face
 from mnist_lib.digests import canonical, needed, simplified, text_digest
@@ -157,7 +158,7 @@ def _is_module(name: str) -> bool:
 
 
 def _read(module: types.ModuleType) -> str:
-    return module.__spec__.loader.get_source(module.__name__) or ""
+    return Path(module.__file__).read_text("utf-8")  # not through its loader, which may be pytest's
 
 
 def _constants(module: types.ModuleType) -> dict[str, str]:
