@@ -136,8 +136,10 @@ def _names(statement: ast.stmt) -> tuple[set[str], set[str]]:
         binds = is_top or table.get_name() == "genexpr"  # with := it binds a name outside
         for symbol in table.get_symbols():
             if is_top or symbol.is_global():
-                bound |= {symbol.get_name()} if binds and (symbol.is_assigned() or symbol.is_imported()) else set()
-                used |= {symbol.get_name()} if symbol.is_referenced() else set()
+                if binds and (symbol.is_assigned() or symbol.is_imported()):
+                    bound.add(symbol.get_name())
+                if symbol.is_referenced():
+                    used.add(symbol.get_name())
     return bound, used
 
 

@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache, cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 from mnist_lib import face
@@ -136,21 +137,13 @@ def _imports(node: ast.stmt) -> list[tuple[str, str]]:
 
 @cache
 def _attributes(node: ast.stmt) -> list[tuple[str, str]]:
-    """Return the attributes that a statement reads, ``a.b`` and ``a.b.c``, as pairs, but for those in annotations."""
+    """Return the attributes that a statement reads, but for those in annotations, each with what it is read of."""
     found = (each for each in ast.walk(simplified(node)) if isinstance(each, ast.Attribute))
-    return [(ast.unparse(each.value), each.attr) for each in found if _is_dotted(each.value)]
-
-
-def _is_dotted(node: ast.expr) -> bool:
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return isinstance(node, ast.Name)
+    return [(ast.unparse(each.value), each.attr) for each in found]
 
 
 @cache
 def _is_module(name: str) -> bool:
-    from importlib.util import find_spec
-
     try:
         return find_spec(f"{PACKAGE}.{name}") is not None
     except ModuleNotFoundError:
