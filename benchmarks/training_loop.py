@@ -29,9 +29,10 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 from tqdm import tqdm
 
-from mnist_lib import data, experiments, machine, optimization, page, training
+from mnist_lib import data, experiments, machine, optimization, training
 from mnist_lib.data import Images
 from mnist_lib.experiments import Experiment
+from mnist_lib.results import page
 
 PAGES = ("reported_c_strided", "iteration_10_one_cycle", "reported_d_padded_pairs")
 CORES = os.cpu_count() or 1

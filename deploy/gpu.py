@@ -42,7 +42,7 @@ for path, names in accepted.items():
     options = {"kernel_manager_class": execution.OwnKernel, "log_output": True, "progress_bar": False}
     target = f"{folder}/{path.name}".replace("{", "{{").replace("}", "}}")
     try:
-        papermill.execute_notebook(cells.read(path), target, chosen, kernel_name="python3", **options)
+        papermill.execute_notebook(catalogue.read(path), target, chosen, kernel_name="python3", **options)
     except Exception as error:  # the others go on
         failed += 1
         print(f"::error::{path.name}: {str(error).strip().splitlines()[-1]}")

@@ -6,16 +6,11 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
-from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mnist_lib.digests import text_digest
 from mnist_lib.network import KINDS, Network, executed_text
 from mnist_lib.parameters import NotebookParameters, ParameterError, Schema, validate
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
 
 FROM_PAPERMILL = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
 """What ``papermill --inject-paths`` adds to the parameters: no experiment depends on it."""
@@ -61,39 +56,16 @@ def _only_assigns(text: str) -> bool:
     return True
 
 
-def read(path: Path) -> "NotebookNode":
-    """Return the notebook at `path`. A cell without an id, as older formats have them, gets the same one every time.
-
-    Raises:
-        ParameterError: it is no notebook, or one of format 3 or older.
-    """
-    import nbformat  # what a notebook itself needs of this module must not need it
-
-    try:
-        content = _content(path.read_text("utf-8-sig"))
-        cells = content["cells"]
-        taken = {cell.get("id") for cell in cells} - {None}
-        for cell in cells:
-            if "id" not in cell:
-                source = "".join(cell["source"])
-                found = (text_digest(source, str(number))[:8] for number in count())
-                cell["id"] = next(each for each in found if each not in taken)
-                taken.add(cell["id"])
-        content["nbformat_minor"] = max(content["nbformat_minor"], 5)  # the first with ids
-        return nbformat.reads(json.dumps(content), as_version=4)
-    except UNREADABLE as error:
-        raise ParameterError(f"{path}: not a notebook: {error!r}") from error
-
-
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
 """What reading a file raises that is no notebook."""
 
 
-def _content(text: str) -> dict[str, Any]:
-    content = json.loads(text)
-    if content["nbformat"] != 4:
-        raise ValueError(f"its format is {content['nbformat']}, expected 4: open it in Jupyter and save it")
-    return content
+def content(text: str) -> dict[str, Any]:
+    """Return what the text of a notebook holds, as JSON does; raises one of `UNREADABLE` if it is none of format 4."""
+    found = json.loads(text)
+    if found["nbformat"] != 4:
+        raise ValueError(f"its format is {found['nbformat']}, expected 4: open it in Jupyter and save it")
+    return found
 
 
 def from_notebook(schema: type[Schema], network: Callable | None = None) -> Schema:
@@ -144,9 +116,9 @@ def of_file(path: Path, schema: type[Schema] = NotebookParameters) -> Schema:
     Raises:
         ParameterError: they are not accepted, or the network cell needs names that it does not define.
     """
-    cell = _tagged(path, "network")
+    cell = tagged(path, "network")
     network = None if cell is None else Network.of_cell(cell)
-    _, kinds = _assignments(_tagged(path, "parameters") or "")
+    _, kinds = _assignments(tagged(path, "parameters") or "")
     return checked(schema, notebook_parameters(path), network, kinds)
 
 
@@ -197,7 +169,7 @@ def notebook_parameters(path: Path) -> dict[str, Any]:
     Raises:
         ParameterError: there is no such cell, or a value is not a literal.
     """
-    source = _tagged(path, "parameters")
+    source = tagged(path, "parameters")
     if source is None:
         raise ParameterError(f"{path.name}: one cell must have the tag `parameters`, 0 have it")
     try:
@@ -207,31 +179,25 @@ def notebook_parameters(path: Path) -> dict[str, Any]:
         raise ParameterError(f"{path.name}: the parameters cell must hold literals only: {error}") from error
 
 
-def has_parameters(path: Path) -> bool:
-    """Tell whether a notebook has a cell of parameters, as every page has."""
-    return _tagged(path, "parameters") is not None
-
-
 def has_its_name(path: Path) -> bool:
     """Tell whether a notebook is called as its file is: a copy is not, nor is what cannot be read."""
     try:
-        return has_parameters(path) and notebook_parameters(path).get("name") == path.stem
+        return notebook_parameters(path).get("name") == path.stem
     except ParameterError:
         return False
 
 
 def has_network(path: Path) -> bool:
     """Tell whether a notebook has a network cell: it trains, or shows runs that it has asked for."""
-    return _tagged(path, "network") is not None
+    return tagged(path, "network") is not None
 
 
-def was_injected(path: Path) -> bool:
-    """Tell whether papermill has put a cell of parameters into a notebook."""
-    return _tagged(path, "injected-parameters") is not None
+def tagged(path: Path, tag: str) -> str | None:
+    """Return the source of the one cell with this tag; None if there is none.
 
-
-def _tagged(path: Path, tag: str) -> str | None:
-    """Return the source of the one cell with this tag; None if there is none."""
+    Raises:
+        ParameterError: it is no notebook, or several cells have the tag.
+    """
     try:
         sources = [source for tags, source in _tagged_cells(path.read_text("utf-8-sig")) if tag in tags]
     except UNREADABLE as error:
@@ -244,7 +210,7 @@ def _tagged(path: Path, tag: str) -> str | None:
 @cache
 def _tagged_cells(text: str) -> list[tuple[list[str], str]]:
     """Return the tags and the source of each cell of a notebook that has tags."""
-    cells = _content(text)["cells"]
+    cells = content(text)["cells"]
     return [(cell["metadata"]["tags"], "".join(cell["source"])) for cell in cells if cell["metadata"].get("tags")]
 
 

@@ -271,9 +271,10 @@ def _say_remedies(runs: list, pattern: str) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from mnist_lib import machine, sweeps
+    from mnist_lib import machine
     from mnist_lib.parameters import ParameterError
     from mnist_lib.pipeline import catalogue
+    from mnist_lib.results import sweeps
 
     values = dict(options.set)
     if len(values) < len(options.set):
@@ -331,8 +332,8 @@ def _no_formula(cell: object) -> object:
 
 
 def _delete(frame, options: argparse.Namespace) -> int:
-    from mnist_lib import experiments, sweeps
-    from mnist_lib.results import listing
+    from mnist_lib import experiments
+    from mnist_lib.results import listing, sweeps
 
     there = frame[[Path(folder).exists() for folder in frame["folder"]]]
     if there.empty and not options.sweep:
@@ -482,10 +483,9 @@ def _workbook(options: argparse.Namespace) -> int:
 
 
 def _clean(options: argparse.Namespace) -> int:
-    from mnist_lib import cells
-    from mnist_lib.pipeline import execution
+    from mnist_lib.pipeline import catalogue, execution
 
-    read = {path: cells.read(path) for path in options.files}  # all of them, before any is written
+    read = {path: catalogue.read(path) for path in options.files}  # all of them, before any is written
     for path, notebook in read.items():
         execution.clean(notebook)
         text = execution.to_text(notebook)

@@ -7,6 +7,7 @@ between versions.
 
 import ast
 import builtins
+import copy
 import hashlib
 import re
 import symtable
@@ -108,42 +109,38 @@ def _statements(source: str) -> list[tuple[ast.stmt, set[str], set[str]]]:
 
     An import of several names is taken apart, so that each counts for itself.
     """
-    body: list[ast.stmt] = []
+    found, imported = [], set()
     for node in ast.parse(source).body:
-        match node:
-            case ast.Import(names=names):
-                body += [ast.copy_location(ast.Import([each]), node) for each in names]
-            case ast.ImportFrom(names=names):
-                body += [ast.copy_location(ast.ImportFrom(node.module, [each], node.level), node) for each in names]
-            case _:
-                body.append(node)
-    modules = {name for node in body if isinstance(node, ast.Import | ast.ImportFrom) for name in _bound(node)}
-    return [(node, _bound(node) | (_changed(node) - modules), _used(node)) for node in body]
+        is_import = isinstance(node, ast.Import | ast.ImportFrom)
+        for each in [_importing(node, name) for name in node.names] if is_import else [node]:
+            bound, used = _names(each)
+            imported |= bound if is_import else set()
+            found.append((each, bound, used))
+    return [(node, bound | (_changed(node) - imported), used) for node, bound, used in found]
 
 
-def _in_scope(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk `node` without what has a scope of its own."""
-    yield node
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda | ast.comprehension):
-        for child in ast.iter_child_nodes(node):
-            yield from _in_scope(child)
+def _importing(node: ast.Import | ast.ImportFrom, name: ast.alias) -> ast.stmt:
+    part = copy.copy(node)
+    part.names = [name]
+    return part
 
 
-def _bound(statement: ast.stmt) -> set[str]:
-    found: set[str | None] = set()
-    for node in _in_scope(statement):
-        match node:
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                found.add(name)
-            case ast.alias(name=name, asname=asname):
-                found.add(asname or name.partition(".")[0])
-            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
-                found.add(name)
-            case ast.ExceptHandler(name=name) | ast.MatchAs(name=name) | ast.MatchStar(name=name):
-                found.add(name)
-            case ast.MatchMapping(rest=name):
-                found.add(name)
-    return {name for name in found if name}
+def _names(statement: ast.stmt) -> tuple[set[str], set[str]]:
+    """Return the names that a statement binds, and the global ones that it reads, be it when a function is called."""
+    tables = [symtable.symtable(ast.unparse(simplified(statement)), "<statement>", "exec")]
+    bound, used = set(), set()
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        is_top = table.get_type() == "module"
+        binds = is_top or table.get_name() == "genexpr"  # with := it binds a name outside
+        for symbol in table.get_symbols():
+            if is_top or symbol.is_global():
+                if binds and (symbol.is_assigned() or symbol.is_imported()):
+                    bound.add(symbol.get_name())
+                if symbol.is_referenced():
+                    used.add(symbol.get_name())
+    return bound, used
 
 
 def _changed(statement: ast.stmt) -> set[str]:
@@ -159,50 +156,42 @@ def _changed(statement: ast.stmt) -> set[str]:
     return found
 
 
+def _in_scope(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk `node` without what has a scope of its own."""
+    yield node
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda | ast.comprehension):
+        for child in ast.iter_child_nodes(node):
+            yield from _in_scope(child)
+
+
 def _root(node: ast.expr) -> set[str]:
     while isinstance(node, ast.Attribute | ast.Subscript):
         node = node.value
     return {node.id} if isinstance(node, ast.Name) else set()
 
 
-def _used(statement: ast.stmt) -> set[str]:
-    """Return the global names that a statement reads, at once or when a function in it is called."""
-    tree = _Uninlined().visit(unannotated(statement))
-    tables, found = [symtable.symtable(ast.unparse(tree), "<statement>", "exec")], set()
-    while tables:
-        table = tables.pop()
-        tables += table.get_children()
-        top = table.get_type() == "module"
-        found |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (top or s.is_global())}
-    return found
+def simplified(node: ast.AST) -> ast.Module:
+    """Return a copy of a statement without the annotations of functions, and with generators as all comprehensions.
+
+    Annotations decide nothing. The names of other comprehensions are, for Python 3.12 and later, those of the scope
+    around.
+    """
+    return _Simplified().visit(ast.parse(ast.unparse(node)))
 
 
-def unannotated(node: ast.AST) -> ast.Module:
-    """Return a copy of a statement without the annotations of functions, which decide nothing."""
-    return _Unannotated().visit(ast.parse(ast.unparse(node)))
-
-
-class _Unannotated(ast.NodeTransformer):
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+class _Simplified(ast.NodeTransformer):
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
         node.returns = None
         return self.generic_visit(node)
-
-    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None
         return node
 
-
-class _Uninlined(ast.NodeTransformer):
-    """Makes generators of comprehensions, whose names Python 3.12 and later count as those of the scope around."""
-
     def visit_ListComp(self, node: ast.ListComp | ast.SetComp) -> ast.AST:
-        self.generic_visit(node)
-        return ast.GeneratorExp(node.elt, node.generators)
-
-    visit_SetComp = visit_ListComp  # noqa: N815
+        return self.generic_visit(ast.GeneratorExp(node.elt, node.generators))
 
     def visit_DictComp(self, node: ast.DictComp) -> ast.AST:
-        self.generic_visit(node)
-        return ast.GeneratorExp(ast.Tuple([node.key, node.value], ast.Load()), node.generators)
+        return self.generic_visit(ast.GeneratorExp(ast.Tuple([node.key, node.value], ast.Load()), node.generators))
+
+    visit_AsyncFunctionDef, visit_SetComp = visit_FunctionDef, visit_ListComp  # noqa: N815

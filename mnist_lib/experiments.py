@@ -20,8 +20,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from mnist_lib import augmentation, data, files, loaded, machine, progress, records, training
+from mnist_lib import augmentation, data, loaded, machine, progress, records, training
 from mnist_lib.digests import bytes_digest, text_digest
+from mnist_lib.files import FileError, write_atomically
 from mnist_lib.machine import resolve_device
 from mnist_lib.network import Network
 from mnist_lib.parameters import ParameterError, Recipe
@@ -29,10 +30,14 @@ from mnist_lib.records import Record, RecordError
 
 loaded.remember()
 
-CODE_CHANGED = "the training code changed"
-NETWORK_CHANGED = "the network is another"
-START_CHANGED = "what trains the weights at the start changed"
-TEACHER_CHANGED = "what trains the teachers changed"
+CHANGED = {
+    "network": "the network is another",
+    "code": "the training code changed",
+    "data": "the data changed",
+    "start": "what trains the weights at the start changed",
+    "teacher": "what trains the teachers changed",
+}
+"""What is said where a digest of a record is no longer that of its experiment."""
 
 PUBLISHED_ONLY = "MNIST_LIB_PUBLISHED_ONLY"
 """The environment variable that is set while a page is made for the book: nothing but published records counts."""
@@ -130,21 +135,10 @@ class Experiment:
             was = recipe_of(record).identity
         except ParameterError as error:
             return [str(error)]
-        defaults, now, reasons = dataclasses.asdict(Recipe()), self.recipe.identity, []
-        for name, default in defaults.items():
-            before, after = (each.get(name, default) for each in (was, now))
-            if before != after:
-                reasons.append(f"{name} was {before!r}, is {after!r}")
-        words = {
-            "network": NETWORK_CHANGED,
-            "code": CODE_CHANGED,
-            "data": "the data changed",
-            "start": START_CHANGED,
-            "teacher": TEACHER_CHANGED,
-        }
-        digests = digests or self.digests
-        changed = [kind for kind in words if record.digests.get(kind) != digests.get(kind)]
-        return sorted(reasons) + [words[kind] for kind in changed]
+        now, digests = self.recipe.identity, digests or self.digests
+        pairs = {f.name: [each.get(f.name, f.default) for each in (was, now)] for f in dataclasses.fields(Recipe)}
+        reasons = [f"{name} was {old!r}, is {new!r}" for name, (old, new) in sorted(pairs.items()) if old != new]
+        return reasons + [said for kind, said in CHANGED.items() if record.digests.get(kind) != digests.get(kind)]
 
 
 def code_digest(recipe: Recipe) -> str:
@@ -193,11 +187,11 @@ def in_store(folder: Path) -> Iterator[None]:
     """While this is entered, an error that something cannot be written in the store says how to choose another one."""
     try:
         yield
-    except files.FileError as error:
-        if "could not be written" not in str(error) or not folder.is_relative_to(runs_directory()):
+    except FileError as error:
+        if type(error) is not FileError or not folder.is_relative_to(runs_directory()):
             raise
         hint = f"{error}. Your runs are kept in {runs_directory()}; to keep them elsewhere, set MNIST_LIB_RUNS"
-        raise type(error)(hint) from error
+        raise FileError(hint) from error
 
 
 def find(experiment: Experiment, seed: int) -> Record | None:
@@ -224,7 +218,7 @@ def runs(
     `report` says how training goes; without it, progress is shown.
 
     Raises:
-        ParameterError, DataError, DivergenceError, RecordError: as the parts say; finished runs are kept.
+        ParameterError, DataError, DivergenceError, FileError: as the parts say; finished runs are kept.
     """
     where = resolve_device(device)
     wanted = list(range(seeds)) if isinstance(seeds, int) else seeds
@@ -243,7 +237,7 @@ def train(
     Raises:
         DataError: the images are missing or damaged.
         DivergenceError: the loss became NaN or infinite; no record is written.
-        RecordError: the folder cannot be written.
+        FileError: the folder cannot be written.
     """
     if PUBLISHED_ONLY in os.environ:
         raise RecordError(
@@ -265,14 +259,11 @@ def explain(experiment: Experiment, folder: Path) -> None:
     """Write what makes its runs into a folder of your own store, for whoever looks there; nowhere else.
 
     Raises:
-        RecordError: the folder cannot be written.
+        FileError: the folder cannot be written.
     """
     path = folder / "experiment.py"
     if folder.is_relative_to(runs_directory()) and not path.exists():
-        try:
-            files.write_atomically(path, experiment.script.encode())
-        except files.FileError as error:
-            raise RecordError(str(error)) from error
+        write_atomically(path, experiment.script.encode())
 
 
 def forget_other_checkpoint(experiment: Experiment, seed: int, folder: Path) -> None:
@@ -292,7 +283,11 @@ def _checkpoint(folder: Path, seed: int) -> Path:
 def _train(experiment: Experiment, seed: int, device: torch.device, checkpoint: Path, report: Report | None) -> Record:
     recipe = experiment.recipe
     trainer = make_trainer(experiment, seed, device)
-    epochs, seconds = _resume(trainer, checkpoint, experiment)
+    epochs, seconds = [], []
+    if (found := _read_checkpoint(checkpoint, experiment)) is not None:
+        done, tensors = found
+        epochs, seconds = [training.Epoch(**entry) for entry in done["epochs"]], done["seconds"]
+        trainer.restore(tensors, len(epochs), done["first_losses"])
     while len(epochs) < recipe.epochs:
         start = time.perf_counter()
         try:
@@ -317,7 +312,7 @@ def _train(experiment: Experiment, seed: int, device: torch.device, checkpoint: 
         experiment=experiment.name,
         seed=seed,
         parameters=dataclasses.asdict(recipe),
-        network=described(experiment.network),
+        network=experiment.network.described,
         digests=experiment.digests,
         parameter_count=sum(parameter.numel() for parameter in trainer.model.parameters()),
         train_size=len(trainer.labels),
@@ -344,18 +339,8 @@ def make_trainer(
         DataError: the images are missing or damaged.
     """
     weights = None if experiment.start is None else _weights(experiment.start, seed, device)
-    teachers = list(_trained(experiment.teacher, experiment.recipe.teachers, device))
+    teachers = [_trained(experiment.teacher, each, device) for each in range(experiment.recipe.teachers)]
     return training.begin(experiment.recipe, experiment.network, seed, device, weights, teachers, images)
-
-
-def described(network: Network) -> dict[str, Any]:
-    """Return what a record tells of its network."""
-    return {"source": network.source, "name": network.name, "arguments": dict(network.arguments)}
-
-
-def network_of(description: Mapping[str, Any]) -> Network:
-    """Return the network that `described` has described."""
-    return Network(description["source"], description["name"], tuple(description["arguments"].items()))
 
 
 def recipe_of(record: Record) -> Recipe:
@@ -388,12 +373,11 @@ def _weights(experiment: Experiment, seed: int, device: torch.device) -> dict[st
     return records.read_weights(path)
 
 
-def _trained(experiment: Experiment | None, runs: int, device: torch.device) -> Iterator[nn.Module]:
-    """Return the networks after the first `runs` runs of an experiment."""
-    for seed in range(runs if experiment is not None else 0):
-        network = experiment.network()
-        network.load_state_dict(_weights(experiment, seed, device))
-        yield network
+def _trained(experiment: Experiment, seed: int, device: torch.device) -> nn.Module:
+    """Return the network after a run."""
+    network = experiment.network()
+    network.load_state_dict(_weights(experiment, seed, device))
+    return network
 
 
 def _identity(experiment: Experiment) -> dict[str, Any]:
@@ -413,26 +397,12 @@ def _save(
     )
     state = trainer.state()
     metadata = {"progress": done, "digest": _checkpoint_digest(done, state)}
-    try:
-        files.write_atomically(path, safetensors.torch.save(state, metadata))
-    except files.FileError as error:
-        raise RecordError(str(error)) from error
+    write_atomically(path, safetensors.torch.save(state, metadata))
 
 
 def _checkpoint_digest(done: str, state: dict[str, torch.Tensor]) -> str:
     """Safetensors has no checksum: a damaged number would go unseen into the rest of the run."""
     return text_digest(done, bytes_digest(safetensors.torch.save(state)))
-
-
-def _resume(trainer: training.Trainer, path: Path, experiment: Experiment) -> tuple[list[training.Epoch], list[float]]:
-    """Restore `trainer` from its checkpoint, if there is one; returns the epochs done and their seconds."""
-    found = _read_checkpoint(path, experiment)
-    if found is None:
-        return [], []
-    done, tensors = found
-    epochs = [training.Epoch(**entry) for entry in done["epochs"]]
-    trainer.restore(tensors, len(epochs), done["first_losses"])
-    return epochs, done["seconds"]
 
 
 def _read_checkpoint(path: Path, experiment: Experiment) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:

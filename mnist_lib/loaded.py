@@ -6,14 +6,15 @@ with that text, because IPython's autoreload puts new code into old functions an
 """
 
 import ast
-import linecache
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache, cached_property
+from importlib.util import find_spec
+from pathlib import Path
 
 from mnist_lib import face
-from mnist_lib.digests import canonical, needed, text_digest, unannotated
+from mnist_lib.digests import canonical, needed, simplified, text_digest
 
 PACKAGE = __package__
 _FACE = {name: f"{home}.{name}".partition(".")[2] for name, home in face.items()}  # names that the package itself gives
@@ -47,14 +48,12 @@ def source(name: str) -> str:
         __import__(name)
         remember()
     text, constants = _kept[name]
-    module = sys.modules[name]
-    codes = _codes(text, name)
-    for function, code in _functions(module, _defined(text)):
-        if code not in codes:
-            raise CodeError(f"{name}.{function} was changed in this session: restart the kernel")
-    for key, value in _constants(module).items():
-        if key in constants and constants[key] != value:
-            raise CodeError(f"{name}.{key} was changed in this session: restart the kernel")
+    module, codes = sys.modules[name], _codes(text, name)
+    defined = {code.co_qualname for code in codes}  # and what has no name of its own, as a lambda
+    changed = [function for function, code in _functions(module, defined) if code not in codes]
+    changed += [key for key, value in _constants(module).items() if constants.get(key, value) != value]
+    if changed:
+        raise CodeError(f"{name}.{changed[0]} was changed in this session: restart the kernel")
     return text
 
 
@@ -101,81 +100,50 @@ def _closure(definitions: tuple[str, ...], left_out: tuple[str, ...]) -> tuple[s
 def _definition(text: str, module: str, name: str, left_out: frozenset[str]) -> tuple[set[str], list[str]]:
     """Return the statements that a definition needs in a module's text, and what they use of other modules."""
     statements, _ = needed(text, [name], left_out)
-    own = {f"{module} {_canonical(node)}" for node in statements if not _of_package(node, module)}
-    return own if statements else {f"{module} does not define {name}"}, imported(statements, module)
+    own = [node for node in statements if not (isinstance(node, ast.Import | ast.ImportFrom) and _imports(node))]
+    said = {f"{module} {_canonical(node)}" for node in own} if statements else {f"{module} does not define {name}"}
+    return said, imported(statements)
 
 
-def imported(statements: Iterable[ast.stmt], module: str = "") -> list[str]:
+def imported(statements: Iterable[ast.stmt]) -> list[str]:
     """Name the definitions of the library that `statements` use: those imported by name, and attributes of modules.
 
     Arguments:
         statements: top-level statements of a module, or of a notebook's cell.
-        module: that module's name, without the package's; it is needed for relative imports only.
     """
     statements = list(statements)
-    modules: dict[str, str] = {}
-    found: list[str] = []
-    for node in statements:
-        for name, origin, attribute in _imports(node, module):
-            full = f"{origin}.{attribute}".strip(".")
-            if attribute and not _is_module(full):
-                found.append(_FACE.get(full, full))
-            else:
-                modules[name] = full
-    for node in statements:
-        found += [f"{modules[name]}.{attribute}" for name, attribute in _attributes(node) if name in modules]
-    return found
+    imports = [each for node in statements for each in _imports(node)]
+    modules = {name: full for name, full in imports if _is_module(full)}
+    attributes = [each for node in statements for each in _attributes(node)]
+    found = [_FACE.get(full, full) for _, full in imports if not _is_module(full)]
+    return found + [f"{modules[name]}.{attribute}" for name, attribute in attributes if name in modules]
 
 
 _canonical = cache(canonical)  # statements are parsed once, so a node stands for its text
 
 
 @cache
-def _imports(node: ast.stmt, module: str) -> list[tuple[str, str, str]]:
-    """Return what a statement imports of the library: the name given to it, a module, and what of it (nothing: all)."""
-    found: list[tuple[str, str, str]] = []
+def _imports(node: ast.stmt) -> list[tuple[str, str]]:
+    """Return what a statement imports of the library: the name given to it, and its own without the package's."""
+    found: list[tuple[str, str]] = []
     for each in ast.walk(node):
-        if isinstance(each, ast.ImportFrom) and (origin := _origin(each, module)) is not None:
-            found += [(alias.asname or alias.name, origin, alias.name) for alias in each.names]
-        elif isinstance(each, ast.Import):
-            ours = (alias for alias in each.names if alias.name.startswith(f"{PACKAGE}."))
-            found += [(alias.asname or alias.name, alias.name.partition(".")[2], "") for alias in ours]
+        prefix = f"{each.module}." if isinstance(each, ast.ImportFrom) else ""
+        for alias in each.names if isinstance(each, ast.Import | ast.ImportFrom) else ():
+            package, _, full = f"{prefix}{alias.name}".partition(".")
+            if package == PACKAGE and full:
+                found.append((alias.asname or alias.name, full))
     return found
 
 
 @cache
 def _attributes(node: ast.stmt) -> list[tuple[str, str]]:
-    """Return the attributes that a statement reads, ``a.b`` and ``a.b.c``, as pairs, but for those in annotations."""
-    found = (each for each in ast.walk(unannotated(node)) if isinstance(each, ast.Attribute))
-    return [(ast.unparse(each.value), each.attr) for each in found if _is_dotted(each.value)]
-
-
-def _is_dotted(node: ast.expr) -> bool:
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return isinstance(node, ast.Name)
-
-
-def _of_package(node: ast.stmt, module: str) -> bool:
-    """Whether a statement imports from the library: what it gives is followed instead."""
-    if isinstance(node, ast.Import):
-        return node.names[0].name.partition(".")[0] == PACKAGE
-    return isinstance(node, ast.ImportFrom) and _origin(node, module) is not None
-
-
-def _origin(node: ast.ImportFrom, module: str) -> str | None:
-    """Return the module of the library, without the package's name, that an import reads; None if it reads another."""
-    if node.level:
-        parts = module.split(".")[: -node.level]
-        return ".".join([*parts, *filter(None, [node.module])])
-    package, _, rest = (node.module or "").partition(".")
-    return rest if package == PACKAGE else None
+    """Return the attributes that a statement reads, but for those in annotations, each with what it is read of."""
+    found = (each for each in ast.walk(simplified(node)) if isinstance(each, ast.Attribute))
+    return [(ast.unparse(each.value), each.attr) for each in found]
 
 
 @cache
 def _is_module(name: str) -> bool:
-    from importlib.util import find_spec
-
     try:
         return find_spec(f"{PACKAGE}.{name}") is not None
     except ModuleNotFoundError:
@@ -183,26 +151,21 @@ def _is_module(name: str) -> bool:
 
 
 def _read(module: types.ModuleType) -> str:
-    loader = getattr(module.__spec__, "loader", None)
-    text = loader.get_source(module.__name__) if hasattr(loader, "get_source") else None
-    return text if text is not None else "".join(linecache.getlines(module.__file__ or ""))
+    return Path(module.__file__).read_text("utf-8")  # not through its loader, which may be pytest's
 
 
-def _constants(module: types.ModuleType) -> dict[str, object]:
+def _constants(module: types.ModuleType) -> dict[str, str]:
     """Return the module's constants that are simple, and its tables of such, as text."""
-    found: dict[str, object] = {}
+    found = {}
     for name, value in vars(module).items():
-        if name.isupper():
-            if isinstance(value, _SIMPLE):
-                found[name] = value
-            elif isinstance(value, dict | list | set) and all(isinstance(each, _SIMPLE) for each in value):
-                values = value.values() if isinstance(value, dict) else value
-                if all(isinstance(each, _SIMPLE) for each in values):
-                    found[name] = repr(value)
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        parts = parts if isinstance(value, dict | list | set) else [value]
+        if name.isupper() and all(isinstance(part, _SIMPLE) for part in parts):
+            found[name] = repr(value)
     return found
 
 
-def _functions(module: types.ModuleType, defined: frozenset[str]) -> Iterator[tuple[str, types.CodeType | None]]:
+def _functions(module: types.ModuleType, defined: Collection[str]) -> Iterator[tuple[str, types.CodeType | None]]:
     """Return the functions of a module, and the methods and properties of its classes, by name, with their code.
 
     Whatever stands where the text has a definition is one of them: another module's function may have been put there.
@@ -213,12 +176,9 @@ def _functions(module: types.ModuleType, defined: frozenset[str]) -> Iterator[tu
         name, value = waiting.pop()
         if isinstance(value, type) and value.__module__ == home:
             waiting += [(f"{name}.{n}", each) for n, each in vars(value).items() if not isinstance(each, type)]
-        elif isinstance(value, property):
-            waiting += [(name, part) for part in (value.fget, value.fset) if part is not None]
-        elif isinstance(value, cached_property):
-            waiting.append((name, value.func))
-        elif isinstance(value, staticmethod | classmethod) or hasattr(value, "__wrapped__"):
-            waiting.append((name, value.__wrapped__))
+        elif isinstance(value, property | cached_property) or hasattr(value, "__wrapped__"):
+            parts = (getattr(value, part, None) for part in ("fget", "fset", "func", "__wrapped__"))
+            waiting += [(name, part) for part in parts if part is not None]
         elif name in defined:
             code = getattr(value, "__code__", None)
             yield name, code if getattr(code, "co_qualname", None) == name else None
@@ -228,19 +188,8 @@ def _functions(module: types.ModuleType, defined: frozenset[str]) -> Iterator[tu
 
 
 @cache
-def _defined(text: str) -> frozenset[str]:
-    """Return the functions, classes and methods that a module's text defines at its top level."""
-    found: set[str] = set()
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            inside = node.body if isinstance(node, ast.ClassDef) else []
-            methods = {f"{node.name}.{each.name}" for each in inside if isinstance(each, ast.FunctionDef)}
-            found |= {node.name} | methods
-    return frozenset(found)
-
-
-@cache
 def _codes(text: str, name: str) -> frozenset[types.CodeType]:
+    """Return the code of all that a module's text defines: its functions, classes and methods."""
     return frozenset(all_codes(compile(text, name, "exec", dont_inherit=True)))
 
 

@@ -42,7 +42,7 @@ class Network:
 
     source: str
     name: str = "network"
-    arguments: tuple[tuple[str, Any], ...] = ()
+    arguments: tuple[tuple[str, Any], ...] = ()  # or a dictionary
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arguments", tuple(sorted(self._checked(dict(self.arguments)).items())))
@@ -83,7 +83,7 @@ class Network:
 
     def with_arguments(self, values: Mapping[str, Any]) -> "Network":
         """Return the network with other arguments; those not named stay."""
-        return Network(self.source, self.name, tuple((dict(self.arguments) | dict(values)).items()))
+        return Network(self.source, self.name, dict(self.arguments) | dict(values))
 
     def __call__(self) -> nn.Module:
         """Build the network.
@@ -100,6 +100,11 @@ class Network:
         return built
 
     @property
+    def described(self) -> dict[str, Any]:
+        """What a record tells of its network; ``Network(**described)`` makes it again."""
+        return {"source": self.source, "name": self.name, "arguments": dict(self.arguments)}
+
+    @property
     def digest(self) -> str:
         """All that decides what is built, as one digest: the text, the arguments, and what it uses of the library."""
         library = loaded.digest(_used_of_library(self.source))
@@ -113,12 +118,11 @@ class Network:
             for node in ast.parse(self.source).body
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == self.name
         )
-        if isinstance(function, ast.ClassDef):
-            found = [n for n in function.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-            listed = found[0].args.args[1:] if found else []
-            arguments = found[0].args if found else ast.arguments([], [], None, [], [], None, [])
-        else:
-            arguments, listed = function.args, function.args.args
+        is_class = isinstance(function, ast.ClassDef)
+        if is_class:
+            methods = [node for node in function.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+            function = (methods or ast.parse("def __init__(self): ...").body)[0]
+        arguments, listed = function.args, function.args.args[is_class:]
         if arguments.vararg or arguments.kwarg or arguments.posonlyargs:
             raise ParameterError(f"{self.name}: each argument needs a name of its own, without * and /")
         padding: list[ast.expr | None] = [None] * (len(listed) - len(arguments.defaults))

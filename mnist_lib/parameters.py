@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -142,7 +142,7 @@ class NotebookParameters(Recipe):
     `name` names the published records. `seeds` counts runs (seeds 0 to ``seeds - 1``). `baseline` names the notebook
     to compare with, or ``none``. `learning_rates` are candidates that are compared on the validation split, with
     `candidate_seeds` runs each. `continued_seeds` runs are trained once more, from the weights that they ended with.
-    `variants` are recipes that differ in a few values, with `variant_seeds` runs each (`mnist_lib.page.variants`).
+    `variants` are recipes that differ in a few values, with `variant_seeds` runs each (`results.page.variants`).
     `beside` are other notebooks, or patterns of their names, whose runs are shown beside these as they are.
     """
 
@@ -169,103 +169,6 @@ class NotebookParameters(Recipe):
         return Recipe(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Recipe)})
 
 
-@dataclass(frozen=True, kw_only=True)
-class ComparisonParameters(Checked):
-    """What a notebook that compares experiments accepts: which ones, on what data, and how much of each.
-
-    With ``epochs = 0``, each experiment has as many epochs as its own notebook says.
-    """
-
-    name: str
-    experiments: list[str]
-    dataset: str = choice("mnist", options=tuple(DATASETS))
-    evaluate_on: str = choice("test", options=("test", "validation"))
-    epochs: int = bounded(15, low=0, high=1000)
-    seeds: int = bounded(5, low=1, high=1000)
-    device: str = "auto"
-
-
-STEEPEST = 10
-"""Where a sum is larger, the slope of the sigmoid is below 0.00005: its unit hardly learns, and no page can show it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExerciseParameters(Checked):
-    """The network of two inputs, two hidden and two output units.
-
-    `weights` are w1 to w8, numbered as in `mnist_lib.backprop.network`. The defaults are those of the public exercise.
-
-    Raises:
-        ParameterError: a value is not accepted, or the sigmoid of a unit is flat there, so that nothing is learnt.
-    """
-
-    inputs: list[float] = bounded((0.05, 0.10), low=-1000, high=1000, length=2)
-    targets: list[float] = bounded((0.01, 0.99), low=0, high=1, length=2)
-    weights: list[float] = bounded((0.15, 0.20, 0.25, 0.30, 0.40, 0.45, 0.50, 0.55), low=-1000, high=1000, length=8)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        (i1, i2), (w1, w2, w3, w4, *_) = self.inputs, self.weights
-        if not (i1 or i2):
-            raise _refusal("inputs", [i1, i2], "one at least that is not 0")
-        if steep := [x for x in (w1 * i1 + w2 * i2, w3 * i1 + w4 * i2) if abs(x) > STEEPEST]:
-            raise _refusal(
-                "inputs", [i1, i2], f"sums of the hidden units from {-STEEPEST} to {STEEPEST}, not {steep[0]:g}"
-            )
-        if flat := [w for w in self.weights[4:] if abs(w) > STEEPEST / 2]:  # each output adds up two of them
-            raise _refusal("weights", flat, f"w5 to w8 from {-STEEPEST / 2:g} to {STEEPEST / 2:g}, or outputs saturate")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackpropParameters(ExerciseParameters):
-    """What the derivation of backpropagation accepts."""
-
-    name: str
-    learning_rate: float = bounded(0.5, low=0, high=1000)
-    steps: int = bounded(100, low=1, high=100_000)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScratchParameters(Checked):
-    """What the chapter on training from scratch accepts: a short run, whose every step stands on the page."""
-
-    name: str
-    dataset: str = choice("mnist", options=tuple(DATASETS))
-    images: int = bounded(19_200, low=64, high=60_000)
-    batch_size: int = bounded(64, low=2, high=10_000)
-    learning_rate: float = bounded(0.05, low=0, high=100, above=True)
-    momentum: float = bounded(0.9, low=0, high=1)
-    seeds: int = bounded(3, low=1, high=1000)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepParameters(ExerciseParameters):
-    """What the sweep over learning rates accepts: one for the network of eight weights, one for a real network.
-
-    `learning_rates` and `steps` are for the network of eight weights. `experiment` names the notebook whose network and
-    recipe are trained on images with each of `cnn_learning_rates`, held constant, for `epochs` epochs.
-    """
-
-    name: str
-    learning_rates: list[float] = bounded((0.1, 0.2, 0.5, 0.8, 1.0, 2.0), low=0, high=1000, above=True)
-    steps: int = bounded(1000, low=1, high=100_000)
-    experiment: str
-    cnn_learning_rates: list[float] = bounded((0.01, 0.1, 1.0), low=0, high=100, above=True)
-    dataset: str = choice("mnist", options=tuple(DATASETS))
-    epochs: int = bounded(3, low=1, high=1000)
-    seeds: int = bounded(3, low=1, high=1000)
-    device: str = "auto"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepPageParameters(Checked):
-    """What the page that reads a sweep accepts: the name of the sweep, and which value its figures show first."""
-
-    name: str
-    sweep: str
-    value: str = "first"
-
-
 DISTINCT = "at least one, and none of them twice, to six digits"
 """What is accepted as a list of things to compare."""
 
@@ -285,6 +188,12 @@ def literal(text: str) -> int | float | bool | str:
     return value if isinstance(value, int | float | str) else text
 
 
+def suggestion(word: str, known: Iterable[str], before: str = "; ") -> str:
+    """Return a question for the known word that is nearest to `word`, behind `before`; nothing if none is near."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"{before}did you mean {near[0]!r}?" if near else ""
+
+
 def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     """Build `schema` from `values`.
 
@@ -295,8 +204,7 @@ def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     fields = {f.name: f for f in dataclasses.fields(schema) if not f.metadata.get("internal")}
     for name in values:
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
+            hint = suggestion(name, fields, "") or f"known: {', '.join(fields)}"
             if name == "network":
                 hint = "a network is changed in the notebook's network cell"
             raise ParameterError(f"unknown parameter {name!r}: {hint}")
@@ -313,7 +221,7 @@ def _check(f: dataclasses.Field, value: Any, kind: Any) -> Any:
         # An empty list is accepted where it is the default. Numbers are told apart as pages and folders print them.
         printed = {f"{each:g}" if type(each) is float else each for each in checked}
         if len(printed) < len(checked) or not (checked or f.default == ()):
-            raise _refusal(f.name, list(checked), DISTINCT)
+            raise refusal(f.name, list(checked), DISTINCT)
     return checked
 
 
@@ -325,18 +233,16 @@ def _checked(name: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Any:
             example = "['a', 'b']" if item is str else "[0.01, 0.1]"
             accepted = f"a list of {length} numbers" if length else f"a list such as {example}"
             how = f"; to papermill give lists with -y '{name}: [...]'" if isinstance(value, str) else ""
-            raise _refusal(name, value, accepted + how)
+            raise refusal(name, value, accepted + how)
         return tuple(_checked(f"{name}[{i}]", v, item, rules) for i, v in enumerate(value))
     if type(value) is not kind and not (kind is float and type(value) is int):
-        raise _refusal(name, value, _accepted(kind, rules))
+        raise refusal(name, value, _accepted(kind, rules))
     if kind in (int, float) and "low" in rules:
         high_enough = value > rules["low"] if rules["above"] else value >= rules["low"]
         if not (high_enough and value <= rules["high"]):  # NaN is neither
-            raise _refusal(name, value, _accepted(kind, rules))
+            raise refusal(name, value, _accepted(kind, rules))
     if "options" in rules and value not in rules["options"]:
-        near = difflib.get_close_matches(value, rules["options"], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise _refusal(name, value, _accepted(kind, rules) + hint)
+        raise refusal(name, value, _accepted(kind, rules) + suggestion(value, rules["options"]))
     return float(value) if kind is float else value
 
 
@@ -349,7 +255,8 @@ def _accepted(kind: type, rules: Mapping[str, Any]) -> str:
     return words.format(**rules)
 
 
-def _refusal(name: str, value: Any, accepted: str) -> ParameterError:
+def refusal(name: str, value: Any, accepted: str) -> ParameterError:
+    """Return the error that says which value is not accepted, and what would be."""
     hint = ""
     if isinstance(value, str) and accepted.startswith(("a number", "a whole number")):
         whole = accepted.startswith("a whole number")

@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -27,8 +27,8 @@ import safetensors.torch
 import torch
 from filelock import FileLock, Timeout
 
-from mnist_lib import files
 from mnist_lib.digests import bytes_digest, text_digest
+from mnist_lib.files import FileError, replace_all
 
 FORMAT = 2
 
@@ -36,8 +36,8 @@ LONGEST_NAME = 200
 """Bytes; a name is part of a folder's, which may have 255."""
 
 
-class RecordError(files.FileError):
-    """A record cannot be read, or cannot be written."""
+class RecordError(FileError):
+    """A record is none, is damaged, or is not to be had now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,21 +110,6 @@ def published_seeds(folder: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
-def seeds_begun(folder: Path) -> list[int]:
-    """Return the seeds of which `folder` holds anything, ascending: a record, a checkpoint, a lock."""
-    names = (re.match(r"seed_(0|[1-9]\d*)\.", path.name) for path in folder.glob("seed_*"))
-    return sorted({int(name[1]) for name in names if name})
-
-
-def left_behind(folder: Path) -> dict[str, list[str]]:
-    """Return what lies in a folder besides records and weights, by run: a lock, a checkpoint, half-written files."""
-    found: dict[str, list[str]] = {}
-    for name in sorted(path.name for path in folder.glob("*seed_*.*")):
-        if run := re.search(r"(seed_\d+)\.(?!(json|safetensors)$)", name):
-            found.setdefault(run[1], []).append(name)
-    return found
-
-
 def weights_path(record: Path) -> Path:
     """Where the weights of the record at `record` lie."""
     return record.with_suffix(".safetensors")
@@ -138,7 +123,8 @@ def only_one(path: Path, wait: bool = True) -> Iterator[None]:
     is removed.
 
     Raises:
-        RecordError: the folder cannot be made or written, or another process is at it and `wait` is False.
+        FileError: the folder cannot be made or written.
+        RecordError: another process is at it and `wait` is False.
     """
     lock = FileLock(path.with_suffix(".lock"))
     try:
@@ -151,7 +137,7 @@ def only_one(path: Path, wait: bool = True) -> Iterator[None]:
             logging.getLogger(__name__).warning("%s: %s; waiting for it", path, _holder(path))
             lock.acquire()
     except OSError as error:
-        raise RecordError(f"{path} could not be written: {error}") from error
+        raise FileError(f"{path} could not be written: {error}") from error
     try:
         for scratch in path.parent.glob(f".{path.stem}.*"):
             with suppress(OSError):
@@ -190,8 +176,8 @@ def write(record: Record, weights: bytes, folder: Path) -> Path:
     """Write a record and its weights (safetensors, serialized); returns the record's path.
 
     Raises:
-        RecordError: the folder cannot be written, the weights are not the record's, or a number in the record is NaN
-            or infinite; what was there before is untouched.
+        FileError: the folder cannot be written; what was there before is untouched.
+        RecordError: the weights are not the record's, or a number in the record is NaN or infinite; the same.
     """
     path = record_path(folder, record.seed)
     if record.weights_digest != bytes_digest(weights):
@@ -200,10 +186,7 @@ def write(record: Record, weights: bytes, folder: Path) -> Path:
         text = to_json(record)
     except ValueError as error:  # before anything is written
         raise RecordError(f"{path}: not written, because it holds a number that JSON cannot: {error}") from error
-    try:
-        files.replace_all({weights_path(path): weights, path: text.encode()})
-    except files.FileError as error:
-        raise RecordError(str(error)) from error
+    replace_all({weights_path(path): weights, path: text.encode()})
     return path
 
 
@@ -268,18 +251,14 @@ def _value_to_json(value: Any) -> str:
     return "{\n" + ",\n".join(inner) + "\n}"
 
 
-_HISTORY = ("learning_rate", "train_loss", "train_correct", "test_loss", "test_correct")
-_Check = Callable[[Any], bool]  # of a value that came from JSON
-
-
 def _problem(content: Mapping[str, Any]) -> str | None:
     """Say what is wrong with the content of a record: the first bad field and what is expected; None if nothing is.
 
     Arguments:
         content: a value for every field of a record's file.
     """
-    for name, (is_valid, expected) in _FIELDS.items():
-        if not is_valid(content[name]):
+    for name, (form, expected) in _FIELDS.items():
+        if not _fits(content[name], form):
             return f"{name} = {content[name]!r:.60}: expected {expected}"
     return next((f"{name}: expected {expected}" for name, expected, holds in _agreeing(content) if not holds), None)
 
@@ -293,6 +272,7 @@ def _agreeing(content: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
     counts, trained, history = content["class_counts"], content["train_size"], content["history"]
     size, epochs, mistakes = sum(counts), len(history["test_correct"]), content["misclassified"]
     recipe, seconds = content["parameters"], content["environment"]["epoch_seconds"]
+    yield "history", "numbers for each epoch, one at least", epochs > 0 and {*map(len, history.values())} == {epochs}
     yield "history", f"{recipe.get('epochs')} epochs, as in parameters", recipe.get("epochs", epochs) == epochs
     for name, most, whole in (("test_correct", size, "class_counts"), ("train_correct", trained, "train_size")):
         yield f"history, {name}", f"counts up to {most:,}, as in {whole}", max(history[name]) <= most
@@ -315,24 +295,29 @@ def is_name(value: Any) -> bool:
     return len(value.encode(errors="replace")) < LONGEST_NAME  # file systems count bytes
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+def _fits(value: Any, form: Any) -> bool:
+    """Tell whether a value that came from JSON has a form.
+
+    A form is a type, a check, a tuple of forms, of which one must fit, a list with the form of each item, or a
+    dictionary of forms: ``"name?"`` may be missing, and `...` is the name of all others. Numbers are from 0, and so
+    large that a float holds them.
+    """
+    if isinstance(form, dict):
+        forms = {name if name is ... else name.removesuffix("?"): each for name, each in form.items()}
+        needed = form.keys() & forms.keys() - {...}
+        known = isinstance(value, dict) and needed <= value.keys()
+        return known and all(_fits(item, forms.get(name, forms.get(..., ()))) for name, item in value.items())
+    if isinstance(form, list):
+        return isinstance(value, list) and all(_fits(item, form[0]) for item in value)
+    if isinstance(form, tuple):
+        return any(_fits(value, each) for each in form)
+    if form in (int, float):
+        return type(value) in (int, form) and 0 <= value <= (2**53 if form is int else 1e308)
+    return type(value) is form if isinstance(form, type) else bool(form(value))
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= 2**53
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= 1e308  # false for NaN; JSON may hold whole numbers of any size
-
-
-def _is_size(value: Any) -> bool:
-    return _is_number(value) and value >= 0
-
-
-def _is_digest(value: Any) -> bool:
-    return _is_text(value) and bool(re.fullmatch("[0-9a-f]{64}", value))
+def _is_scalar(value: Any) -> bool:
+    return _fits(value, (str, bool)) or (type(value) in (int, float) and abs(value) <= 1e308)
 
 
 def _is_date(value: Any) -> bool:
@@ -342,87 +327,62 @@ def _is_date(value: Any) -> bool:
         return False
 
 
+def _is_digest(value: Any) -> bool:
+    return _fits(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value))
+
+
 def _is_commit(value: Any) -> bool:
-    return value is None or (_is_text(value) and bool(re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", value)))
+    return value is None or _is_digest(value) or (_fits(value, str) and bool(re.fullmatch("[0-9a-f]{40}", value)))
 
 
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, str | bool) or _is_number(value)
-
-
-def _list_of(is_valid: _Check) -> _Check:
-    return lambda value: isinstance(value, list) and all(map(is_valid, value))
-
-
-def _dict_with(rest: _Check, **known: _Check) -> _Check:
-    """Return a dictionary that has the `known` keys with valid values; all other values are checked by `rest`."""
-    return lambda value: (
-        isinstance(value, dict)
-        and known.keys() <= value.keys()
-        and all(known.get(key, rest)(item) for key, item in value.items())
-    )
-
-
-def _is_history(value: Any) -> bool:
-    counts = dict.fromkeys(("train_correct", "test_correct"), _list_of(_is_count))
-    lists = _dict_with(lambda _: False, **dict.fromkeys(_HISTORY, _list_of(_is_size)) | counts)
-    return lists(value) and 0 < len(value["test_correct"]) and len({*map(len, value.values())}) == 1
-
-
-_ENVIRONMENT: dict[str, _Check] = {
-    "date": _is_date,
-    "python": _is_text,
-    "torch": _is_text,
-    "device": lambda value: value in ("cpu", "cuda", "mps"),
-    "device_name": _is_text,
-    "cpu_capability": _is_text,
-    "threads": lambda value: _is_count(value) and value > 0,
-    "commit": _is_commit,
-    "changed": lambda value: value is None or type(value) is bool,
-    "epoch_seconds": _list_of(_is_size),
-    "accepted": _list_of(
-        _dict_with(_is_digest, date=_is_date, commit=_is_commit, code=_is_digest, checked=_list_of(_is_text))
-    ),
+_HISTORY = {
+    "learning_rate": [float],
+    "train_loss": [float],
+    "train_correct": [int],
+    "test_loss": [float],
+    "test_correct": [int],
 }
-_OPTIONAL = {"python", "device", "cpu_capability", "changed", "accepted"}  # of the environment
-
-
-def _is_environment(value: Any) -> bool:
-    return isinstance(value, dict) and (
-        _ENVIRONMENT.keys() - _OPTIONAL <= value.keys() <= _ENVIRONMENT.keys()
-        and all(_ENVIRONMENT[name](item) for name, item in value.items())
-    )
-
-
-def _is_mistake(value: Any) -> bool:
-    return _list_of(_is_count)(value) and len(value) == 3 and max(value[1:]) <= 9
-
-
-_FIELDS: dict[str, tuple[_Check, str]] = {
+_ENVIRONMENT = {
+    "date": _is_date,
+    "python?": str,
+    "torch": str,
+    "device?": lambda value: value in ("cpu", "cuda", "mps"),
+    "device_name": str,
+    "cpu_capability?": str,
+    "threads": lambda value: _fits(value, int) and value > 0,
+    "commit": _is_commit,
+    "changed?": (bool, type(None)),
+    "epoch_seconds": [float],
+    "accepted?": [{"date": _is_date, "commit": _is_commit, "code": _is_digest, "checked": [str], ...: _is_digest}],
+}
+_FIELDS = {
     "experiment": (is_name, "a name such as iteration_01_setup"),
-    "seed": (_is_count, "a whole number from 0"),
-    "parameters": (_dict_with(_is_scalar), "numbers and words by name"),
+    "seed": (int, "a whole number from 0"),
+    "parameters": ({...: _is_scalar}, "numbers and words by name"),
     "network": (
-        _dict_with(lambda _: False, source=_is_text, name=_is_text, arguments=_dict_with(_is_scalar)),
+        {"source": str, "name": str, "arguments": {...: _is_scalar}},
         "its source, its name and its arguments",
     ),
     "digests": (
-        _dict_with(_is_text, code=_is_text, network=_is_text, data=_is_text),
+        {"code": str, "network": str, "data": str, ...: str},
         "words by name, code, network and data among them",
     ),
-    "parameter_count": (_is_count, "a whole number from 0"),
-    "train_size": (lambda value: _is_count(value) and value > 0, "a whole number from 1"),
+    "parameter_count": (int, "a whole number from 0"),
+    "train_size": (lambda value: _fits(value, int) and value > 0, "a whole number from 1"),
     "class_counts": (
-        lambda value: _list_of(_is_count)(value) and len(value) == 10 and sum(value) > 0,
+        lambda value: _fits(value, [int]) and len(value) == 10 and sum(value) > 0,
         "ten whole numbers, not all 0",
     ),
-    "history": (_is_history, f"{', '.join(_HISTORY)}: numbers from 0, one for each epoch"),
-    "first_losses": (_list_of(_is_size), "a list of numbers from 0"),
-    "misclassified": (_list_of(_is_mistake), "a list of [index, label, prediction]"),
-    "trained_correct": (_is_count, "a whole number from 0"),
+    "history": (_HISTORY, f"{', '.join(_HISTORY)}: numbers from 0, one for each epoch"),
+    "first_losses": ([float], "a list of numbers from 0"),
+    "misclassified": (
+        [lambda value: _fits(value, [int]) and len(value) == 3 and max(value[1:]) <= 9],
+        "a list of [index, label, prediction]",
+    ),
+    "trained_correct": (int, "a whole number from 0"),
     "weights_digest": (_is_digest, "a SHA-256"),
-    "environment": (_is_environment, f"{', '.join(_ENVIRONMENT)}, each of its kind, and nothing else"),
-    "format": (_is_count, "a whole number"),
-    "digest": (_is_text, "a SHA-256"),
+    "environment": (_ENVIRONMENT, f"{', '.join(_ENVIRONMENT)}, each of its kind, and nothing else".replace("?", "")),
+    "format": (int, "a whole number"),
+    "digest": (str, "a SHA-256"),
 }
-"""What each field of a record must be, as a check and in words."""
+"""The form of each field of a record, and the same in words."""

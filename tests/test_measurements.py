@@ -12,8 +12,9 @@ import torch
 from bs4 import BeautifulSoup
 
 import forked
-from mnist_lib import experiments, page
+from mnist_lib import experiments
 from mnist_lib.pipeline import verification
+from mnist_lib.results import page
 from support import ROOT
 
 CPU = torch.device("cpu")

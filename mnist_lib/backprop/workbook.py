@@ -17,7 +17,8 @@ from mnist_lib import files
 from mnist_lib.backprop import columns, network
 from mnist_lib.backprop.columns import Column
 from mnist_lib.backprop.spreadsheet import SETTINGS, SYMBOLS, Spreadsheet
-from mnist_lib.parameters import BackpropParameters, ParameterError, SweepParameters
+from mnist_lib.parameters import ParameterError
+from mnist_lib.results.page import BackpropParameters, SweepParameters
 
 MOST_STEPS = 10_000
 """The longest sheet that is written."""

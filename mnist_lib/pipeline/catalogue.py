@@ -1,15 +1,25 @@
 """Which notebooks there are, whether they are published, and which runs each of them publishes and shows."""
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mnist_lib import cells, experiments, page, records, sweeps
-from mnist_lib.experiments import CODE_CHANGED, START_CHANGED, TEACHER_CHANGED, Experiment
-from mnist_lib.parameters import ComparisonParameters, NotebookParameters, ParameterError, SweepParameters, validate
+from mnist_lib import cells, experiments, records
+from mnist_lib.digests import text_digest
+from mnist_lib.experiments import CHANGED, Experiment
+from mnist_lib.parameters import NotebookParameters, ParameterError, validate
 from mnist_lib.records import RecordError
+from mnist_lib.results import page, sweeps
 
-CODE_ONLY = {CODE_CHANGED, START_CHANGED, TEACHER_CHANGED}
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+from mnist_lib.results.page import ComparisonParameters, SweepParameters
+
+CODE_ONLY = {CHANGED[kind] for kind in ("code", "start", "teacher")}
 """What may have changed without changing what is computed."""
 
 
@@ -41,17 +51,40 @@ def find(pattern: str = "*") -> list[Path]:
     return found
 
 
+def read(path: Path) -> "NotebookNode":
+    """Return the notebook at `path`. A cell without an id, as older formats have them, gets the same one every time.
+
+    Raises:
+        ParameterError: it is no notebook, or one of format 3 or older.
+    """
+    import nbformat  # what finds and trains does without it
+
+    try:
+        content = cells.content(path.read_text("utf-8-sig"))
+        taken = {cell.get("id") for cell in content["cells"]} - {None}
+        for cell in content["cells"]:
+            if "id" not in cell:
+                source = "".join(cell["source"])
+                found = (text_digest(source, str(number))[:8] for number in count())
+                cell["id"] = next(each for each in found if each not in taken)
+                taken.add(cell["id"])
+        content["nbformat_minor"] = max(content["nbformat_minor"], 5)  # the first with ids
+        return nbformat.reads(json.dumps(content), as_version=4)
+    except cells.UNREADABLE as error:
+        raise ParameterError(f"{path}: not a notebook: {error!r}") from error
+
+
 def unpublished(path: Path) -> str | None:
     """Say why a notebook in the folder of notebooks is none of the report's; None if it is one."""
     try:
-        if not cells.has_parameters(path):
+        if cells.tagged(path, "parameters") is None:
             return "it has no cell with the tag parameters"
         name = cells.notebook_parameters(path).get("name")
     except ParameterError as error:
         return str(error)
     if name != path.stem:
         return f"its name is {name!r}, its file's is {path.stem!r}: a copy; give it its file's name to publish it"
-    if cells.was_injected(path):
+    if cells.tagged(path, "injected-parameters") is not None:
         return "it is what papermill wrote, with parameters of its own; `git restore notebooks` takes the page back"
     return None
 
@@ -119,13 +152,22 @@ def lacking_runs(path: Path) -> list[Missing]:
 def _without_record(wanted: Sequence[tuple[Experiment, Sequence[int]]]) -> list[Missing]:
     missing = []
     for experiment, numbers in wanted:
-        left_behind, digests = records.left_behind(experiment.published), experiment.digests
+        left_behind, digests = _left_behind(experiment.published), experiment.digests
         for seed in numbers:
             file = records.record_path(experiment.published, seed)
             reasons, remedy = _problem(experiment, digests, file, left_behind)
             if reasons:
                 missing.append(Missing(experiment, seed, tuple(reasons), remedy))
     return missing
+
+
+def _left_behind(folder: Path) -> dict[str, list[str]]:
+    """Return what lies in a folder besides records and weights, by run: a lock, a checkpoint, half-written files."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(path.name for path in folder.glob("*seed_*.*")):
+        if run := re.search(r"(seed_\d+)\.(?!(json|safetensors)$)", name):
+            found.setdefault(run[1], []).append(name)
+    return found
 
 
 def _problem(

@@ -20,7 +20,7 @@ from jupyter_client.kernelspec import KernelSpec
 
 from mnist_lib import cells, experiments, files, loaded
 from mnist_lib.loaded import CodeError
-from mnist_lib.pipeline import staleness
+from mnist_lib.pipeline import catalogue, staleness
 
 QUICK = {
     "dataset": "digits",
@@ -73,14 +73,14 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = N
         options |= {"start_timeout": 600, "iopub_timeout": 600}  # seconds: a busy machine is slow, not wrong
         for attempt in (1, 2):
             try:
-                papermill.execute_notebook(cells.read(source), output, dict(parameters or {}), **options)
+                papermill.execute_notebook(catalogue.read(source), output, dict(parameters or {}), **options)
                 break
             except DeadKernelError as error:
                 raise DeadKernelError(f"{source.name}: the kernel died in {_last_begun(executed)}") from error
             except RuntimeError as error:  # another kernel may have taken its ports while it started; nothing has run
                 if attempt == 2 or "before replying to kernel_info" not in str(error):
                     raise
-        notebook = cells.read(executed)
+        notebook = catalogue.read(executed)
     if digests is not None and (loaded.outdated() or staleness.written(source) != written):
         raise CodeError(
             f"{source.name}: the page, the library or a record was changed while the page was executed; it is as it "
@@ -109,7 +109,7 @@ def _publishing(is_page: bool) -> Iterator[None]:
 
 def _last_begun(path: Path) -> str:
     """Return the last code cell that papermill began to execute, in words; cells are counted as in ``In [3]``."""
-    code = [cell for cell in cells.read(path).cells if cell.cell_type == "code"]
+    code = [cell for cell in catalogue.read(path).cells if cell.cell_type == "code"]
     begun = [cell for cell in code if cell.metadata.papermill.start_time]
     return f"code cell {len(begun)}, {begun[-1].source.strip().splitlines()[0]!r}" if begun else "no cell"
 
@@ -123,7 +123,7 @@ def quick(source: Path, target: Path) -> None:
     execute(source, target, {name: value for name, value in QUICK.items() if name in accepted})
     if "dataset" not in accepted:
         return
-    notebook = cells.read(target)
+    notebook = catalogue.read(target)
     note = "```{warning}\nMade with the embedded digits of scikit-learn, not with MNIST: a rehearsal.\n```\n"
     title, _, rest = notebook.cells[0].source.partition("\n")
     notebook.cells[0].source = f"{title}\n\n{note}{rest}"

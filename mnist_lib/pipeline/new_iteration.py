@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 
-from mnist_lib import cells, experiments
+from mnist_lib import experiments
 from mnist_lib.digests import text_digest
 from mnist_lib.files import write_atomically
 from mnist_lib.parameters import ParameterError
@@ -82,7 +82,7 @@ def _full_name(source: str, known: list[str]) -> str:
 
 def _notebook(name: str, source: str) -> str:
     """Return the new notebook as a file's text."""
-    notebook = cells.read(experiments.root() / "notebooks" / f"{source}.ipynb")
+    notebook = catalogue.read(experiments.root() / "notebooks" / f"{source}.ipynb")
     for number, cell in enumerate(notebook.cells):
         cell.id = text_digest(name, cell.id)[:8]
         tags = cell.metadata.get("tags", ())

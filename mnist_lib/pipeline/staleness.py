@@ -10,7 +10,7 @@ from typing import Any
 
 import nbformat
 
-from mnist_lib import cells, loaded, records
+from mnist_lib import loaded, records
 from mnist_lib.digests import bytes_digest, canonical, plain, text_digest
 from mnist_lib.experiments import Experiment
 from mnist_lib.pipeline import catalogue
@@ -30,7 +30,7 @@ LEFT_OUT = ("training.Trainer", "training.begin", "data.folder", "parameters.Rec
 
 def current_digests(path: Path) -> dict[str, Any]:
     """Return what a notebook's outputs depend on, and the outputs, as digests; and the numbers in its prose."""
-    return _digests(path, cells.read(path))
+    return _digests(path, catalogue.read(path))
 
 
 def _digests(path: Path, notebook: nbformat.NotebookNode) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def _digests(path: Path, notebook: nbformat.NotebookNode) -> dict[str, Any]:
 
 def stale(path: Path) -> list[str]:
     """Say why a notebook's outputs are not current; empty if they are."""
-    notebook = cells.read(path)
+    notebook = catalogue.read(path)
     stored = notebook.metadata.get("mnist_lib")
     if stored is None:
         return ["it has not been executed"]
@@ -74,7 +74,7 @@ def written(path: Path) -> dict[Path, tuple[int, int]]:
 
 def edited(path: Path) -> list[str]:
     """Say what of a page was changed by hand after its execution: its outputs, or the numbers in its prose."""
-    notebook = cells.read(path)
+    notebook = catalogue.read(path)
     stored = notebook.metadata.get("mnist_lib", {})
     now = noted(notebook)
     return _edits(stored, now) if now.keys() <= stored.keys() else []
@@ -101,7 +101,7 @@ def altered(path: Path) -> list[str]:
 
     Training gives such a record only where the one before was lost; anything else is an alteration by hand.
     """
-    stored = cells.read(path).metadata.get("mnist_lib")
+    stored = catalogue.read(path).metadata.get("mnist_lib")
     if stored is None:
         return []
     now = {run.name: _record_digests(run, seeds) for run, seeds in catalogue.read_runs(path)}

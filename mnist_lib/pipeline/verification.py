@@ -14,6 +14,8 @@ from tqdm import tqdm
 from mnist_lib import experiments, machine, records
 from mnist_lib.digests import bytes_digest, code_digest
 from mnist_lib.experiments import Experiment
+from mnist_lib.files import FileError
+from mnist_lib.network import Network
 from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline.catalogue import CODE_ONLY
 from mnist_lib.records import Record, RecordError, record_path
@@ -114,7 +116,7 @@ def of_path(path: Path) -> list[tuple[Experiment, int, Path]]:
         record = records.read(file)
         if {"start", "teacher"} & record.digests.keys():
             raise RecordError(f"{file}: this run begins with another run's weights, and cannot be checked by itself")
-        recipe, network = experiments.recipe_of(record), experiments.network_of(record.network)
+        recipe, network = experiments.recipe_of(record), Network(**record.network)
         found.append((Experiment(record.experiment, recipe, network), record.seed, file.parent))
     return found
 
@@ -129,7 +131,7 @@ def accept(experiment: Experiment, seed: int, device: torch.device) -> Verdict:
     try:
         with records.only_one(path):
             return _accepted(experiment, records.read(path), device)
-    except (RecordError, DivergenceError) as error:
+    except (FileError, DivergenceError) as error:
         return Verdict(experiment.name, seed, (str(error),))
 
 
@@ -137,9 +139,9 @@ def _accepted(experiment: Experiment, record: Record, device: torch.device) -> V
     path = record_path(experiment.published, record.seed)
     weights = records.read_weights(path)
     reasons = experiment.differences(record)
-    if not reasons or not {*reasons} <= CODE_ONLY | {experiments.NETWORK_CHANGED}:
+    if not reasons or not {*reasons} <= CODE_ONLY | {experiments.CHANGED["network"]}:
         return _compared(experiment, record, weights, device)
-    described = experiments.described(experiment.network)
+    described = experiment.network.described
     stamped = dataclasses.replace(record, digests=experiment.digests, network=described)
     verdict = _compared(experiment, stamped, weights, device)
     if verdict.problems:
@@ -158,7 +160,7 @@ def _described(record: Record, experiment: Experiment) -> Iterator[str]:
         yield f"experiment is {record.experiment!r}, its folder is that of {experiment.name!r}"
     for name in sorted(record.parameters.keys() - {f.name for f in dataclasses.fields(Recipe)}):
         yield f"parameters holds {name!r}, which no recipe has"
-    described = experiments.described(experiment.network)
+    described = experiment.network.described
     if record.network != described:
         for name in ("name", "arguments"):
             if record.network[name] != described[name]:

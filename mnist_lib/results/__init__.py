@@ -1,1 +1,1 @@
-"""What a page shows of runs: tables, figures, sentences, drawings of networks, statistics."""
+"""Which runs a page asks for, and what it shows of them: tables, figures, sentences, drawings, statistics."""

@@ -14,8 +14,8 @@ from mnist_lib.records import Record
 from mnist_lib.results import drawing
 from mnist_lib.results.drawing import BLUE, GREEN, GREY, ORANGE, Picture, subplots
 from mnist_lib.results.statistics import Interval
+from mnist_lib.results.sweeps import Trial, said
 from mnist_lib.results.target import train_accuracy
-from mnist_lib.sweeps import Trial, said
 
 PALE_BLUES = ListedColormap(colormaps["Blues"](np.linspace(0, 0.5, 256)))
 """Pale enough for black words on any of them."""

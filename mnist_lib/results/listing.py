@@ -1,6 +1,7 @@
 """All runs that there are, yours and the published ones: one row for each experiment, as a data frame."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mnist_lib import experiments, page, records, sweeps
+from mnist_lib import experiments, records
 from mnist_lib.digests import code_digest
 from mnist_lib.parameters import NotebookParameters, ParameterError, Recipe
 from mnist_lib.records import Record, RecordError
+from mnist_lib.results import page, sweeps
 from mnist_lib.results.statistics import Interval, mean_interval
 
 YOURS, PUBLISHED = "yours", "published"
@@ -70,17 +72,24 @@ def delete(folder: Path, seeds: Iterable[int] | None = None) -> None:
     """Delete your own runs in a folder, those of `seeds` or all, and the folder, if nothing is left in it.
 
     Raises:
-        RecordError: one of its runs is being trained, or the folder cannot be written; what is left is whole.
+        RecordError: one of its runs is being trained; what is left is whole.
+        FileError: the folder cannot be written; the same.
     """
-    begun = records.seeds_begun(folder)
+    begun = _begun(folder)
     for seed in begun if seeds is None else sorted({*begun} & {*seeds}):
         with records.only_one(records.record_path(folder, seed), wait=False):
             for path in sorted(folder.glob(f"seed_{seed}.[!l]*")):  # the record before its weights, and not the lock
                 path.unlink()
-    if not records.seeds_begun(folder):
+    if not _begun(folder):
         (folder / "experiment.py").unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's file lies there
             folder.rmdir()
+
+
+def _begun(folder: Path) -> list[int]:
+    """Return the seeds of which `folder` holds anything, ascending: a record, a checkpoint, a lock."""
+    names = (re.match(r"seed_(0|[1-9]\d*)\.", path.name) for path in folder.glob("seed_*"))
+    return sorted({int(name[1]) for name in names if name})
 
 
 def in_words(frame: pd.DataFrame) -> pd.DataFrame:

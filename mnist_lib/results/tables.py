@@ -12,11 +12,12 @@ from IPython.display import Markdown
 
 from mnist_lib import data
 from mnist_lib.experiments import Experiment
-from mnist_lib.parameters import ComparisonParameters, NotebookParameters, has_effect
+from mnist_lib.parameters import NotebookParameters, has_effect
 from mnist_lib.records import Record
 from mnist_lib.results import architecture, sentences
 from mnist_lib.results.comparison import accuracy_difference, label
 from mnist_lib.results.listing import ranges
+from mnist_lib.results.page import ComparisonParameters
 from mnist_lib.results.show import Table, quoting
 from mnist_lib.results.statistics import first_epoch_at, steady_from_epoch
 from mnist_lib.results.target import TASK_ACCURACY, final_accuracy, reached

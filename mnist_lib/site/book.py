@@ -165,9 +165,10 @@ def save_picture() -> None:
     """Keep the picture of the introduction, if there is one, as a file, for the README."""
     from mnist_lib import cells
     from mnist_lib.files import write_atomically
+    from mnist_lib.pipeline import catalogue
 
     source = ROOT / "notebooks" / "introduction.ipynb"
-    shown = cells.read(source).cells if cells.has_its_name(source) else []
+    shown = catalogue.read(source).cells if cells.has_its_name(source) else []
     outputs = (output for cell in shown for output in cell.get("outputs", ()))
     pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", ())]
     path = ROOT / "book" / "images" / "results.png"

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from mnist_lib import cells, data, files, page, records, training
+from mnist_lib import cells, data, files, records, training
 from mnist_lib.blocks import Residual
-from mnist_lib.parameters import ComparisonParameters, Recipe
+from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline import catalogue
 from mnist_lib.records import Record
-from mnist_lib.results import architecture, comparison
+from mnist_lib.results import architecture, comparison, page
+from mnist_lib.results.page import ComparisonParameters
 
 SEED = 0
 """Which run of each experiment is shown."""

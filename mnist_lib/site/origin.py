@@ -6,7 +6,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from mnist_lib import cells, records
+from mnist_lib import records
 from mnist_lib.pipeline import catalogue
 from mnist_lib.results import tables
 
@@ -24,7 +24,7 @@ def describe(path: Path) -> str:
     Raises:
         RecordError: a record that the notebook was made from is damaged.
     """
-    digests = cells.read(path).metadata.get("mnist_lib")
+    digests = catalogue.read(path).metadata.get("mnist_lib")
     if digests is None:
         return ""
     runs = catalogue.read_runs(path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mnist_lib.backprop import landscape, network, slider
-from mnist_lib.parameters import ExerciseParameters
+from mnist_lib.results.page import ExerciseParameters
 from support import on_a_phone, refers_outside
 
 EXERCISE = ExerciseParameters()

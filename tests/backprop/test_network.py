@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from mnist_lib import experiments
 from mnist_lib.backprop import network
 from mnist_lib.cells import notebook_parameters
-from mnist_lib.parameters import BackpropParameters, validate
+from mnist_lib.parameters import validate
+from mnist_lib.results.page import BackpropParameters
 
 INPUTS = (0.05, 0.10)
 WEIGHTS = (0.15, 0.20, 0.25, 0.30, 0.40, 0.45, 0.50, 0.55)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mnist_lib.backprop import network, slider
-from mnist_lib.parameters import SweepParameters
+from mnist_lib.results.page import SweepParameters
 from support import on_a_phone, refers_outside
 
 EXERCISE = SweepParameters(name="learning_rate_sweep", experiment="iteration_10_one_cycle")

@@ -18,7 +18,8 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from mnist_lib.backprop import columns, network, workbook
 from mnist_lib.files import FileError
-from mnist_lib.parameters import BackpropParameters, ParameterError, SweepParameters
+from mnist_lib.parameters import ParameterError
+from mnist_lib.results.page import BackpropParameters, SweepParameters
 
 EXERCISE = BackpropParameters(name="backprop_derivation")
 RATES = (0.1, 0.2, 0.5, 0.8, 1.0, 2.0)

@@ -20,10 +20,11 @@ import pandas as pd
 import pytest
 import torch
 
-from mnist_lib import experiments, page, records
+from mnist_lib import experiments, records
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline import cluster
+from mnist_lib.results import page
 from support import PATIENCE, ROOT, edit, mnist_lib, own_notebook
 
 CPU = torch.device("cpu")

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import forked
-from mnist_lib import experiments, page
+from mnist_lib import experiments
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
+from mnist_lib.results import page
 from support import PATIENCE, command, content, edit, mnist_lib
 
 NAME = "iteration_02_light_skeleton"
@@ -78,7 +79,8 @@ def test_a_module_that_is_edited_during_a_sweep_gives_no_record_and_no_run_goes_
 
 IN_A_SESSION = """
 import json, pathlib, sys
-from mnist_lib import experiments, page
+from mnist_lib import experiments
+from mnist_lib.results import page
 module = pathlib.Path(sys.argv[1])
 module.write_text(module.read_text("utf-8").replace(sys.argv[2], sys.argv[3]), "utf-8")
 parameters = page.of_notebook(sys.argv[4])

@@ -26,14 +26,15 @@ from nbclient.exceptions import DeadKernelError
 from torchvision.datasets import MNIST
 
 from forked import PROCESSES
-from mnist_lib import cells, cli, data, experiments, page, records, training
+from mnist_lib import cells, cli, data, experiments, records, training
 from mnist_lib.data import DataError, Images
 from mnist_lib.digests import bytes_digest
 from mnist_lib.experiments import Experiment
+from mnist_lib.files import FileError
 from mnist_lib.parameters import ParameterError, Recipe, validate
 from mnist_lib.pipeline import catalogue, execution, workers
 from mnist_lib.records import RecordError, record_path, weights_path
-from mnist_lib.results import tables
+from mnist_lib.results import page, tables
 from mnist_lib.training import DivergenceError
 from support import (
     LAST_FILE,
@@ -302,7 +303,7 @@ def test_full_disk_leaves_what_was_there(small_disk, few_images, whole):
         fill(small_disk, left)
         try:
             train(folder, [0], newer)
-        except RecordError as error:
+        except FileError as error:
             assert "seed_0." in str(error)
             assert "could not be written: [Errno 28] No space left on device" in str(error)
             assert content(folder) == before
@@ -320,7 +321,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_checkpoint_before_it(smal
             fill(small_disk, 3)
 
     folder = small_disk / "records"
-    with pytest.raises(RecordError, match=r"seed_0\.partial\.safetensors could not be written.*No space left"):
+    with pytest.raises(FileError, match=r"seed_0\.partial\.safetensors could not be written.*No space left"):
         experiments.train(RUN, 0, CPU, folder, fill_after_the_first)
     assert [path.name for path in folder.iterdir()] == ["seed_0.partial.safetensors"]
     (small_disk / "ballast").unlink()
@@ -335,7 +336,7 @@ def test_read_only_disk_is_an_error_before_training_and_can_be_read(small_disk, 
     before = content(small_disk)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     log = []
-    with pytest.raises(RecordError, match=f"{small_disk}/seed_1.json could not be written: .*Read-only file system"):
+    with pytest.raises(FileError, match=f"{small_disk}/seed_1.json could not be written: .*Read-only file system"):
         train(small_disk, [1], log=log)
     assert log == []
     assert content(small_disk) == before
@@ -361,7 +362,7 @@ def test_folder_that_vanishes_and_cannot_be_made_anew(tmp_path, few_images):
 
     train(tmp_path / "disk" / "records", [0])
     before = content(tmp_path / "disk" / "records")
-    with pytest.raises(RecordError, match=f"{tmp_path}/disk/records/seed_1.* could not be written: .*Not a directory"):
+    with pytest.raises(FileError, match=f"{tmp_path}/disk/records/seed_1.* could not be written: .*Not a directory"):
         experiments.train(RUN, 1, CPU, tmp_path / "disk" / "records", vanish)
     after = content(tmp_path / "elsewhere" / "records")
     assert {name: after[name] for name in before} == before

@@ -11,10 +11,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mnist_lib import cells, experiments, page
+from mnist_lib import cells, experiments
 from mnist_lib.digests import bytes_digest
-from mnist_lib.parameters import ComparisonParameters, ParameterError
+from mnist_lib.parameters import ParameterError
 from mnist_lib.pipeline import catalogue, execution, new_iteration, staleness
+from mnist_lib.results import page
+from mnist_lib.results.page import ComparisonParameters
 from support import ROOT, edit
 
 ITERATIONS = [path.stem for path in catalogue.find("iteration_??_*")]

@@ -25,21 +25,19 @@ from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
 import support
-from mnist_lib import data, experiments, page, records, sweeps
+from mnist_lib import data, experiments, records
 from mnist_lib.cells import checked, has_network, notebook_parameters
 from mnist_lib.experiments import Experiment
-from mnist_lib.parameters import (
+from mnist_lib.parameters import NotebookParameters, ParameterError, literal, validate
+from mnist_lib.pipeline import catalogue, execution, staleness
+from mnist_lib.results import page, sweeps
+from mnist_lib.results.page import (
     BackpropParameters,
     ComparisonParameters,
-    NotebookParameters,
-    ParameterError,
     ScratchParameters,
     SweepPageParameters,
     SweepParameters,
-    literal,
-    validate,
 )
-from mnist_lib.pipeline import catalogue, execution, staleness
 
 FOLDER = experiments.root() / "notebooks"
 ITERATIONS = sorted(FOLDER.glob("iteration_??_*.ipynb"))

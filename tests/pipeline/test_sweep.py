@@ -15,8 +15,9 @@ import papermill
 import pytest
 
 import forked
-from mnist_lib import experiments, records, sweeps, table
+from mnist_lib import experiments, records, table
 from mnist_lib.parameters import ParameterError
+from mnist_lib.results import sweeps
 from support import ROOT, edit, mnist_lib, own_notebook, sealed
 
 OPTIONS = "--set learning_rate=0.05,0.2 --set width=4,8 --seeds 0-2 --workers 1".split()

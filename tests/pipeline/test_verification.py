@@ -10,12 +10,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from mnist_lib import experiments, page, records
+from mnist_lib import experiments, records
 from mnist_lib.digests import bytes_digest
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe, has_effect
 from mnist_lib.pipeline import catalogue, verification
 from mnist_lib.records import record_path, weights_path
+from mnist_lib.results import page
 from support import mnist_lib, sealed
 
 CPU = torch.device("cpu")
@@ -131,7 +132,8 @@ ELSEWHERE = """
 import sys
 from pathlib import Path
 import torch
-from mnist_lib import experiments, page
+from mnist_lib import experiments
+from mnist_lib.results import page
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe, has_effect
 from mnist_lib.pipeline import verification
@@ -233,7 +235,7 @@ def test_a_change_of_code_that_computes_the_same_is_accepted(experiment):
     path = record_path(experiment.published, 0)
     before = records.read(path)
     change(experiment, digests=before.digests | {"code": "0" * 64})
-    assert verification.verify(experiment, 0, CPU).problems == (experiments.CODE_CHANGED,)
+    assert verification.verify(experiment, 0, CPU).problems == (experiments.CHANGED["code"],)
     assert verification.accept(experiment, 0, CPU).problems == ()
     after = records.read(path)
     (entry,) = after.environment.pop("accepted")
@@ -246,7 +248,7 @@ def test_a_record_that_does_not_hold_is_not_accepted(experiment, trained):
     change(experiment, digests=digests, first_losses=[9.0] * 10)
     before = record_path(experiment.published, 0).read_bytes()
     problems = verification.accept(experiment, 0, CPU).problems
-    assert problems[0] == experiments.CODE_CHANGED and problems[1].startswith("the loss of step 1 is 9.0")
+    assert problems[0] == experiments.CHANGED["code"] and problems[1].startswith("the loss of step 1 is 9.0")
     assert record_path(experiment.published, 0).read_bytes() == before
 
 
@@ -259,7 +261,7 @@ def test_a_network_in_other_words_is_accepted_and_another_one_is_not(experiment)
         assert network.digest != experiment.network.digest
     changed = dataclasses.replace(experiment, network=other)
     problems = verification.accept(changed, 0, CPU).problems
-    assert problems[0] == experiments.NETWORK_CHANGED and problems[1].startswith("the loss of step 1 is ")
+    assert problems[0] == experiments.CHANGED["network"] and problems[1].startswith("the loss of step 1 is ")
     assert records.read(path) == before
     renewed = dataclasses.replace(experiment, network=same)
     assert verification.accept(renewed, 0, CPU).problems == ()

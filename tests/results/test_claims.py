@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from mnist_lib import cells, experiments, page
+from mnist_lib import cells, experiments
 from mnist_lib.parameters import NotebookParameters
-from mnist_lib.results import judgement
+from mnist_lib.results import judgement, page
 from mnist_lib.results.architecture import parameter_count, receptive_field_table
 from mnist_lib.results.claims import REPORTS, Claim, of_reports
 from mnist_lib.results.judgement import judge

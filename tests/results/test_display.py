@@ -12,10 +12,10 @@ from markdown_it import MarkdownIt
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from mnist_lib import page, progress
+from mnist_lib import progress
 from mnist_lib.parameters import Recipe
 from mnist_lib.records import Record
-from mnist_lib.results import comparison, drawing, figures, show, tables
+from mnist_lib.results import comparison, drawing, figures, page, show, tables
 from mnist_lib.results.show import Table
 from mnist_lib.results.statistics import Interval
 from mnist_lib.results.target import TASK_ACCURACY, Target

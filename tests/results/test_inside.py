@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mnist_lib import page, training
+from mnist_lib import training
 from mnist_lib.experiments import Experiment, runs
 from mnist_lib.parameters import Recipe
-from mnist_lib.results import inside
+from mnist_lib.results import inside, page
 from support import few_digits, networks
 
 DIGITS = Experiment("mine", Recipe(dataset="digits", epochs=1), networks()["iteration_03_batch_normalisation"])

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from mnist_lib import experiments, page, records
+from mnist_lib import experiments, records
 from mnist_lib.network import Network
-from mnist_lib.parameters import ComparisonParameters
-from mnist_lib.results import comparison, sentences, tables
+from mnist_lib.results import comparison, page, sentences, tables
+from mnist_lib.results.page import ComparisonParameters
 from mnist_lib.results.target import Target, in_percent
 from support import run
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nbclient import NotebookClient
 from papermill.translators import PythonTranslator
 
-from mnist_lib.cells import assigned_names, from_notebook, has_network, notebook_parameters, of_file, was_injected
+from mnist_lib.cells import assigned_names, from_notebook, has_network, notebook_parameters, of_file, tagged
 from mnist_lib.parameters import NotebookParameters, ParameterError
 from support import PATIENCE, ROOT
 
@@ -205,12 +205,12 @@ def test_a_network_cell_that_does_not_stand_alone_is_refused(tmp_path, cell, mes
 
 def test_a_notebook_without_a_network(tmp_path):
     path = notebook_file(tmp_path, (PARAMETERS, ["parameters"]))
-    assert not has_network(path) and not was_injected(path)
+    assert not has_network(path) and tagged(path, "injected-parameters") is None
     assert of_file(path).network is None
     path = notebook_file(
         tmp_path, (PARAMETERS, ["parameters"]), (INJECTED, ["injected-parameters"]), (NETWORK, ["network"])
     )
-    assert has_network(path) and was_injected(path)
+    assert has_network(path) and tagged(path, "injected-parameters") is not None
 
 
 def test_two_network_cells_are_refused(tmp_path):

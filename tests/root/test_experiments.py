@@ -16,6 +16,7 @@ from torch import nn
 
 from mnist_lib import data, experiments, machine, records
 from mnist_lib.experiments import PUBLISHED_ONLY, Experiment, find, find_path, runs, train
+from mnist_lib.files import FileError
 from mnist_lib.machine import resolve_device
 from mnist_lib.parameters import ParameterError, Recipe
 from mnist_lib.records import RecordError, record_path, weights_path
@@ -481,7 +482,7 @@ def test_damaged_record_is_refused_by_name(log):
 def test_store_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MNIST_LIB_RUNS", str(tmp_path / "file"))
-    with pytest.raises(RecordError, match=f"{tmp_path}/file/.* could not be written"):
+    with pytest.raises(FileError, match=f"{tmp_path}/file/.* could not be written"):
         runs(small(epochs=1), 1, "cpu")
 
 

@@ -8,17 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_lib.parameters import (
-    BackpropParameters,
-    Checked,
-    ComparisonParameters,
-    NotebookParameters,
-    ParameterError,
-    Recipe,
-    SweepParameters,
-    bounded,
-    validate,
-)
+from mnist_lib.parameters import Checked, NotebookParameters, ParameterError, Recipe, bounded, validate
+from mnist_lib.results.page import BackpropParameters, ComparisonParameters, SweepParameters
 
 KNOWN = {f.name for f in dataclasses.fields(NotebookParameters)} - {"network"}
 REQUIRED = {"name": "iteration_00"}

@@ -184,7 +184,7 @@ def test_interrupted_write_leaves_the_old_file(written, monkeypatch, failing, er
 def test_folder_that_is_a_file(record, tmp_path):
     (tmp_path / "file").write_text("as it was")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(RecordError, match=f"{folder}/seed_3.safetensors could not be written"):
+        with pytest.raises(FileError, match=f"{folder}/seed_3.safetensors could not be written"):
             records.write(record, WEIGHTS, folder)
     assert files_in(tmp_path) == {"file"}
     assert (tmp_path / "file").read_text() == "as it was"
@@ -194,7 +194,7 @@ def test_folder_that_is_a_file(record, tmp_path):
 def test_folder_that_may_not_be_written(record, tmp_path):
     tmp_path.chmod(0o555)
     try:
-        with pytest.raises(RecordError, match=f"{tmp_path}/seed_3.safetensors could not be written"):
+        with pytest.raises(FileError, match=f"{tmp_path}/seed_3.safetensors could not be written"):
             records.write(record, WEIGHTS, tmp_path)
         assert not files_in(tmp_path)
     finally:
@@ -418,6 +418,6 @@ def test_a_store_that_cannot_be_written_names_the_variable(tmp_path, monkeypatch
     (tmp_path / "file").touch()
     monkeypatch.setenv("MNIST_LIB_RUNS", str(tmp_path / "file" / "runs"))
     store = experiments.runs_directory() / "x"
-    with pytest.raises(RecordError, match=r"could not be written: .* set MNIST_LIB_RUNS"), experiments.in_store(store):
+    with pytest.raises(FileError, match=r"could not be written: .* set MNIST_LIB_RUNS"), experiments.in_store(store):
         with records.only_one(records.record_path(store, 0)):
             pass

@@ -20,15 +20,9 @@ from PIL import Image
 
 from mnist_lib import cli, records
 from mnist_lib.backprop import workbook
-from mnist_lib.parameters import (
-    BackpropParameters,
-    NotebookParameters,
-    ParameterError,
-    SweepPageParameters,
-    SweepParameters,
-    validate,
-)
+from mnist_lib.parameters import NotebookParameters, ParameterError, validate
 from mnist_lib.pipeline import catalogue
+from mnist_lib.results.page import BackpropParameters, SweepPageParameters, SweepParameters
 from mnist_lib.site.address import site_address
 from support import PAGES, ROOT, WIDTHS, networks, parsed
 

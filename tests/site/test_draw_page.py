@@ -14,8 +14,8 @@ from torch import nn
 
 from mnist_lib import augmentation, data, experiments, records, training
 from mnist_lib.blocks import Residual
-from mnist_lib.page import of_notebook
 from mnist_lib.results import architecture
+from mnist_lib.results.page import of_notebook
 from mnist_lib.site import draw_page, extension
 from support import ROOT, networks
 

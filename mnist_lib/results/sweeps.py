@@ -5,7 +5,6 @@ line, a page, another process. The file holds the recipe and the network: the no
 """
 
 import dataclasses
-import difflib
 import json
 import math
 import random
@@ -17,11 +16,13 @@ from typing import Any
 
 import torch
 
-from mnist_lib import cells, experiments, files, page, records
+from mnist_lib import cells, experiments, files, records
 from mnist_lib.experiments import Experiment
 from mnist_lib.network import Network
-from mnist_lib.parameters import NotebookParameters, ParameterError, Recipe, SweepParameters, validate
+from mnist_lib.parameters import NotebookParameters, ParameterError, Recipe, suggestion, validate
 from mnist_lib.records import Record
+from mnist_lib.results import page
+from mnist_lib.results.page import SweepParameters
 
 MOST_RUNS = 100_000
 """How many runs a sweep may ask for: more would be a slip of the keyboard."""
@@ -150,8 +151,7 @@ def _check_names(values: Mapping[str, Sequence[Any]], parameters: NotebookParame
         if name == "seeds":
             raise ParameterError("seeds is no value to sweep: give --seeds 0-4")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            hint = suggestion(name, known, "") or f"known: {', '.join(known)}"
             raise ParameterError(f"unknown parameter {name!r}: {hint}")
 
 
@@ -228,7 +228,7 @@ def write(sweep: Sweep) -> Path:
         "seeds": sweep.seeds,
         "combinations": [list(trial.values.values()) for trial in sweep.trials],
         "recipe": {name: value for name, value in first.recipe.identity.items() if name not in sweep.values},
-        "network": experiments.described(first.network),
+        "network": first.network.described,
     }
     if target.exists():
         there = read(sweep.name)
@@ -254,9 +254,8 @@ def read(name: str) -> Sweep:
         return _published(name)
     try:
         content = json.loads(path(name).read_text("utf-8"))
-        network = experiments.network_of(content["network"])
         grid = [dict(zip(content["values"], each, strict=True)) for each in content["combinations"]]
-        trials = _trials(content["notebook"], Recipe(**content["recipe"]), network, grid)
+        trials = _trials(content["notebook"], Recipe(**content["recipe"]), Network(**content["network"]), grid)
         return Sweep(name, content["notebook"], tuple(content["seeds"]), trials)
     except FileNotFoundError:
         known = ", ".join(sorted(each.stem for each in folder().glob("*.json"))) or "none yet"

@@ -1,21 +1,125 @@
-"""The experiments that a notebook is about, from its parameters: its own, its baseline, candidates and variants."""
+"""What pages accept besides the parameters of a notebook that trains, and the experiments that each page is about.
+
+They are its own experiment, its baseline, candidates and variants, and those that it compares.
+"""
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from mnist_lib import cells, experiments, records
+from mnist_lib.data import DATASETS
 from mnist_lib.experiments import Experiment, Report
 from mnist_lib.parameters import (
-    ComparisonParameters,
+    Checked,
     NotebookParameters,
     ParameterError,
-    SweepParameters,
+    bounded,
+    choice,
     literal,
+    refusal,
+    suggestion,
 )
 from mnist_lib.records import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonParameters(Checked):
+    """What a notebook that compares experiments accepts: which ones, on what data, and how much of each.
+
+    With ``epochs = 0``, each experiment has as many epochs as its own notebook says.
+    """
+
+    name: str
+    experiments: list[str]
+    dataset: str = choice("mnist", options=tuple(DATASETS))
+    evaluate_on: str = choice("test", options=("test", "validation"))
+    epochs: int = bounded(15, low=0, high=1000)
+    seeds: int = bounded(5, low=1, high=1000)
+    device: str = "auto"
+
+
+STEEPEST = 10
+"""Where a sum is larger, the slope of the sigmoid is below 0.00005: its unit hardly learns, and no page can show it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExerciseParameters(Checked):
+    """The network of two inputs, two hidden and two output units.
+
+    `weights` are w1 to w8, numbered as in `mnist_lib.backprop.network`. The defaults are those of the public exercise.
+
+    Raises:
+        ParameterError: a value is not accepted, or the sigmoid of a unit is flat there, so that nothing is learnt.
+    """
+
+    inputs: list[float] = bounded((0.05, 0.10), low=-1000, high=1000, length=2)
+    targets: list[float] = bounded((0.01, 0.99), low=0, high=1, length=2)
+    weights: list[float] = bounded((0.15, 0.20, 0.25, 0.30, 0.40, 0.45, 0.50, 0.55), low=-1000, high=1000, length=8)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        (i1, i2), (w1, w2, w3, w4, *_) = self.inputs, self.weights
+        if not (i1 or i2):
+            raise refusal("inputs", [i1, i2], "one at least that is not 0")
+        if steep := [x for x in (w1 * i1 + w2 * i2, w3 * i1 + w4 * i2) if abs(x) > STEEPEST]:
+            raise refusal(
+                "inputs", [i1, i2], f"sums of the hidden units from {-STEEPEST} to {STEEPEST}, not {steep[0]:g}"
+            )
+        if flat := [w for w in self.weights[4:] if abs(w) > STEEPEST / 2]:  # each output adds up two of them
+            raise refusal("weights", flat, f"w5 to w8 from {-STEEPEST / 2:g} to {STEEPEST / 2:g}, or outputs saturate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackpropParameters(ExerciseParameters):
+    """What the derivation of backpropagation accepts."""
+
+    name: str
+    learning_rate: float = bounded(0.5, low=0, high=1000)
+    steps: int = bounded(100, low=1, high=100_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScratchParameters(Checked):
+    """What the chapter on training from scratch accepts: a short run, whose every step stands on the page."""
+
+    name: str
+    dataset: str = choice("mnist", options=tuple(DATASETS))
+    images: int = bounded(19_200, low=64, high=60_000)
+    batch_size: int = bounded(64, low=2, high=10_000)
+    learning_rate: float = bounded(0.05, low=0, high=100, above=True)
+    momentum: float = bounded(0.9, low=0, high=1)
+    seeds: int = bounded(3, low=1, high=1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepParameters(ExerciseParameters):
+    """What the sweep over learning rates accepts: one for the network of eight weights, one for a real network.
+
+    `learning_rates` and `steps` are for the network of eight weights. `experiment` names the notebook whose network and
+    recipe are trained on images with each of `cnn_learning_rates`, held constant, for `epochs` epochs.
+    """
+
+    name: str
+    learning_rates: list[float] = bounded((0.1, 0.2, 0.5, 0.8, 1.0, 2.0), low=0, high=1000, above=True)
+    steps: int = bounded(1000, low=1, high=100_000)
+    experiment: str
+    cnn_learning_rates: list[float] = bounded((0.01, 0.1, 1.0), low=0, high=100, above=True)
+    dataset: str = choice("mnist", options=tuple(DATASETS))
+    epochs: int = bounded(3, low=1, high=1000)
+    seeds: int = bounded(3, low=1, high=1000)
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPageParameters(Checked):
+    """What the page that reads a sweep accepts: the name of the sweep, and which value its figures show first."""
+
+    name: str
+    sweep: str
+    value: str = "first"
 
 
 def of_notebook(name: str, parameter: str = "experiment") -> NotebookParameters:
@@ -29,8 +133,7 @@ def of_notebook(name: str, parameter: str = "experiment") -> NotebookParameters:
     paths = {path.stem: path for path in (experiments.root() / "notebooks").glob("*.ipynb")}
     if name not in paths or not cells.has_network(paths[name]):
         what = "trains no network" if name in paths else "is no notebook"
-        near = difflib.get_close_matches(name, (each for each in paths if cells.has_network(paths[each])), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = suggestion(name, (each for each in paths if cells.has_network(paths[each])))
         raise ParameterError(f"{parameter} = {name!r}: it {what}; expected one such as iteration_10_one_cycle{hint}")
     return cells.of_file(paths[name])
 
@@ -95,16 +198,6 @@ def candidates(parameters: NotebookParameters) -> dict[float, Experiment]:
     }
 
 
-def with_values(parameters: NotebookParameters, values: Mapping[str, Any]) -> NotebookParameters:
-    """Return a notebook's parameters with some values replaced, those of its network's arguments, too.
-
-    Raises:
-        ParameterError: a name is unknown, or a value is not accepted.
-    """
-    own = {f.name: getattr(parameters, f.name) for f in dataclasses.fields(parameters) if f.name != "network"}
-    return cells.checked(NotebookParameters, own | dict(values), parameters.network, {})
-
-
 def variants(parameters: NotebookParameters) -> dict[str, Experiment]:
     """One experiment for each variant of a notebook's recipe, by its label.
 
@@ -114,6 +207,7 @@ def variants(parameters: NotebookParameters) -> dict[str, Experiment]:
     Raises:
         ParameterError: it is written otherwise, or a name or a value in it is not accepted.
     """
+    own = {f.name: getattr(parameters, f.name) for f in dataclasses.fields(parameters) if f.name != "network"}
     found = {}
     for text in parameters.variants:
         label, _, changes = text.partition(":")
@@ -123,7 +217,7 @@ def variants(parameters: NotebookParameters) -> dict[str, Experiment]:
         values = {name: literal(value) for name, value in pairs}
         other = values.pop("network", None)
         try:
-            changed = with_values(parameters, values)
+            changed = cells.checked(NotebookParameters, own | values, parameters.network, {})
         except ParameterError as error:
             raise ParameterError(f"variants: {text!r}: {error}") from error
         folder = re.sub("[^a-z0-9]+", "_", label.lower()).strip("_")
@@ -203,14 +297,13 @@ def beside_runs(parameters: NotebookParameters) -> dict[str, list[Record]]:
 
 def _matching(parameter: str, patterns: Sequence[str]) -> list[str]:
     """Return the names of the notebooks with a network that match patterns such as ``iteration_*``, in order."""
-    folder, found = experiments.root() / "notebooks", []
+    paths = sorted((experiments.root() / "notebooks").glob("*.ipynb"))
+    known = [path.stem for path in paths if cells.has_its_name(path) and cells.has_network(path)]
+    found = []
     for pattern in patterns:
-        there = sorted(folder.glob(f"{pattern}.ipynb"))
-        matching = [path.stem for path in there if cells.has_its_name(path) and cells.has_network(path)]
+        matching = [name for name in known if fnmatchcase(name, pattern)]
         if not matching:
-            known = [p.stem for p in folder.glob("*.ipynb") if cells.has_its_name(p) and cells.has_network(p)]
-            near = difflib.get_close_matches(pattern, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = suggestion(pattern, known)
             raise ParameterError(f"{parameter}: no notebook with a network matches {pattern!r}{hint}")
         found += matching
     return list(dict.fromkeys(found))

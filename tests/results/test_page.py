@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from mnist_lib import page
 from mnist_lib.parameters import ParameterError
+from mnist_lib.results import page
 
 TEN = page.of_notebook("iteration_10_one_cycle")
 
