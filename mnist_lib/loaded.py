@@ -19,7 +19,7 @@ from mnist_lib.digests import canonical, needed, simplified, text_digest
 PACKAGE = __package__
 _FACE = {name: f"{home}.{name}".partition(".")[2] for name, home in face.items()}  # names that the package itself gives
 _SIMPLE = (int, float, str, bytes, bool, tuple, type(None))
-_kept: dict[str, tuple[str, dict[str, object]]] = {}  # of each module, its text and its simple constants
+_kept: dict[str, tuple[str, dict[str, str]]] = {}  # of each module, its text and its simple constants
 
 
 class CodeError(RuntimeError):

@@ -199,13 +199,9 @@ def cut(text: str, name: str) -> tuple[str, set[str]]:
         (min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))]), node.end_lineno)
         for node in statements
     )
-    gap = "\n\n\n"
-    parts = ["\n".join(lines[first - 1 : last]) for first, last in spans]
-    body = ""
-    for part in parts:
-        large = part.startswith(("def ", "class ", "@"))
-        body += (gap if body and large else "\n" if body else "") + part
-    return body + "\n", missing
+    parts = ("\n".join(lines[first - 1 : last]) for first, last in spans)
+    spaced = (("\n\n\n" if part.startswith(("def ", "class ", "@")) else "\n") + part for part in parts)
+    return "".join(spaced).lstrip("\n") + "\n", missing
 
 
 def executed_text(function: Callable) -> tuple[str, str]:

@@ -1,15 +1,14 @@
 """What is said while runs train: a bar for each run to a person, a line for each epoch to a log."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from tqdm.auto import tqdm
 
-Said = Any  # a function of an experiment, a seed, an epoch's result, its number and its seconds
 
-
-def shown() -> Said:
-    """Return what shows the progress of runs, epoch by epoch, to whoever is there."""
+def shown() -> Callable[..., None]:
+    """Return what shows the progress of runs, epoch by epoch, to whoever is there: an `experiments.Report`."""
     if not _is_person_there():
         return _print_line
     bars: dict[int, tqdm] = {}
