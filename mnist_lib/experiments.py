@@ -187,8 +187,10 @@ def in_store(folder: Path) -> Iterator[None]:
     """While this is entered, an error that something cannot be written in the store says how to choose another one."""
     try:
         yield
+    except RecordError:  # is damaged, or somebody else's: another folder would not help
+        raise
     except FileError as error:
-        if type(error) is not FileError or not folder.is_relative_to(runs_directory()):
+        if not folder.is_relative_to(runs_directory()):
             raise
         hint = f"{error}. Your runs are kept in {runs_directory()}; to keep them elsewhere, set MNIST_LIB_RUNS"
         raise FileError(hint) from error

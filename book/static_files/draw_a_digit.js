@@ -42,16 +42,16 @@
       const patch = new Float64Array(read * kernel * kernel);
       for (let place = 0; place < size; place++) {
         const from = (Math.floor(place / outside) * inside + place % outside) * stride;
-        for (let channel = 0, n = 0, output = 0; channel < channels; channel++) {
-          for (let y = 0; y < kernel; y++) {
-            const start = from + (channel * inside + y) * inside;
-            for (let x = 0; x < kernel; x++) patch[n++] = source[start + x];
+        for (let group = 0; group < groups; group++) {
+          for (let channel = group * read, n = 0; channel < (group + 1) * read; channel++) {
+            for (let y = 0; y < kernel; y++) {
+              const start = from + (channel * inside + y) * inside;
+              for (let x = 0; x < kernel; x++) patch[n++] = source[start + x];
+            }
           }
-          if (n < patch.length) continue;
-          for (n = 0; n < made; n++, output++) {
+          for (let output = group * made; output < (group + 1) * made; output++) {
             values[output * size + place] = dot(weight, output * patch.length, patch) + (bias ? bias[output] : 0);
           }
-          n = 0;
         }
       }
       return values;
@@ -226,12 +226,18 @@
     "the mean of MNIST's pixels is subtracted from each, and the result is divided by their standard deviation.";
   const UPRIGHT = "It was trained on images that had been set upright: each was sheared until it leaned to neither " +
     "side. So your drawing is sheared in the same way before this network reads it.";
+  // Which of the maps before it a new map of a convolution is made of.
+  function mapsRead(channels, groups) {
+    if (channels === 1) return "the map";
+    if (groups === 1) return `each of the ${channels} maps`;
+    return groups === channels ? "one of the maps" : `each of ${channels / groups} of the maps`;
+  }
+
   // What a layer does, in words.
   const DOES = {
     Conv2d: ({kernel, stride, padding, groups, shape: [maps]}, [channels]) => `Each of the ${maps} new maps has ` +
       `${kernel * kernel * channels / groups} weights of its own: a window of ${kernel} × ${kernel} places for ` +
-      `${channels === 1 ? "the map" : groups === 1 ? `each of the ${channels} maps` : groups === channels ?
-        "one of the maps" : `each of ${channels / groups} of the maps`} before it. The window slides; wherever it lies, ` +
+      `${mapsRead(channels, groups)} before it. The window slides; wherever it lies, ` +
       "numbers and weights are multiplied, and the products added up." +
       (stride > 1 ? ` It moves on by ${stride} places at a time.` : "") +
       (padding ? " Around the maps lie zeros, so that their border can be read like the middle." : ""),

@@ -14,10 +14,10 @@ from mnist_lib.experiments import CHANGED, Experiment
 from mnist_lib.parameters import NotebookParameters, ParameterError, validate
 from mnist_lib.records import RecordError
 from mnist_lib.results import page, sweeps
+from mnist_lib.results.page import ComparisonParameters, SweepParameters
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
-from mnist_lib.results.page import ComparisonParameters, SweepParameters
 
 CODE_ONLY = {CHANGED[kind] for kind in ("code", "start", "teacher")}
 """What may have changed without changing what is computed."""

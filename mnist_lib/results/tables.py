@@ -169,7 +169,7 @@ def comparison(baseline: Sequence[Record], runs: Sequence[Record]) -> Table | Ma
         for name, each in zip(names, (baseline, runs), strict=True)
     ]
     difference = accuracy_difference(baseline, runs)
-    change = f"{difference.center if math.isnan(difference.low) else difference:+.2f}"
+    change = f"{difference.center:+z.2f}" if math.isnan(difference.low) else f"{difference:+.2f}"
     return Table([*rows, {"experiment": "difference, points", "seeds": "", column: change}])
 
 
