@@ -885,7 +885,8 @@ def test_published_parameters_that_are_shared_are_counted_once(name):
     table, sentence = printed(network).rsplit("-\n", 1)
     assert table + "-\n" == torchsummarys(network)
     count = sum(p.numel() for p in network.parameters())
-    assert parameter_count(network) == count and sentence.startswith(f"The network has {count:,} parameters: ")
+    assert parameter_count(network) == count == sum(layer.parameters for layer in layers(network))
+    assert sentence.startswith(f"The network has {count:,} parameters: ")
 
 
 @pytest.mark.parametrize("name", sorted(ALL.keys() - SHARING))
