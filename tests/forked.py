@@ -2,22 +2,28 @@
 
 A command of the library imports for three seconds before it does anything, as a kernel does, and the tests start some
 three hundred. What is tested is the same: a process of its own with its directory, environment, output and exit code,
-and the library as it lies on the disk, be it a copy.
+and the library as it lies on the disk, be it a copy. What a forked command starts itself, workers for its tasks and
+kernels for its pages, is forked from the prepared process, too; what is started anew, as by `support.command`, starts
+everything anew.
 """
 
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
+from multiprocessing import context, forkserver, popen_forkserver, reduction, spawn
+from multiprocessing.process import BaseProcess, current_process
 from pathlib import Path
 from typing import Any
 
 from jupyter_client.launcher import launch_kernel
+from jupyter_client.provisioning import local_provisioner
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
@@ -57,20 +63,24 @@ def _installed() -> list[str]:
     return subprocess.run(words, env=variables, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-class Kernel:
-    """A forked kernel, as jupyter_client looks at a process."""
+class Started:
+    """A forked process that goes on beside this one, as `subprocess.Popen` shows one; what it says goes to a file."""
 
     stdin = stdout = stderr = None
 
-    def __init__(self, words: Sequence[str], cwd: str, environment: Mapping[str, str]):
-        nowhere = [Path(os.devnull)] * 2
-        self._process = PROCESSES.Process(
-            target=_become, args=(words, cwd, environment, _installed(), nowhere, True), daemon=True
-        )
+    def __init__(
+        self,
+        words: Sequence[str | Path],
+        cwd: str | Path,
+        environment: Mapping[str, str],
+        log: str | Path = os.devnull,
+        is_kernel: bool = False,
+    ):
+        words, variables, files = [*map(str, words)], dict(environment), [Path(log)] * 2
+        given = (words, str(cwd), variables, _installed(), files, is_kernel)
+        self._process = PROCESSES.Process(target=_become, args=given, daemon=is_kernel)
         self._process.start()
         self.pid = self._process.pid
-        while self.poll() is None and os.getpgid(self.pid) != self.pid:  # signals go to its group
-            time.sleep(0.001)
 
     def poll(self) -> int | None:
         return self._process.exitcode
@@ -80,7 +90,28 @@ class Kernel:
         return self.poll()
 
     def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class Kernel(Started):
+    """A forked kernel, as jupyter_client looks at a process."""
+
+    def __init__(self, words: Sequence[str], cwd: str, environment: Mapping[str, str]):
+        super().__init__(words, cwd, environment, is_kernel=True)
+        while self.poll() is None and os.getpgid(self.pid) != self.pid:  # signals go to its group
+            time.sleep(0.001)
+
+
+def start(*arguments: str | Path, cwd: Path, environment: Mapping[str, str], log: Path) -> Started | subprocess.Popen:
+    """Begin what `python` does, and go on."""
+    if FORKS:
+        return Started(arguments, cwd, environment, log)
+    with log.open("w") as opened:
+        return subprocess.Popen([sys.executable, *arguments], cwd=cwd, env=environment, stdout=opened, stderr=opened)
 
 
 def start_kernel(words: Sequence[str], *, env: Mapping[str, str], cwd: str | None = None, **options: Any) -> Any:
@@ -96,18 +127,19 @@ def _become(
     environment: Mapping[str, str],
     installed: Sequence[str],
     files: Sequence[Path],
-    leads_group: bool = False,
+    is_kernel: bool = False,
 ) -> None:
-    if leads_group:
+    if is_kernel:  # it leads a group of its own
         os.setsid()
     for descriptor, file in enumerate(files, start=1):
-        with file.open("w") as opened:
+        with file.open("a") as opened:  # two may be one
             os.dup2(opened.fileno(), descriptor)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
     sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in environment
     sys.path[:] = [*filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)), *installed]
+    _fork_from_now_on()
     match [*words]:
         case ["-m", name, *rest]:
             sys.path.insert(0, cwd)
@@ -121,3 +153,65 @@ def _become(
             sys.path.insert(0, str(Path(script).parent))
             sys.argv = [script, *rest]
             runpy.run_path(script, run_name="__main__")
+
+
+# -- what a forked process starts itself
+
+_preparation_data = spawn.get_preparation_data
+
+
+def _fork_from_now_on() -> None:
+    """Where this process would spawn a worker or start a kernel, have it forked from the prepared process."""
+    if sys.version_info >= (3, 14):  # whose server asks for a key; not tried there
+        return
+    forkserver._forkserver.ensure_running = lambda: None  # this process comes from it; it would start another one
+    spawn.get_preparation_data = _nothing_of_ours
+    context.SpawnProcess._Popen = staticmethod(Worker)
+    local_provisioner.launch_kernel = start_kernel
+
+
+def _nothing_of_ours(name: str) -> dict[str, Any]:
+    """What a process must be told to find this module; the program that runs here it must not import."""
+    here = str(Path(__file__).parent)
+    return {"name": name, "authkey": current_process().authkey, "sys_path": [*sys.path, here]}
+
+
+class Worker(popen_forkserver.Popen):
+    """A process that multiprocessing was to spawn, with all that it would have from the one that starts it."""
+
+    def __init__(self, started: BaseProcess):
+        super().__init__(_Pickled(started))
+
+
+class _Pickled:
+    """A process that finds itself in its surroundings before anything else of it is read."""
+
+    def __init__(self, started: BaseProcess):
+        self._started, self._name = started, started._name
+
+    def __reduce__(self) -> tuple:
+        return _second, (_Surroundings(self._name), self._started)
+
+
+class _Surroundings:
+    def __init__(self, name: str):
+        self._name = name
+
+    def __reduce__(self) -> tuple:
+        outputs = [reduction.DupFd(descriptor) for descriptor in (1, 2)]
+        return _surround, (dict(os.environ), outputs, sys.dont_write_bytecode, _preparation_data(self._name))
+
+
+def _surround(environment: Mapping[str, str], outputs: Sequence, no_bytecode: bool, prepared: dict[str, Any]) -> None:
+    for descriptor, output in enumerate(outputs, start=1):
+        os.dup2(given := output.detach(), descriptor)
+        os.close(given)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.dont_write_bytecode = no_bytecode
+    _fork_from_now_on()
+    spawn.prepare(prepared)
+
+
+def _second(_: None, second: Any) -> Any:
+    return second

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from mnist_lib import cells, experiments, records
 from mnist_lib.digests import text_digest
 from mnist_lib.experiments import CHANGED, Experiment
 from mnist_lib.parameters import NotebookParameters, ParameterError, validate
-from mnist_lib.records import RecordError
+from mnist_lib.records import Record, RecordError
 from mnist_lib.results import page, sweeps
 from mnist_lib.results.page import ComparisonParameters, SweepParameters
 
@@ -161,6 +162,24 @@ def _without_record(wanted: Sequence[tuple[Experiment, Sequence[int]]]) -> list[
     return missing
 
 
+def record(path: Path) -> Record:
+    """Return the record at `path`; as long as its file stays as it is, it is read once: many pages show the same run.
+
+    Raises:
+        RecordError: as `records.read` says.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return records.read(path)  # which says what is wrong
+    return _read_once(path, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+@cache
+def _read_once(path: Path, *_: int) -> Record:
+    return records.read(path)
+
+
 def _left_behind(folder: Path) -> dict[str, list[str]]:
     """Return what lies in a folder besides records and weights, by run: a lock, a checkpoint, half-written files."""
     found: dict[str, list[str]] = {}
@@ -177,7 +196,7 @@ def _problem(
     if not file.exists():
         return ["there is no record"], TRAIN
     try:
-        reasons = experiment.differences(records.read(file), digests)
+        reasons = experiment.differences(record(file), digests)
     except RecordError as error:
         return [str(error)], RESTORE
     if not reasons and file.stem in left_behind:

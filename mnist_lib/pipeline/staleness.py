@@ -151,7 +151,7 @@ def _record_digests(run: Experiment, seeds: int) -> list[list[str | None]]:
         results = None
         if file.exists():
             try:
-                record = records.read(file)
+                record = catalogue.record(file)
                 results = record.results_digest if {*run.differences(record, digests)} <= catalogue.CODE_ONLY else None
             except records.RecordError:
                 results = DAMAGED

@@ -1,8 +1,8 @@
 """All published experiments for the book's page that compares any two: every number and sentence that it shows.
 
 A reader's browser only chooses, sorts, counts and draws. Means, intervals and verdicts are computed here, for every
-pair in both directions, by the functions that the notebooks use. The images that networks disagree on are shown as they
-are, if the book is compiled where MNIST is.
+pair, by the functions that the notebooks use. The images that networks disagree on are shown as they are, if the book
+is compiled where MNIST is.
 """
 
 import io
@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import permutations
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +40,8 @@ def published(paths: Iterable[Path]) -> dict[str, list[Record]]:
     for experiment, seeds in (run for path in executed for run in catalogue.published_runs(path)):
         if (experiment.recipe.dataset, experiment.recipe.evaluate_on) == ("mnist", "test"):
             files = [records.record_path(experiment.published, seed) for seed in range(seeds)]
-            runs = [records.read(file) for file in files if file.exists()]
-            groups[experiment.name] = [run for run in runs if not experiment.differences(run)]
+            runs, digests = [catalogue.record(file) for file in files if file.exists()], experiment.digests
+            groups[experiment.name] = [run for run in runs if not experiment.differences(run, digests)]
     return {name: runs for name, runs in groups.items() if runs}
 
 
@@ -87,10 +87,12 @@ def contents(groups: Mapping[str, Sequence[Record]]) -> dict[str, object]:
     names = list(groups)
     differences: dict[str, dict[str, list[str]]] = {name: {} for name in names}
     found = 0
-    for before, after in permutations(names, 2):
-        difference = accuracy_difference(groups[before], groups[after])
-        differences[before][after] = [f"{difference:+.2f}", in_words(difference)]
-        found += difference.low > 0  # in one of the two directions
+    for before, after in combinations(names, 2):
+        there = accuracy_difference(groups[before], groups[after])
+        back = Interval(*(0.0 - each for each in (there.center, there.high, there.low)))  # 0 - 0 has no minus
+        differences[before][after] = [f"{there:+.2f}", in_words(there)]
+        differences[after][before] = [f"{back:+.2f}", in_words(back)]
+        found += there.low > 0 or back.low > 0
     wrong = [mistake for runs in groups.values() for run in runs for mistake in run.misclassified]
     return {
         "task": TASK_ACCURACY,

@@ -29,7 +29,7 @@ def describe(path: Path) -> str:
         return ""
     runs = catalogue.read_runs(path)
     files = [[records.record_path(experiment.published, seed) for seed in range(seeds)] for experiment, seeds in runs]
-    groups = [[records.read(file) for file in each if file.exists()] for each in files]
+    groups = [[catalogue.record(file) for file in each if file.exists()] for each in files]
     makes_runs = bool(catalogue.published_runs(path))
     commands = [text for text in COMMANDS if makes_runs or "verify" not in text]
     name = html.escape(path.stem)

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 
+import forked
 from mnist_lib import experiments, records
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
@@ -52,7 +52,7 @@ def start(tmp_path):
     """Starts a ``dask scheduler`` or a ``dask worker`` with a folder of its own; returns the process and the folder."""
     started = []
 
-    def start(*arguments: str, library: Path = ROOT) -> tuple[subprocess.Popen, Path]:
+    def start(*arguments: str, library: Path = ROOT) -> tuple[forked.Started, Path]:
         folder = tmp_path / f"process_{len(started)}"
         (folder / "scratch").mkdir(parents=True)
         environment = os.environ | {
@@ -60,10 +60,8 @@ def start(tmp_path):
             "TMPDIR": str(folder / "scratch"),
             "MNIST_LIB_RUNS": str(folder / "runs"),
         }
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *arguments], cwd=folder, env=environment, stdout=log, stderr=log
-            )
+        (folder / "log").touch()
+        process = forked.start("-m", "dask", *arguments, cwd=folder, environment=environment, log=folder / "log")
         started.append(process)
         return process, folder
 
@@ -80,13 +78,13 @@ def scheduler(start) -> str:
     return start_scheduler(start)[1]
 
 
-def start_scheduler(start, port: int = 0) -> tuple[subprocess.Popen, str]:
+def start_scheduler(start, port: int = 0) -> tuple[forked.Started, str]:
     process, folder = start("scheduler", *LIBRARY, "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
     found = wait_for(lambda: re.search(r"Scheduler at: +(tcp://\S+)", (folder / "log").read_text()))
     return process, found[1]
 
 
-def start_worker(start, scheduler: str, *options: str, **library: Path) -> tuple[subprocess.Popen, Path]:
+def start_worker(start, scheduler: str, *options: str, **library: Path) -> tuple[forked.Started, Path]:
     # Without a limit: Dask would divide this machine's memory by its cores, and pause a worker that takes more.
     options = ("--nthreads", "1", "--memory-limit", "0", "--no-nanny", "--no-dashboard", *LIBRARY, *options)
     return start("worker", scheduler, "--host", "127.0.0.1", *options, **library)
@@ -166,12 +164,12 @@ def test_a_sweep_gives_the_same_table_here_and_on_two_workers_of_which_one_is_ki
     for place in (["--workers", "2"], ["--scheduler", scheduler]):
         store = tmp_path / place[0].lstrip("-")
         environment = os.environ | {"PYTHONPATH": str(ROOT), "MNIST_LIB_RUNS": str(store)}
-        command = [sys.executable, "-m", "mnist_lib.cli", "sweep", str(notebook), *values, *place]
-        sweep = subprocess.Popen(command, env=environment, cwd=tmp_path)
+        command, log = ["-m", "mnist_lib.cli", "sweep", notebook, *values, *place], tmp_path / "sweep.log"
+        sweep = forked.start(*command, cwd=tmp_path, environment=environment, log=log)
         if "--scheduler" in place:
             wait_for(lambda store=store: list(store.rglob("seed_*.json")))
             first.send_signal(signal.SIGKILL)
-        assert sweep.wait(PATIENCE) == 0
+        assert sweep.wait(PATIENCE) == 0, log.read_text()
         said = mnist_lib("runs", "--sweep", "two", "--csv", MNIST_LIB_RUNS=str(store)).stdout
         frame = pd.read_csv(io.StringIO(said)).drop(columns=["minutes", "date", "folder"])
         tables.append(frame)

@@ -15,7 +15,7 @@ from mnist_lib import records
 from mnist_lib.digests import bytes_digest
 from mnist_lib.records import record_path
 from mnist_lib.results.comparison import label
-from support import PATIENCE, ROOT, command, edit, mnist_lib, sealed
+from support import PATIENCE, ROOT, edit, mnist_lib, sealed
 
 FIRST, SECOND, COMPARED = "iteration_01_setup", "iteration_02_light_skeleton", "iterations_compared"
 CANDIDATES = "iteration_10_one_cycle"  # it tries several learning rates
@@ -315,8 +315,10 @@ def test_a_page_is_not_written_if_something_changed_while_it_was_executed(tmp_pa
 
 def test_of_two_commands_at_once_one_executes_a_page_and_the_other_finds_it_current(tmp_path):
     report = with_page(tmp_path, "nothing")
-    both = [command(report, "run") for _ in range(2)]
-    said = [each.communicate(timeout=PATIENCE)[0] for each in both]
-    assert [each.returncode for each in both] == [0, 0], said
+    environment, logs = os.environ | {"PYTHONPATH": str(report)}, [tmp_path / "one", tmp_path / "other"]
+    words = ("-m", "mnist_lib.cli", "run")
+    both = [forked.start(*words, cwd=report, environment=environment, log=log) for log in logs]
+    codes, said = [each.wait(PATIENCE) for each in both], [log.read_text() for log in logs]
+    assert codes == [0, 0], said
     assert (report / "executed").read_text() == "once"
     assert sorted("no notebook to do" in text for text in said) == [False, True]
