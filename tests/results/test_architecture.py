@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from mnist_lib.results import architecture, network_drawing, windows
+from mnist_lib.results import architecture, network_drawing, tracing, windows
 from mnist_lib.results.architecture import (
     check_receptive_fields,
     difference,
@@ -329,13 +329,41 @@ def test_a_dilated_kernel_reaches_further():
     assert layers(network)[0].name == "3×3 convolution, 1 → 2, padding 2, dilation 2"
 
 
-def test_a_field_that_does_not_fit_into_the_image_is_checked_in_a_larger_one():
+def slip(monkeypatch, changes, function: str | None = None) -> None:
+    """Let the windows of a torch function, or of all, be read wrongly; `changes` gives what is read in their place."""
+
+    def misread(name, *given):
+        window = windows.read(name, *given)
+        if function not in (None, name):
+            return window
+        return dataclasses.replace(window, **{key: change(window) for key, change in changes.items()})
+
+    monkeypatch.setattr(tracing, "read", misread)
+
+
+def test_a_field_that_does_not_fit_into_the_image_is_checked_in_a_larger_one(monkeypatch):
     """In a small image a tap falls into the padding, and leaves a gradient that looks small."""
+    network, large = nn.Conv2d(1, 1, 3, dilation=100, padding=100), (1, 401, 401)
+    assert check_receptive_fields(network) == check_receptive_fields(network, large) == [201]
+    slip(monkeypatch, {"dilation": lambda window: (99, 99)})
+    assert gradient_support(network) == [199], "computed: there is no telling"
+    assert gradient_support(network, large) == [201]
+    with pytest.raises(ValueError, match="field of 199, its gradient reaches over 201"):
+        check_receptive_fields(network, large)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"), [(-6, 15, 21), (-6, 14, 1), (14, 29, 15), (15, 30, 1), (14, 28, 1)]
+)
+def test_a_field_that_reaches_out_of_the_image_is_the_computed_one_if_the_gradient_lies_within(
+    monkeypatch, first, last, expected
+):
+    """Here only pixel 14 has a gradient, in rows and columns; the table says that they are seen from first to last."""
     network = nn.Conv2d(1, 1, 3, dilation=100, padding=100)
-    assert check_receptive_fields(network) == [201]
-    assert architecture._measured(network, IMAGE, architecture._trace(network, IMAGE)) == {0: [(14, 15)] * 2}
-    large = (1, 401, 401)
-    assert architecture._measured(network, large, architecture._trace(network, large)) == {0: [(100, 301)] * 2}
+    read = {"kernel": 2, "dilation": last - first - 1, "padding": 14 - first}
+    slip(monkeypatch, {key: lambda window, value=value: (value, value) for key, value in read.items()})
+    assert layers(network)[0].receptive_field == last - first
+    assert gradient_support(network) == [expected]
 
 
 def test_a_slip_in_the_table_is_found(monkeypatch):
@@ -758,9 +786,6 @@ def test_directions_may_differ():
     assert table["receptive field"].tolist() == [5, 9, 11, 11 + 12 * 2, 35]
     assert table["kernel"].tolist() == ["3×5", 3, 3, "26×13", 1]
     assert table.loc["3×3 convolution, 4 → 6, stride 1×2", ["jump", "stride"]].tolist() == [2, "1×2"]
-    traced = architecture._trace(mixed(), IMAGE)
-    measured = architecture._measured(mixed(), IMAGE, traced)
-    assert [[high - low for low, high in measured[number]] for number in (0, 3, 6)] == [[3, 5], [7, 9], [9, 11]]
     assert [layer.name for layer in layers(mixed())[1:6]] == [
         "group normalisation",
         "PReLU",
@@ -770,17 +795,49 @@ def test_directions_may_differ():
     ]
 
 
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (
+            lambda: nn.Sequential(
+                nn.Conv2d(1, 4, (3, 1)),
+                nn.Conv2d(4, 4, (3, 1), padding=(2, 0), dilation=(2, 1)),
+                nn.Conv2d(4, 6, (3, 1), stride=(1, 2)),
+            ),
+            [3, 7, 9],
+        ),
+        (
+            lambda: nn.Sequential(
+                nn.Conv2d(1, 4, (1, 5), padding=(0, 2)),
+                nn.Conv2d(4, 4, (1, 3), padding=(0, 2), dilation=(1, 2)),
+                nn.Conv2d(4, 6, (1, 3), stride=(1, 2)),
+            ),
+            [5, 9, 11],
+        ),
+    ],
+    ids=["rows", "columns"],
+)
+def test_each_direction_is_measured_by_itself(monkeypatch, make, expected):
+    """The convolutions of `mixed` along one direction; where the table knows no kernels, it gives no hint."""
+    network = make()
+    assert check_receptive_fields(network) == expected
+    slip(monkeypatch, {"kernel": lambda window: (1, 1)})
+    assert [layer.receptive_field for layer in layers(network)] == [1, 1, 1]
+    assert gradient_support(network) == expected
+
+
 def test_attention_sees_the_whole_image_though_no_kernel_says_so():
     assert fields(Attention())["attention"] == [28]
     assert fields(Attention())["4×4 convolution, 1 → 16, stride 4"] == [4]
     assert fields(Attention())["addition"] == [4, 28]
 
 
-def test_a_path_that_depends_on_the_numbers_is_shown_without_a_measurement():
+def test_a_path_that_depends_on_the_numbers_is_shown_without_a_measurement(monkeypatch):
+    """So a slip in its arithmetic is not found."""
     network = Control()
-    steps = architecture._trace(network, IMAGE)
-    assert [step.layer.name for step in steps] == ["3×3 convolution, 1 → 4", "flatten"]
-    assert architecture._measured(network, IMAGE, steps) == {}
+    assert [layer.name for layer in layers(network)] == ["3×3 convolution, 1 → 4", "flatten"]
+    slip(monkeypatch, {"kernel": lambda window: (4, 4)}, "conv2d")
+    assert check_receptive_fields(network) == [4, 4]
 
 
 def test_what_leaves_torch_is_a_box():
@@ -818,36 +875,35 @@ def test_fields_are_those_that_the_network_itself_has(name):
     assert seen_by_modules(network) == computed
 
 
-def slipped(**changes):
-    def reader(*args, **kwargs):
-        window = windows._convolution(*args, **kwargs)
-        return dataclasses.replace(window, **{key: change(window) for key, change in changes.items()})
-
-    return reader
-
-
 @pytest.mark.parametrize("name", ["residual", "inception", "functional", "shared", "mixed"])
 @pytest.mark.parametrize(
-    "reader",
+    "changes",
     [
-        slipped(kernel=lambda window: (window.kernel[0] + 1, window.kernel[1] + 1)),
-        slipped(kernel=lambda window: (1, 1)),
-        slipped(stride=lambda window: (2, 2), dilation=lambda window: (3, 3)),
+        {"kernel": lambda window: (window.kernel[0] + 1, window.kernel[1] + 1)},
+        {"kernel": lambda window: (1, 1)},
+        {"stride": lambda window: (2, 2), "dilation": lambda window: (3, 3)},
     ],
+    ids=["larger", "smaller", "wider apart"],
 )
-def test_a_slip_in_the_arithmetic_is_found_in_any_network(monkeypatch, name, reader):
+def test_a_slip_in_the_arithmetic_is_found_in_any_network(monkeypatch, name, changes):
     """So the measurement takes place, and is no copy of the arithmetic."""
-    monkeypatch.setitem(windows._WINDOWS, "conv2d", reader)
+    slip(monkeypatch, changes, "conv2d")
     with pytest.raises(ValueError, match="its gradient reaches over"):
         check_receptive_fields(ANY[name]())
 
 
 @pytest.mark.parametrize("name", ["residual", "inception", "functional", "shared", "mixed"])
-def test_most_maps_are_measured(name):
+def test_most_maps_are_measured(monkeypatch, name):
+    """Where every kernel is taken for 2×2, and no map for padded, only the gradient tells what a map sees."""
     network = ANY[name]()
-    steps = architecture._trace(network, IMAGE)
-    maps = [step.signal.step for step in steps if len(step.layer.output_shape) == 3]
-    assert set(maps) <= set(architecture._measured(network, IMAGE, steps))
+    expected = [layer.receptive_field for layer in layers(network)]
+    kernel = lambda window: (1, 1) if window.pointwise else (2, 2)  # noqa: E731
+    slip(monkeypatch, {"kernel": kernel, "padding": lambda window: (0, 0)})
+    found = layers(network)
+    maps = [number for number, layer in enumerate(found) if len(layer.output_shape) == 3]
+    assert maps and not any(found[number].receptive_field == expected[number] for number in maps)
+    measured = gradient_support(network)
+    assert [measured[number] for number in maps] == [min(expected[number], 28) for number in maps]
 
 
 @pytest.mark.parametrize("name", ANY)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -246,7 +247,7 @@ def test_records_are_not_changed_by_showing_them():
 
 @pytest.mark.parametrize(("person", "where"), [(True, "err"), (False, "out")])
 def test_progress_is_a_bar_for_a_person_and_lines_for_a_log(person, where, monkeypatch, capsys):
-    monkeypatch.setattr("mnist_lib.progress._is_person_there", lambda: person)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: person)
     experiment = SimpleNamespace(name="iteration_03_example", recipe=Recipe(epochs=2))
     report_epoch = progress.shown()
     for number in (1, 2):

@@ -17,7 +17,10 @@ DIGITS = Experiment("mine", Recipe(dataset="digits", epochs=1), networks()["iter
 def test_images_are_as_the_trainer_prepares_them():
     trainer = training.begin(DIGITS.recipe, DIGITS.network, 0, torch.device("cpu"))
     pictures, labels = inside.images(DIGITS, 5, first=3)
-    torch.testing.assert_close(pictures, trainer._normalise(trainer.images[3:8]), rtol=0, atol=1e-6)
+    read = []
+    trainer.model.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    trainer.trained_correct()  # the network reads all training images, in their order
+    torch.testing.assert_close(pictures, read[0][3:8], rtol=0, atol=1e-6)
     assert labels.tolist() == trainer.labels[3:8].tolist()
 
 

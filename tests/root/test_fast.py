@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mnist_lib import data, experiments, fast
+from mnist_lib import data, experiments
 from mnist_lib.blocks import Residual
 from mnist_lib.experiments import Experiment
 from mnist_lib.fast import Fast, in_bfloat16
@@ -132,43 +132,66 @@ def step(network: nn.Module, forward, images, labels) -> tuple[float, torch.Tens
     return loss.item(), torch.cat([parameter.grad.double().flatten() for parameter in network.parameters()])
 
 
+def cast(network: nn.Module):
+    """The network under PyTorch's own mixed precision."""
+
+    def forward(images):
+        with torch.autocast("cpu", torch.bfloat16):
+            return network(images).float()
+
+    return forward
+
+
 def in_groups(network: nn.Module) -> bool:
     """Whether a convolution reads its maps in groups: it does not compute in blocks."""
     return any(layer.groups > 1 for layer in network.modules() if isinstance(layer, nn.Conv2d))
 
 
 AUTOCAST = {name for name, make in PUBLISHED.items() if in_groups(make())}
+CHAINS = sorted((PUBLISHED | IN_BLOCKS).keys() - AUTOCAST)
 
 
 @pytest.mark.parametrize("name", sorted(AUTOCAST))
 def test_a_published_network_that_is_no_chain_in_blocks_is_cast(name, batch):
     torch.manual_seed(0)
     plain = PUBLISHED[name]().train()
-    cast = in_bfloat16(copy.deepcopy(plain))
-    assert not isinstance(cast, Fast)
+    ours = in_bfloat16(copy.deepcopy(plain))
+    assert not isinstance(ours, Fast)
     loss, gradient = step(plain, plain, *batch)
-    cast_loss, cast_gradient = step(cast, cast, *batch)
-    assert cast_loss == pytest.approx(loss, rel=1e-2)
-    assert (cast_gradient - gradient).norm() < 0.5 * gradient.norm()
+    our_loss, our_gradient = step(ours, ours, *batch)
+    assert our_loss == pytest.approx(loss, rel=1e-2)
+    assert (our_gradient - gradient).norm() < 0.5 * gradient.norm()
 
 
 @blocked
-@pytest.mark.parametrize("name", sorted((PUBLISHED | IN_BLOCKS).keys() - AUTOCAST))
+@pytest.mark.parametrize("name", CHAINS)
 def test_gradients_are_as_good_as_those_of_mixed_precision(name, batch):
     images, labels = batch
     torch.manual_seed(0)
     plain = without_dropout((PUBLISHED | IN_BLOCKS)[name]()).train()
     exact = copy.deepcopy(plain).double()
-    mixed, ours = in_bfloat16(copy.deepcopy(plain)), in_bfloat16(copy.deepcopy(plain))
+    mixed, ours = copy.deepcopy(plain), in_bfloat16(copy.deepcopy(plain))
     assert isinstance(ours, Fast)
     loss, gradient = step(exact, exact, images.double(), labels)
-    mixed_loss, mixed_gradient = step(mixed, mixed._autocast, images, labels)
-    our_loss, our_gradient = step(ours, ours._blocked, images, labels)
+    mixed_loss, mixed_gradient = step(mixed, cast(mixed), images, labels)
+    our_loss, our_gradient = step(ours, ours, images, labels)
     assert our_loss == pytest.approx(loss, rel=1e-2)
     assert mixed_loss == pytest.approx(loss, rel=1e-2)
     error = (our_gradient - gradient).norm()
     assert error < 1.5 * (mixed_gradient - gradient).norm()
     assert error < 0.5 * gradient.norm()
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_where_the_cpu_cannot_do_bfloat16_a_chain_is_cast_as_torch_casts_it(monkeypatch, name, batch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    torch.manual_seed(0)
+    mixed = without_dropout((PUBLISHED | IN_BLOCKS)[name]()).train()
+    ours = in_bfloat16(copy.deepcopy(mixed))
+    assert isinstance(ours, Fast)
+    (mixed_loss, mixed_gradient), (our_loss, our_gradient) = step(mixed, cast(mixed), *batch), step(ours, ours, *batch)
+    assert our_loss == mixed_loss
+    assert torch.equal(our_gradient, mixed_gradient)
 
 
 @pytest.mark.parametrize("name", CAST)
@@ -201,15 +224,17 @@ def test_statistics_of_batch_normalisation_are_kept(name, batch):
 
 @blocked
 def test_channels_that_fill_a_block_stay_zero(batch):
-    network = PUBLISHED["reported_c_strided"]().train()
-    x = batch[0].bfloat16().to_mkldnn()
-    for layer in network[:9]:  # the third convolution has 30 channels
-        x = fast._convolution(layer, x) if isinstance(layer, nn.Conv2d) else x
-        x = fast._batch_norm(layer, x) if isinstance(layer, nn.BatchNorm2d) else x
-        x = layer(x) if isinstance(layer, nn.ReLU) else x
-    assert x.shape[1] == 32
-    assert not x.to_dense()[:, 30:].any()
-    assert x.to_dense()[:, :30].any()
+    """The third convolution has 30 channels; the ReLUs after it and after its normalisation see what they give."""
+    network = in_bfloat16(nn.Sequential(*PUBLISHED["reported_c_strided"]()[:9], nn.ReLU())).train()
+    seen = []
+    for layer in (network[7], network[9]):
+        layer.register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+    assert network(batch[0]).shape[1] == 30
+    assert len(seen) == 2
+    for x in seen:
+        assert x.shape[1] == 32
+        assert not x.to_dense()[:, 30:].any()
+        assert x.to_dense()[:, :30].any()
 
 
 @pytest.mark.parametrize("name", PUBLISHED | IN_BLOCKS | CAST)
@@ -259,13 +284,34 @@ def test_a_network_without_flatten_gives_its_own_channels(batch):
     assert Fast(nn.Conv2d(1, 10, 3), nn.ReLU()).train()(batch[0]).shape == (64, 10, 26, 26)
 
 
+def as_on_a_gpu(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What a network computes of images that are said to be on a GPU, once: to the network itself."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def asked(images: torch.Tensor) -> bool:
+            patch.undo()
+            return True
+
+        patch.setattr(torch.Tensor, "is_cuda", property(asked))
+        return network(images)
+
+
 @pytest.mark.slow
-def test_compiled_for_a_gpu_it_computes_the_same(batch):
+def test_compiled_for_a_gpu_it_computes_the_same(monkeypatch, batch):
     """Compiled for the CPU here: CUDA graphs are left out, all else is the same code."""
+    torch_compile, modes = torch.compile, []
+
+    def watched(function, mode, **options):
+        modes.append(mode)
+        return torch_compile(function, mode=mode, **options)
+
+    monkeypatch.setattr(torch, "compile", watched)
     torch.manual_seed(0)
-    ours = in_bfloat16(PUBLISHED["reported_d_padded_pairs"]()).train()
+    plain = PUBLISHED["reported_d_padded_pairs"]().train()
+    ours = in_bfloat16(copy.deepcopy(plain))
     for images in (batch[0], batch[0][:17]):  # the last batch is smaller
-        torch.testing.assert_close(ours._compiled(images), ours._autocast(images), rtol=0.02, atol=0.02)
+        torch.testing.assert_close(as_on_a_gpu(ours, images), cast(plain)(images), rtol=0.02, atol=0.02)
+    assert modes == ["reduce-overhead"], "compiled once for all steps"
 
 
 @blocked

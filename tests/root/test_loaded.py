@@ -4,10 +4,12 @@ import dataclasses
 import shutil
 import subprocess
 import sys
+import types
+from importlib.util import find_spec, module_from_spec
 
 import pytest
 
-from mnist_lib import augmentation, blocks, data, fast, loaded, optimization, progress, training
+from mnist_lib import augmentation, blocks, data, experiments, fast, loaded, network, optimization, progress, training
 from mnist_lib.experiments import code_digest
 from mnist_lib.loaded import CodeError
 from mnist_lib.network import Network
@@ -38,21 +40,30 @@ ALL = set(RECIPES)
 ON_MNIST = ALL - {"digits"}
 
 
+def anew() -> types.ModuleType:
+    """The module that computes digests, as a session begins with it: it has computed none yet."""
+    specification = find_spec(loaded.__name__)
+    module = module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def load_edited(monkeypatch):
     """Makes the library's digests those of a session that loaded a module with another text."""
-    source = loaded.source
 
     def load(module: str, *edits: tuple[str, str]) -> None:
-        text = source(f"mnist_lib.{module}")
+        text = loaded.source(f"mnist_lib.{module}")
         for old, new in edits:
             assert old in text, f"{module} does not contain {old!r}"
             text = text.replace(old, new, 1)
-        monkeypatch.setattr(loaded, "source", lambda name: text if name == f"mnist_lib.{module}" else source(name))
-        loaded._closure.cache_clear()
+        session = anew()
+        source = session.source
+        session.source = lambda name: text if name == f"mnist_lib.{module}" else source(name)
+        for user in (experiments, network):
+            monkeypatch.setattr(user, "loaded", session)
 
-    yield load
-    loaded._closure.cache_clear()
+    return load
 
 
 def changed(load, module: str, *edits: tuple[str, str]) -> set[str]:

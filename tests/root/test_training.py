@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 import re
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mnist_lib import data, training
+from mnist_lib import augmentation, data, training
 from mnist_lib.blocks import Residual, conv_bn_relu
 from mnist_lib.data import Images
 from mnist_lib.optimization import fresh_statistics, rates
@@ -100,8 +101,8 @@ def teachers(recipe: Recipe) -> list[nn.Module]:
     return [small() for _ in range(recipe.teachers)]
 
 
-def trainer(recipe: Recipe, seed: int = 0, n: int = 50, network=small) -> Trainer:
-    return Trainer(network, recipe, seed, some(TRAIN, n), some(TEST, 40), CPU, teachers=teachers(recipe))
+def trainer(recipe: Recipe, seed: int = 0, n: int = 50, network=small, images: Images = TRAIN) -> Trainer:
+    return Trainer(network, recipe, seed, some(images, n), some(TEST, 40), CPU, teachers=teachers(recipe))
 
 
 def train(recipe: Recipe, seed: int = 0, n: int = 50, network=small) -> tuple[Trainer, list[training.Epoch]]:
@@ -192,11 +193,24 @@ class Watched(nn.Module):
         return logits * math.nan if len(self.sizes) == self.fail_at else logits
 
 
+GREYS = Images(torch.arange(50, dtype=torch.uint8)[:, None, None].repeat(1, 28, 28), torch.arange(50) % 10)
+"""Images that can be told apart: the one at index i has the value i everywhere."""
+
+
+def shown(run: Trainer) -> list[int]:
+    """The indices of the grey images that the network reads in the next epoch of training, in their order."""
+    read = []
+    hook = run.model.register_forward_pre_hook(lambda model, given: read.append(given[0]) if model.training else None)
+    run.train_epoch()
+    hook.remove()
+    return (255 * (torch.cat(read)[:, 0, 0, 0] * run.std + run.mean)).round().int().tolist()
+
+
 def test_every_image_is_shown_once_an_epoch():
-    run, _ = train(Recipe(epochs=2, batch_size=16), network=Watched)
+    run = trainer(Recipe(epochs=2, batch_size=16), network=Watched, images=GREYS)
+    orders = [shown(run) for _ in range(2)]
     assert run.model.sizes == [16, 16, 16, 2] * 2
-    order, _ = run._draw()
-    assert sorted(order.tolist()) == list(range(50))
+    assert [sorted(order) for order in orders] == [list(range(50))] * 2
 
 
 def test_last_batch_of_one_image_is_left_out():
@@ -205,13 +219,11 @@ def test_last_batch_of_one_image_is_left_out():
     _, epochs = train(recipe, n=9)
     assert len(epochs) == 3
     assert all(math.isfinite(epoch.train_loss) and epoch.train_correct <= 8 for epoch in epochs)
-    watched, _ = train(recipe, n=9, network=Watched)
-    assert watched.model.sizes == [4, 4] * 3
-    left_out = set()
-    for done in range(20):
-        watched.epochs_done = done
-        left_out |= set(range(9)) - set(watched._draw()[0].tolist())
-    assert len(left_out) > 3  # another image every epoch
+    watched = trainer(dataclasses.replace(recipe, epochs=20), n=9, network=Watched, images=GREYS)
+    left_out = [set(range(9)) - set(shown(watched)) for _ in range(20)]
+    assert watched.model.sizes == [4, 4] * 20
+    assert all(len(images) == 1 for images in left_out)
+    assert len(set.union(*left_out)) > 3  # another image every epoch
 
 
 # -- losses
@@ -221,8 +233,9 @@ def test_labels_are_smoothed():
     """With one batch of all images, the first loss is that of the untrained network."""
     recipe = Recipe(dataset="digits", epochs=1, batch_size=50, label_smoothing=0.2)
     run = trainer(recipe, network=linear)
+    pixels = TRAIN.images[:50].unsqueeze(1) / 255
     with torch.no_grad():
-        log_probabilities = run.model(run._normalise(run.images)).log_softmax(1)
+        log_probabilities = run.model((pixels - pixels.mean()) / pixels.std(correction=0)).log_softmax(1)
     wanted = log_probabilities[torch.arange(50), run.labels]
     expected = -(0.8 * wanted + 0.2 * log_probabilities.mean(1)).mean()
     assert run.replay(1) == [pytest.approx(float(expected), rel=1e-5)]
@@ -274,7 +287,8 @@ def test_fresh_statistics_are_those_of_as_many_training_images_as_the_recipe_say
     recipe = dataclasses.replace(PUBLISHED, epochs=1, statistics_images=30)
     run, _ = train(recipe, seed=3)
     chosen = torch.randperm(50, generator=torch.Generator().manual_seed(3))[:30]
-    expected = fresh_statistics(run.model, run._normalise(run.images[chosen])).state_dict()
+    images = (TRAIN.images[:50].unsqueeze(1)[chosen] / 255 - run.mean) / run.std
+    expected = fresh_statistics(run.model, images).state_dict()
     found = run.evaluated().state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert not torch.equal(found["1.running_mean"], run.model[1].running_mean)
@@ -344,37 +358,75 @@ def test_every_ingredient_is_used(change):
     assert train(recipe)[1] != train(dataclasses.replace(recipe, **change))[1]
 
 
-def test_every_epoch_draws_other_random_numbers():
-    run = trainer(EVERYTHING)
+@pytest.fixture
+def given(monkeypatch):
+    """What each change of images is given, by its name: of every batch the images, their numbers and the strength."""
+    calls = defaultdict(list)
+    for kind in (augmentation.Crop, augmentation.Rotation, augmentation.Warp):
+
+        def watched(change, *values, kind=kind, call=kind.__call__):
+            calls[kind.__name__].append(values)
+            return call(change, *values)
+
+        monkeypatch.setattr(kind, "__call__", watched)
+    return calls
+
+
+def in_an_epoch(run: Trainer, given) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Train for an epoch; returns the images in their order, and what each change draws for them, by its name."""
+    given.clear()
+    run.train_epoch()
+    first = next(iter(given.values()))  # the change that gets the images as they are
+    numbers = {name: torch.cat([numbers for _, numbers, _ in calls]) for name, calls in given.items()}
+    return torch.cat([images for images, _, _ in first]), numbers
+
+
+class Drawing(nn.Module):
+    """A linear network that draws random numbers in training, as dropout does, and keeps them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.drawn = linear(), []
+
+    def forward(self, images):
+        if self.training:
+            self.drawn.append(torch.rand(5))
+        return self.layers(images)
+
+
+@pytest.mark.parametrize(("recipe", "names"), [(PUBLISHED, {"Crop", "Rotation"}), (EVERYTHING, {"Crop", "Warp"})])
+def test_every_epoch_draws_other_random_numbers(given, recipe, names):
+    run = trainer(recipe, network=Drawing)
     draws = []
-    for done in range(3):
-        run.epochs_done = done
-        order, numbers = run._draw()
-        draws.append([order, *numbers.values(), torch.rand(5)])  # the last: what dropout draws from
-    assert numbers.keys() == {"Rotation", "Crop", "Warp"}
+    for _ in range(3):
+        images, numbers = in_an_epoch(run, given)
+        assert numbers.keys() == names
+        draws.append([images, *(each.flatten().sort().values for each in numbers.values())])  # in whatever order
+    draws = [[*draw, torch.stack(run.model.drawn[4 * i : 4 * i + 4])] for i, draw in enumerate(draws)]  # of 4 batches
     for one, other in itertools.combinations(draws, 2):
         assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    for number in range(1, 4):
+    for number in (1, 2):
         drawn = torch.cat([draw[number] for draw in draws])
         assert 0 <= drawn.min() < 0.1 < 0.9 < drawn.max() < 1
 
 
-def test_a_change_of_images_leaves_what_the_others_draw():
+@pytest.mark.parametrize("change", [{"rotation": 0.0}, {"crop_probability": 0.0}, {"elastic": 1.0}], ids=str)
+def test_a_change_of_images_leaves_what_the_others_draw(given, change):
     """So a record stays that of its run when a further change is written."""
-    alone, together = trainer(PUBLISHED), trainer(dataclasses.replace(PUBLISHED, elastic=1.0))
-    (order, numbers), (other_order, other_numbers) = alone._draw(), together._draw()
-    assert torch.equal(order, other_order)
-    assert all(torch.equal(numbers[name], other_numbers[name]) for name in numbers)
+    images, numbers = in_an_epoch(trainer(PUBLISHED), given)
+    other_images, other_numbers = in_an_epoch(trainer(dataclasses.replace(PUBLISHED, **change)), given)
+    assert torch.equal(images, other_images)
+    assert len(both := numbers.keys() & other_numbers.keys()) == 1
+    assert all(torch.equal(numbers[name], other_numbers[name]) for name in both)
 
 
-def test_the_strength_of_the_changes_fades_over_the_last_epochs():
-    recipe = dataclasses.replace(PUBLISHED, epochs=11, fade=0.4, final_strength=0.2)
-    run, strengths = trainer(recipe), []
-    for done in range(11):
-        run.epochs_done = done
-        strengths.append(run._strength())
-    assert strengths == pytest.approx([1.0] * 7 + [0.8, 0.6, 0.4, 0.2])
-    assert trainer(dataclasses.replace(recipe, epochs=1))._strength() == 1.0
+def test_the_strength_of_the_changes_fades_over_the_last_epochs(given):
+    recipe = dataclasses.replace(PUBLISHED, epochs=11, batch_size=50, fade=0.4, final_strength=0.2)
+    for epochs, expected in ((11, [1.0] * 7 + [0.8, 0.6, 0.4, 0.2]), (1, [1.0])):
+        given.clear()
+        train(dataclasses.replace(recipe, epochs=epochs), network=linear)
+        for name in ("Crop", "Rotation"):
+            assert [strength for _, _, strength in given[name]] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("recipe", "n"), [(PUBLISHED, 400), *((recipe, 50) for recipe in ALL_RECIPES)])
