@@ -46,7 +46,7 @@ TYPED = {
         "0.25",  # the largest slope of the sigmoid
         *("0.35", "0.60", "0.298371109", "0.149780716", "0.35891648", "0.291027924"),  # a published example
     },
-    "first_weights": {"0.05"},  # a rate to try
+    "first_weights": {"0.03"},  # a rate to try
     "iteration_07_small_batch": {"0.08"},  # the standard error of a share of 10,000 images, on the page on the method
 }
 """Decimal numbers that Markdown may hold although no code does: mathematics, and quotations from other works."""
