@@ -73,7 +73,7 @@ def test_all_iterations_share_one_skeleton():
         code = [(tags(before), cell) for before, cell in pairs if cell.cell_type == "code"]
         kept = [each for each in code if not OWN_TAGS & tags(each[1]) and not each[1].source.startswith(OWN_CODE)]
         sources = [(IMPORT.sub("", cell.source).strip(), "own" in before) for before, cell in kept]
-        return [(source.replace(", *trials.values()", ""), is_own) for source, is_own in sources]
+        return [(re.sub(r"(, \*\w+\.values\(\))+", "", source), is_own) for source, is_own in sources]
 
     first = [source for source, _ in shared(ITERATIONS[0])]
     assert len(first) > 12
@@ -94,6 +94,9 @@ def network(path: Path) -> dict[str, tuple]:
     return {name: tuple(value.shape) for name, value in built.state_dict().items()} | layers
 
 
+NO_CHANGE = {"name", "baseline", "seeds", "width", "beside", "variants", "variant_seeds"}
+"""What a page is called, and what it shows besides its own runs; a width that is what it was."""
+
 CHANGES = {
     2: {"network"},
     3: {"network"},
@@ -112,7 +115,7 @@ def test_one_change_at_a_time(path):
     number, after = ITERATIONS.index(path) + 1, notebook_parameters(path)
     earlier = {other.stem: other for other in ITERATIONS[: number - 1]}
     before = notebook_parameters(earlier[after["baseline"]])
-    differing = {name for name in after if after[name] != before.get(name)} - {"name", "baseline", "seeds", "width"}
+    differing = {name for name in after if after[name] != before.get(name)} - NO_CHANGE
     differing |= {"network"} if network(path) != network(earlier[after["baseline"]]) else set()
     if number in CHANGES:
         assert after["baseline"] == ITERATIONS[number - 2].stem
