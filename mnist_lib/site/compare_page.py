@@ -26,11 +26,15 @@ from mnist_lib.results.target import TASK_ACCURACY, final_accuracy, reached
 RIGHT = "."
 """Stands for a right answer among predictions."""
 
+LEAST = 50
+"""Percent of the images. A network that reads fewer has not learned to: its mistakes are nearly all there is."""
+
 
 def published(paths: Iterable[Path]) -> dict[str, list[Record]]:
     """Return the current records that notebooks publish and that were judged on MNIST's test images, by experiment.
 
-    A notebook that was executed with other parameters, as in the rehearsal, publishes none.
+    A notebook that was executed with other parameters, as in the rehearsal, publishes none. An experiment that ended
+    without having learned to read is left out.
 
     Raises:
         RecordError: a record is damaged.
@@ -42,7 +46,7 @@ def published(paths: Iterable[Path]) -> dict[str, list[Record]]:
             files = [records.record_path(experiment.published, seed) for seed in range(seeds)]
             runs, digests = [catalogue.record(file) for file in files if file.exists()], experiment.digests
             groups[experiment.name] = [run for run in runs if not experiment.differences(run, digests)]
-    return {name: runs for name, runs in groups.items() if runs}
+    return {name: runs for name, runs in groups.items() if runs and final_accuracy(runs).center > LEAST}
 
 
 def write(groups: Mapping[str, Sequence[Record]], folder: Path) -> None:

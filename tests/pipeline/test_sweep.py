@@ -174,7 +174,7 @@ def test_combinations_are_drawn_the_same_every_time(notebook):
 
 def test_published_candidates_are_a_sweep_and_are_not_trained_again(tmp_store):
     path = ROOT / "notebooks" / "iteration_10_one_cycle.ipynb"
-    planned = sweeps.plan(path, {"learning_rate": [0.01, 0.03, 0.1, 0.3]}, seeds=[0, 1])
+    planned = sweeps.plan(path, {"learning_rate": [0.01, 0.03, 0.1, 0.3, 0.5, 1.0]}, seeds=[0, 1])
     assert planned.missing() == []
     assert planned.found() == sweeps.read("iteration_10_one_cycle").found()
     with_test = sweeps.plan(path, {"learning_rate": [0.3], "evaluate_on": ["test"]}, seeds=[0])

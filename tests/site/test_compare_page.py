@@ -40,7 +40,7 @@ def test_a_notebook_executed_with_other_parameters_publishes_nothing(tmp_path):
     del notebook["metadata"]["mnist_lib"]
     rehearsed = tmp_path / source.name
     rehearsed.write_text(json.dumps(notebook), "utf-8")
-    assert list(compare_page.published([source])) == [source.stem]
+    assert {name.partition("/")[0] for name in compare_page.published([source])} == {source.stem}
     assert compare_page.published([rehearsed]) == {}
 
 
