@@ -256,7 +256,8 @@ def test_the_gpu_workflow_gives_each_notebook_what_it_accepts_lists_too(report):
     for old, new in (ON_DIGITS | here).items():
         edit(page(report, CANDIDATES), old, new)
     before = published(report)
-    done = on_gpu(report, "*", "device: cpu, learning_rates: [0.01, 0.02], candidate_seeds: 1, variants: [], beside: []")
+    given = "device: cpu, learning_rates: [0.01, 0.02], candidate_seeds: 1, variants: [], beside: []"
+    done = on_gpu(report, "*", given)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     made = report / "_build" / "gpu" / "notebooks"
     assert {path.stem for path in made.glob("*.ipynb")} == {FIRST, CANDIDATES, "backprop_derivation"}
