@@ -2,7 +2,7 @@
 // comes from mnist_lib.site.compare_page by way of compare_data.js.
 (() => {
   "use strict";
-  const {experiments, differences, labels, pictured, task, chance} = globalThis.PUBLISHED;
+  const {experiments, differences, meanings, labels, pictured, task, chance} = globalThis.PUBLISHED;
   const find = name => document.getElementById(`compare-${name}`);
   const grouped = count => count.toLocaleString("en");
   const NAMES = {a: "X", b: "Y"};  // of the chosen two; letters from A on are those of public reports
@@ -183,7 +183,7 @@
     find("difference").replaceChildren(
       "From ", html("strong", {}, named("a", a)), ", to ", html("strong", {}, named("b", b)), ": ",
       html("strong", {id: "compare-interval"}, interval), " percentage points, ",
-      html("span", {id: "compare-meaning"}, meaning), ".",
+      html("span", {id: "compare-meaning"}, meanings[meaning]), ".",
       html("br"), `${NAMES.a}: ${about(a)}.`, html("br"), `${NAMES.b}: ${about(b)}.`);
   }
 

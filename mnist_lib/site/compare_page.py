@@ -84,24 +84,26 @@ def contents(groups: Mapping[str, Sequence[Record]]) -> dict[str, object]:
     """Return what the page shows.
 
     Keys: `task`, the accuracy that the task asks for, in percent; `experiments`, a list; `differences`, where
-    ``[i][j]`` is that of the experiments i and j, from i to j, as ``[interval, meaning]``; `labels`, the digit on every
-    image that a run misreads, by index; `pictured`, the images that there are pictures of; `chance`, what so many
-    comparisons find by chance.
+    ``[i][j]`` is that of the experiments i and j, from i to j, as ``[interval, meaning]``; `meanings`, where a meaning
+    is looked up, because thousands of pairs share a few; `labels`, the digit on every image that a run misreads, by
+    index; `pictured`, the images that there are pictures of; `chance`, what so many comparisons find by chance.
     """
     names = list(groups)
-    differences: dict[str, dict[str, list[str]]] = {name: {} for name in names}
+    differences: dict[str, dict[str, tuple[str, int]]] = {name: {} for name in names}
+    meanings: dict[str, int] = {}
     found = 0
     for before, after in combinations(names, 2):
         there = accuracy_difference(groups[before], groups[after])
         back = Interval(*(0.0 - each for each in (there.center, there.high, there.low)))  # 0 - 0 has no minus
-        differences[before][after] = [f"{there:+.2f}", in_words(there)]
-        differences[after][before] = [f"{back:+.2f}", in_words(back)]
+        differences[before][after] = f"{there:+.2f}", meanings.setdefault(in_words(there), len(meanings))
+        differences[after][before] = f"{back:+.2f}", meanings.setdefault(in_words(back), len(meanings))
         found += there.low > 0 or back.low > 0
     wrong = [mistake for runs in groups.values() for run in runs for mistake in run.misclassified]
     return {
         "task": TASK_ACCURACY,
         "experiments": [_experiment(name, runs) for name, runs in groups.items()],
         "differences": [[differences[before].get(after) for after in names] for before in names],
+        "meanings": list(meanings),
         "labels": {index: digit for index, digit, _ in sorted(wrong)},
         "pictured": pictured(groups),
         "chance": _chance(len(names), found),

@@ -52,7 +52,7 @@ def test_few_runs_have_no_interval(number):
     assert one["interval"] == [99.0, None, None] and one["accuracy"] == "99.00 (too few runs for an interval)"
     assert (one["reached"], other["reached"]) == (0, number)
     interval, meaning = content["differences"][0][1]
-    assert (interval, meaning) == (
+    assert (interval, content["meanings"][meaning]) == (
         "+0.50 (too few runs for an interval)",
         "too few runs to tell it from the seeds' spread",
     )
