@@ -80,7 +80,7 @@ def verify(experiment: Experiment, seed: int, device: torch.device, folder: Path
     rate of every epoch; the losses of the first steps, replayed; the published weights, evaluated again, with the
     recorded mistakes, image by image, the number of training images that they get right, and the last loss.
 
-    Another kind of machine forms sums in another order. Where the first losses are others, how far that moves them is
+    Another kind of machine forms sums in another order. Where the first losses differ, how far that moves them is
     measured, run by run: what it may have moved too far is not compared, and the verdict says so.
     """
     path = record_path(folder or experiment.published, seed)

@@ -55,7 +55,7 @@ def export(names: Sequence[str], published: Path, folder: Path) -> list[str]:
     for name in names:
         experiment = page.experiment(page.of_notebook(name))
         path = records.record_path(published / name, SEED)
-        if not path.exists() or experiment.differences(record := records.read(path)):
+        if not path.exists() or experiment.differences(record := catalogue.record(path)):
             missing.append(name)
             continue
         network = experiment.network()
