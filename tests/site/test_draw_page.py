@@ -200,9 +200,9 @@ def test_a_network_that_the_page_cannot_compute_is_left_out(monkeypatch, tmp_pat
         "page": SimpleNamespace(of_notebook=str, experiment=experiment),
         "records": SimpleNamespace(
             record_path=lambda folder, seed: tmp_path,
-            read=lambda path: record,
             read_weights=lambda path: networks["plain"].state_dict(),
         ),
+        "catalogue": SimpleNamespace(record=lambda path: record),
         "comparison": SimpleNamespace(label=str.upper),
         "pixel_mean_and_std": lambda recipe: (0.0, 1.0),
     }
