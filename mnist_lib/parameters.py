@@ -142,6 +142,7 @@ class NotebookParameters(Recipe):
     `name` names the published records. `seeds` counts runs (seeds 0 to ``seeds - 1``). `baseline` names the notebook
     to compare with, or ``none``. `learning_rates` are candidates that are compared on the validation split, with
     `candidate_seeds` runs each. `continued_seeds` runs are trained once more, from the weights that they ended with.
+    `teacher` names the notebook whose first `teachers` runs teach, or ``none``.
     `variants` are recipes that differ in a few values, with `variant_seeds` runs each (`results.page.variants`).
     `beside` are other notebooks, or patterns of their names, whose runs are shown beside these as they are.
     """
@@ -153,6 +154,7 @@ class NotebookParameters(Recipe):
     learning_rates: list[float] = bounded((), low=0, high=100, above=True)
     candidate_seeds: int = bounded(3, low=1, high=1000)
     continued_seeds: int = bounded(0, low=0, high=1000)
+    teacher: str = "none"
     variants: list[str] = field(default=())
     variant_seeds: int = bounded(10, low=1, high=1000)
     beside: list[str] = field(default=())

@@ -102,7 +102,7 @@ def published_runs(path: Path) -> list[tuple[Experiment, int]]:
         return []
     parameters = cells.of_file(path)
     trials = [(experiment, parameters.candidate_seeds) for experiment in page.candidates(parameters).values()]
-    varied = [(experiment, parameters.variant_seeds) for experiment in page.variants(parameters).values()]
+    varied = [*page.variants(parameters).values()]
     again = [(page.continued(parameters), parameters.continued_seeds)] if parameters.continued_seeds else []
     own = [(experiment, seeds) for experiment, seeds in _baseline(parameters) if experiment.name != parameters.baseline]
     return [*trials, (page.experiment(parameters), parameters.seeds), *again, *varied, *own]

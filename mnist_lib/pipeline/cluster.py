@@ -86,17 +86,19 @@ def train(jobs: Sequence[tuple[Experiment, int]], device: str, scheduler: str, p
 
 
 def _submit(client: Any, jobs: Sequence[tuple[Experiment, int]], device: str) -> dict[Any, tuple[Experiment, int]]:
-    """Return a task for every run, and for every run that another one starts from and that has no record yet."""
+    """Return a task for every run, and for every run that another one needs first and that has no record yet."""
     futures: dict[tuple[Experiment, int], Any] = {}
     resources = {"GPU": 1} if device.startswith("cuda") else None
 
     def submit(experiment: Experiment, seed: int) -> Any:
         if (experiment, seed) not in futures:
-            start = None
-            if experiment.start is not None:
-                path = experiments.find_path(experiment.start, seed)
-                start = submit(experiment.start, seed) if path is None else _read(path)
-            task = (_train, experiment, seed, device, experiment.digests, start)
+            needed = [("start", experiment.start, seed)] if experiment.start is not None else []
+            needed += [("teacher", experiment.teacher, each) for each in range(experiment.recipe.teachers)]
+            kinds, found = [kind for kind, *_ in needed], []
+            for _, other, number in needed:
+                path = experiments.find_path(other, number)
+                found.append(submit(other, number) if path is None else _read(path))
+            task = (_train, experiment, seed, device, experiment.digests, kinds, found)
             futures[experiment, seed] = client.submit(*task, pure=False, resources=resources)
         return futures[experiment, seed]
 
@@ -111,19 +113,23 @@ def _read(path: Path) -> tuple[Record, bytes]:
 
 
 def _train(
-    experiment: Experiment, seed: int, device: str, digests: dict[str, str], start: tuple[Record, bytes] | None
+    experiment: Experiment,
+    seed: int,
+    device: str,
+    digests: dict[str, str],
+    kinds: list[str],
+    needed: list[tuple[Record, bytes]],
 ) -> tuple[Record, bytes]:
-    """On a worker: one run."""
+    """On a worker: one run; `needed` are those that it starts from or learns from, `kinds` says which is which."""
     from distributed import get_worker
 
     _check({experiment: digests}, get_worker())
     with tempfile.TemporaryDirectory(prefix="mnist-lib-") as scratch:
         folder = Path(scratch)
-        if start is not None:
-            records.write(*start, folder / "start")
-            experiment = dataclasses.replace(
-                experiment, start=_Sent(**vars(experiment.start), published=folder / "start")
-            )
+        for kind, sent in zip(kinds, needed, strict=True):
+            records.write(*sent, folder / kind)
+        others = {kind: _Sent(**vars(getattr(experiment, kind)), published=folder / kind) for kind in set(kinds)}
+        experiment = dataclasses.replace(experiment, **others)
         experiments.train(experiment, seed, machine.resolve_device(device), folder)
         return _read(records.record_path(folder, seed))
 

@@ -16,6 +16,7 @@ from mnist_lib.parameters import (
     Checked,
     NotebookParameters,
     ParameterError,
+    Recipe,
     bounded,
     choice,
     literal,
@@ -142,10 +143,27 @@ def experiment(parameters: NotebookParameters) -> Experiment:
     """Return the experiment that a notebook is about.
 
     Raises:
-        ParameterError: the device is not there.
+        ParameterError: the device is not there, or there is no notebook of the teacher's name.
     """
     experiments.resolve_device(parameters.device)
-    return Experiment(parameters.name, parameters.recipe, parameters.network)
+    return Experiment(
+        parameters.name, parameters.recipe, parameters.network, teacher=teacher(parameters.teacher, parameters.recipe)
+    )
+
+
+def teacher(name: str, recipe: Recipe) -> Experiment | None:
+    """Return the experiment of the notebook `name` on the images of `recipe`; none if its runs learn from no other.
+
+    Raises:
+        ParameterError: there is no such notebook, or its runs learn from others.
+    """
+    if not recipe.teachers:
+        return None
+    taught_by = of_notebook(name, "teacher")
+    if taught_by.teachers:
+        raise ParameterError(f"teacher = {name!r}: its runs have teachers themselves; choose one whose runs have none")
+    images = {"dataset": recipe.dataset, "evaluate_on": recipe.evaluate_on}  # a teacher has not seen what is held out
+    return experiment(dataclasses.replace(taught_by, **images))
 
 
 def at_equal_effort(
@@ -155,7 +173,7 @@ def at_equal_effort(
     other = of_notebook(name, parameter)
     effort = {key: getattr(parameters, key) for key in ("dataset", "epochs", "evaluate_on")}
     effort["epochs"] = parameters.epochs or other.epochs
-    return Experiment(name, dataclasses.replace(other.recipe, **effort), other.network)
+    return experiment(dataclasses.replace(other, **effort))
 
 
 def baseline(parameters: NotebookParameters) -> Experiment | None:
@@ -189,25 +207,37 @@ def baseline_runs(parameters: NotebookParameters, report: Report | None = None) 
 def candidates(parameters: NotebookParameters) -> dict[float, Experiment]:
     """One experiment for each candidate learning rate, judged on the validation split."""
     return {
-        rate: Experiment(
-            f"{parameters.name}/learning_rate_{rate:g}",
-            dataclasses.replace(parameters.recipe, learning_rate=rate, evaluate_on="validation"),
-            parameters.network,
+        rate: experiment(
+            dataclasses.replace(
+                parameters,
+                name=f"{parameters.name}/learning_rate_{rate:g}",
+                learning_rate=rate,
+                evaluate_on="validation",
+            )
         )
         for rate in parameters.learning_rates
     }
 
 
-def variants(parameters: NotebookParameters) -> dict[str, Experiment]:
-    """One experiment for each variant of a notebook's recipe, by its label.
+NO_VARIANT = {f.name for f in dataclasses.fields(NotebookParameters)} - {
+    *(f.name for f in dataclasses.fields(Recipe)),
+    *("network", "seeds", "teacher"),
+}
+"""The parameters of a notebook that say nothing of a run."""
+
+
+def variants(parameters: NotebookParameters) -> dict[str, tuple[Experiment, int]]:
+    """One experiment for each variant of a notebook's recipe, and its number of runs, by its label.
 
     A variant is written as its label and what differs, as for papermill's ``-p``: ``no rotation: rotation 0`` or, with
-    several values, ``plain SGD: optimizer sgd, learning_rate 0.1``. ``network NOTEBOOK`` takes another one's network.
+    several values, ``plain SGD: optimizer sgd, learning_rate 0.1``. ``network NOTEBOOK`` takes another one's network,
+    and ``seeds 20`` another number of runs than `variant_seeds`.
 
     Raises:
         ParameterError: it is written otherwise, or a name or a value in it is not accepted.
     """
     own = {f.name: getattr(parameters, f.name) for f in dataclasses.fields(parameters) if f.name != "network"}
+    own["seeds"] = parameters.variant_seeds
     found = {}
     for text in parameters.variants:
         label, _, changes = text.partition(":")
@@ -215,24 +245,32 @@ def variants(parameters: NotebookParameters) -> dict[str, Experiment]:
         if not label.strip() or any(len(pair) != 2 for pair in pairs):
             raise ParameterError(f"variants: {text!r}: expected a label and values, such as 'no rotation: rotation 0'")
         values = {name: literal(value) for name, value in pairs}
+        if idle := sorted(NO_VARIANT & values.keys()):
+            raise ParameterError(f"variants: {text!r}: {idle[0]} is the same for all runs of a page")
         other = values.pop("network", None)
         try:
             changed = cells.checked(NotebookParameters, own | values, parameters.network, {})
         except ParameterError as error:
             raise ParameterError(f"variants: {text!r}: {error}") from error
         folder = re.sub("[^a-z0-9]+", "_", label.lower()).strip("_")
-        if folder in {each.name.partition("/")[2] for each in found.values()}:
+        if folder in {each.name.partition("/")[2] for each, _ in found.values()}:
             raise ParameterError(f"variants: {text!r}: another one has the folder {folder}, too: choose another label")
         network = changed.network if other is None else of_notebook(other, "network").network
-        found[label.strip()] = Experiment(f"{parameters.name}/{folder}", changed.recipe, network)
+        varied = dataclasses.replace(changed, name=f"{parameters.name}/{folder}", network=network)
+        found[label.strip()] = experiment(varied), changed.seeds
     return found
+
+
+def variant_runs(parameters: NotebookParameters, report: Report | None = None) -> dict[str, list[Record]]:
+    """Return the runs of a notebook's variants by their labels."""
+    asked = variants(parameters)
+    return {label: experiments.runs(each, seeds, parameters.device, report) for label, (each, seeds) in asked.items()}
 
 
 def continued(parameters: NotebookParameters) -> Experiment:
     """Return the experiment that repeats a notebook's recipe from the weights that the recipe led to."""
-    return Experiment(
-        f"{parameters.name}/continued", parameters.recipe, parameters.network, start=experiment(parameters)
-    )
+    before = experiment(parameters)
+    return dataclasses.replace(before, name=f"{parameters.name}/continued", start=before)
 
 
 def sweep(parameters: SweepParameters) -> dict[float, Experiment]:
@@ -244,20 +282,16 @@ def sweep(parameters: SweepParameters) -> dict[float, Experiment]:
         ParameterError: there is no such notebook.
     """
     swept = of_notebook(parameters.experiment)
-    recipe = dataclasses.replace(
-        swept.recipe,
+    briefly = dataclasses.replace(
+        swept,
         dataset=parameters.dataset,
         epochs=parameters.epochs,
         evaluate_on="validation",
         schedule="constant",
     )
+    named = {rate: f"learning_rate_sweep/learning_rate_{rate:g}" for rate in parameters.cnn_learning_rates}
     return {
-        rate: Experiment(
-            f"learning_rate_sweep/learning_rate_{rate:g}",
-            dataclasses.replace(recipe, learning_rate=rate),
-            swept.network,
-        )
-        for rate in parameters.cnn_learning_rates
+        rate: experiment(dataclasses.replace(briefly, name=name, learning_rate=rate)) for rate, name in named.items()
     }
 
 

@@ -193,7 +193,8 @@ def _trials(notebook: str, recipe: Recipe, network: Network, grid: Sequence[Mapp
         name = notebook if is_own else _name(notebook, exact)
         if name in {trial.experiment.name for trial in trials}:  # it was cut off
             name += f"-{len(trials)}"
-        trials.append(Trial(exact, Experiment(name, changed, built)))
+        teacher = page.teacher("none" if own is None else own.teacher, changed)
+        trials.append(Trial(exact, Experiment(name, changed, built, teacher=teacher)))
     return tuple(trials)
 
 

@@ -31,6 +31,7 @@ CPU = torch.device("cpu")
 NETWORK = page.of_notebook("iteration_10_one_cycle").network
 RUN = Experiment("iteration_00", Recipe(dataset="digits", epochs=3, batch_size=64), NETWORK)
 CONTINUED = Experiment("iteration_00/continued", dataclasses.replace(RUN.recipe, epochs=1), NETWORK, start=RUN)
+TAUGHT = Experiment("iteration_00/taught", dataclasses.replace(RUN.recipe, epochs=1, teachers=2), NETWORK, teacher=RUN)
 DIVERGING = Experiment(
     "iteration_99",
     dataclasses.replace(RUN.recipe, batch_size=16, learning_rate=100.0),
@@ -125,7 +126,7 @@ def without_place(path: Path) -> records.Record:
 
 
 def test_workers_that_die_or_join_late_leave_the_records_of_a_local_sweep(start, scheduler, published, capsys):
-    jobs = [(RUN, 0), (CONTINUED, 0), (CONTINUED, 7), (DIVERGING, 0)]
+    jobs = [(RUN, 0), (CONTINUED, 0), (CONTINUED, 7), (TAUGHT, 0), (DIVERGING, 0)]
     sweep = Sweep(jobs, "cpu", scheduler)
     first, folder = start_worker(start, scheduler)
     wait_for(lambda: list(folder.rglob("seed_*.partial.safetensors")))  # in mid-run
@@ -144,9 +145,10 @@ def test_workers_that_die_or_join_late_leave_the_records_of_a_local_sweep(start,
     assert not DIVERGING.published.exists()
 
     made = {path.relative_to(published).as_posix() for path in published.rglob("*.json")}
-    assert made == {"iteration_00/seed_0.json"} | {f"iteration_00/continued/seed_{seed}.json" for seed in (0, 7)}
-    here = records.record_path(RUN.store, 7)
-    assert here.exists(), "what another run starts from is trained, too, and is not published"
+    continued = {f"iteration_00/continued/seed_{seed}.json" for seed in (0, 7)}
+    assert made == {"iteration_00/seed_0.json", "iteration_00/taught/seed_0.json"} | continued
+    here = [records.record_path(RUN.store, seed).exists() for seed in (0, 1, 7)]
+    assert here == [False, True, True], "what another run starts from or learns from is trained, too, not published"
     shutil.rmtree(RUN.store)
     for experiment, seed in jobs[:-1]:
         path = records.record_path(experiment.published, seed)

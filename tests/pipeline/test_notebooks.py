@@ -94,7 +94,7 @@ def network(path: Path) -> dict[str, tuple]:
     return {name: tuple(value.shape) for name, value in built.state_dict().items()} | layers
 
 
-NO_CHANGE = {"name", "baseline", "seeds", "width", "beside", "variants", "variant_seeds"}
+NO_CHANGE = {"name", "baseline", "seeds", "width", "beside", "variants", "variant_seeds", "teacher"}
 """What a page is called, and what it shows besides its own runs; a width that is what it was."""
 
 CHANGES = {

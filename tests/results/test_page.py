@@ -12,7 +12,8 @@ TEN = page.of_notebook("iteration_10_one_cycle")
 
 
 def varied(*texts: str):
-    return page.variants(dataclasses.replace(TEN, variants=list(texts)))
+    found = page.variants(dataclasses.replace(TEN, variants=list(texts)))
+    return {label: experiment for label, (experiment, _) in found.items()}
 
 
 def test_a_variant_differs_in_what_it_says_and_in_nothing_else():
@@ -48,11 +49,51 @@ def test_a_variant_may_take_the_network_of_another_notebook():
         ("none: epochs none", "epochs = 'none': expected a whole number"),
         ("wider: width wide", "width = 'wide': expected a whole number"),
         ("another: network report_c", "network = 'report_c': it is no notebook"),
+        ("taught: teachers 1, teacher report_c", "teacher = 'report_c': it is no notebook"),
+        ("taught: teachers 1", "teacher = 'none': it is no notebook"),
+        ("none of them: seeds 0", "seeds = 0: expected a whole number"),
+        ("elsewhere: device cpu", "device is the same for all runs of a page"),
+        ("renamed: name other", "name is the same for all runs of a page"),
     ],
 )
 def test_a_variant_that_is_not_accepted_is_refused_by_name(text, said):
     with pytest.raises(ParameterError, match=re.escape(said)):
         varied(text)
+
+
+def test_a_variant_has_as_many_runs_as_all_of_them_or_a_number_of_its_own():
+    asked = dataclasses.replace(
+        TEN, variants=["no rotation: rotation 0", "more: rotation 1, seeds 20"], variant_seeds=3
+    )
+    assert [seeds for _, seeds in page.variants(asked).values()] == [3, 20]
+
+
+def test_a_variant_may_learn_from_the_runs_of_another_notebook():
+    """Teachers see the same images as those who learn from them, so what is held out, they have not seen."""
+    (taught,) = varied("taught: teachers 3, teacher reported_c_strided").values()
+    assert taught.recipe == dataclasses.replace(TEN.recipe, teachers=3)
+    assert taught.teacher == page.experiment(page.of_notebook("reported_c_strided"))
+    assert varied("alone: teachers 0, teacher reported_c_strided")["alone"].teacher is None
+    (held_out,) = varied("taught: teachers 1, teacher reported_c_strided, evaluate_on validation").values()
+    assert held_out.teacher.recipe == dataclasses.replace(taught.teacher.recipe, evaluate_on="validation")
+
+
+def test_a_notebook_may_learn_from_the_runs_of_another_one():
+    asked = dataclasses.replace(TEN, teachers=2, teacher="reported_c_strided", continued_seeds=1, learning_rates=(0.1,))
+    teacher = page.experiment(asked).teacher
+    assert teacher.name == "reported_c_strided" and page.continued(asked).teacher == teacher
+    (tried,) = page.candidates(asked).values()
+    assert tried.teacher == dataclasses.replace(
+        teacher, recipe=dataclasses.replace(teacher.recipe, evaluate_on="validation")
+    )
+
+
+def test_a_teacher_learns_from_nobody(monkeypatch):
+    """So no circle of teachers is followed for ever."""
+    taught = dataclasses.replace(TEN, teachers=1, teacher="iteration_10_one_cycle")
+    monkeypatch.setattr(page, "of_notebook", lambda name, parameter: taught)
+    with pytest.raises(ParameterError, match="teacher = 'iteration_10_one_cycle': its runs have teachers themselves"):
+        page.experiment(taught)
 
 
 def test_two_variants_cannot_share_a_folder():
