@@ -152,18 +152,24 @@ def experiment(parameters: NotebookParameters) -> Experiment:
 
 
 def teacher(name: str, recipe: Recipe) -> Experiment | None:
-    """Return the experiment of the notebook `name` on the images of `recipe`; none if its runs learn from no other.
+    """Return the experiment whose runs teach those of `recipe`, on the same images; none if it has no teachers.
+
+    It is the one that the notebook `name` is about, or with ``NOTEBOOK/VARIANT`` one of its variants, by its folder.
 
     Raises:
-        ParameterError: there is no such notebook, or its runs learn from others.
+        ParameterError: there is no such notebook or variant, or its runs learn from others.
     """
     if not recipe.teachers:
         return None
-    taught_by = of_notebook(name, "teacher")
-    if taught_by.teachers:
+    notebook, *_ = name.partition("/")
+    there = of_notebook(notebook, "teacher")
+    known = {each.name: each for each in (there, *_varied(there).values())}
+    if name not in known:
+        raise ParameterError(f"teacher = {name!r}: expected one of {', '.join(known)}{suggestion(name, known)}")
+    if known[name].teachers:
         raise ParameterError(f"teacher = {name!r}: its runs have teachers themselves; choose one whose runs have none")
     images = {"dataset": recipe.dataset, "evaluate_on": recipe.evaluate_on}  # a teacher has not seen what is held out
-    return experiment(dataclasses.replace(taught_by, **images))
+    return experiment(dataclasses.replace(known[name], **images))
 
 
 def at_equal_effort(
@@ -236,6 +242,11 @@ def variants(parameters: NotebookParameters) -> dict[str, tuple[Experiment, int]
     Raises:
         ParameterError: it is written otherwise, or a name or a value in it is not accepted.
     """
+    return {label: (experiment(varied), varied.seeds) for label, varied in _varied(parameters).items()}
+
+
+def _varied(parameters: NotebookParameters) -> dict[str, NotebookParameters]:
+    """Return the parameters of a notebook's variants by their labels."""
     own = {f.name: getattr(parameters, f.name) for f in dataclasses.fields(parameters) if f.name != "network"}
     own["seeds"] = parameters.variant_seeds
     found = {}
@@ -253,11 +264,10 @@ def variants(parameters: NotebookParameters) -> dict[str, tuple[Experiment, int]
         except ParameterError as error:
             raise ParameterError(f"variants: {text!r}: {error}") from error
         folder = re.sub("[^a-z0-9]+", "_", label.lower()).strip("_")
-        if folder in {each.name.partition("/")[2] for each, _ in found.values()}:
+        if folder in {each.name.partition("/")[2] for each in found.values()}:
             raise ParameterError(f"variants: {text!r}: another one has the folder {folder}, too: choose another label")
         network = changed.network if other is None else of_notebook(other, "network").network
-        varied = dataclasses.replace(changed, name=f"{parameters.name}/{folder}", network=network)
-        found[label.strip()] = experiment(varied), changed.seeds
+        found[label.strip()] = dataclasses.replace(changed, name=f"{parameters.name}/{folder}", network=network)
     return found
 
 

@@ -94,7 +94,7 @@ def network(path: Path) -> dict[str, tuple]:
     return {name: tuple(value.shape) for name, value in built.state_dict().items()} | layers
 
 
-NO_CHANGE = {"name", "baseline", "seeds", "width", "beside", "variants", "variant_seeds", "teacher"}
+NO_CHANGE = {"name", "baseline", "seeds", "width", "beside", "variants", "variant_seeds"}
 """What a page is called, and what it shows besides its own runs; a width that is what it was."""
 
 CHANGES = {
@@ -239,6 +239,13 @@ SOME = {
     ],
     "learning_rates": [[], [0.1], [0.1, 0.1], [0.1, 0.1 + 1e-12], [0.01, 0.1], "0.1", [float("nan")], [-1]],
     "cnn_learning_rates": [[], [1], [1, 1.0], [0.3, 0.30000001], [0.01, 0.1], None],
+    "variants": [
+        [],
+        ["one: epochs 1"],
+        ["one epochs 1"],
+        ["one: seeds 3, epochs 1", "one, too: seeds 0"],
+        ["one: name x"],
+    ],
     "inputs": [[0, 0], [0.05, 0.1], [1000, 1000], [1], [0, 1]],
     "targets": [[0, 1], [0.5, 0.5], [2, 0]],
     "weights": [[0] * 8, [1] * 8, [1000] * 8, [0.1] * 7],
@@ -260,7 +267,8 @@ def asked(path: Path, values: dict) -> list[Experiment]:
     if has_network(path):
         parameters = checked(NotebookParameters, whole, page.of_notebook(path.stem).network, {})
         once_more = [page.continued(parameters)] * bool(parameters.continued_seeds)
-        others = [*page.candidates(parameters).values(), *once_more, page.baseline(parameters)]
+        varied = [each for each, _ in page.variants(parameters).values()]
+        others = [*page.candidates(parameters).values(), *once_more, *varied, page.baseline(parameters)]
         return [page.experiment(parameters), *(each for each in others if each)]
     if "experiments" in whole:
         parameters = validate(ComparisonParameters, whole)

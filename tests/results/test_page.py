@@ -51,6 +51,11 @@ def test_a_variant_may_take_the_network_of_another_notebook():
         ("another: network report_c", "network = 'report_c': it is no notebook"),
         ("taught: teachers 1, teacher report_c", "teacher = 'report_c': it is no notebook"),
         ("taught: teachers 1", "teacher = 'none': it is no notebook"),
+        (
+            "taught: teachers 1, teacher iteration_10_one_cycle/8_channels",
+            "teacher = 'iteration_10_one_cycle/8_channels': expected one of iteration_10_one_cycle, "
+            "iteration_10_one_cycle/4_channels",
+        ),
         ("none of them: seeds 0", "seeds = 0: expected a whole number"),
         ("elsewhere: device cpu", "device is the same for all runs of a page"),
         ("renamed: name other", "name is the same for all runs of a page"),
@@ -74,6 +79,9 @@ def test_a_variant_may_learn_from_the_runs_of_another_notebook():
     assert taught.recipe == dataclasses.replace(TEN.recipe, teachers=3)
     assert taught.teacher == page.experiment(page.of_notebook("reported_c_strided"))
     assert varied("alone: teachers 0, teacher reported_c_strided")["alone"].teacher is None
+    (by_variant,) = varied("taught: teachers 2, teacher frontier_accuracy/no_label_smoothing").values()
+    assert by_variant.teacher.name == "frontier_accuracy/no_label_smoothing"
+    assert by_variant.teacher.recipe.label_smoothing == 0.0
     (held_out,) = varied("taught: teachers 1, teacher reported_c_strided, evaluate_on validation").values()
     assert held_out.teacher.recipe == dataclasses.replace(taught.teacher.recipe, evaluate_on="validation")
 
@@ -89,11 +97,12 @@ def test_a_notebook_may_learn_from_the_runs_of_another_one():
 
 
 def test_a_teacher_learns_from_nobody(monkeypatch):
-    """So no circle of teachers is followed for ever."""
-    taught = dataclasses.replace(TEN, teachers=1, teacher="iteration_10_one_cycle")
-    monkeypatch.setattr(page, "of_notebook", lambda name, parameter: taught)
-    with pytest.raises(ParameterError, match="teacher = 'iteration_10_one_cycle': its runs have teachers themselves"):
-        page.experiment(taught)
+    """So no circle of teachers is followed for ever: here a page's variant is taught by itself."""
+    circle = "taught: teachers 1, teacher iteration_10_one_cycle/taught"
+    asked = dataclasses.replace(TEN, variants=[circle])
+    monkeypatch.setattr(page, "of_notebook", lambda name, parameter: asked)
+    with pytest.raises(ParameterError, match=r"teacher = 'iteration_10_one_cycle/taught': its runs have teachers"):
+        page.variants(asked)
 
 
 def test_two_variants_cannot_share_a_folder():
