@@ -15,6 +15,7 @@ import torch
 from jupyter_client.provisioning import local_provisioner
 from torchvision.datasets import MNIST
 
+import executed
 import forked
 from mnist_lib import data
 from mnist_lib.data import MNIST_FILES
@@ -30,6 +31,10 @@ local_provisioner.launch_kernel = forked.start_kernel  # for nbval, and for pape
 # No test is timed: a busy machine is slow, not wrong. And every run draws the same examples: what fails is a change.
 hypothesis.settings.register_profile("untimed", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    executed.compare_all(items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

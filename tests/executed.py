@@ -1,0 +1,78 @@
+"""What nbval compares, made strict for `make test`: all that a page holds, figures and their metadata too."""
+
+import base64
+import io
+import re
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mnist_lib import data, experiments, records
+
+Outputs = Sequence[nbformat.NotebookNode]
+
+READS_IMAGES = re.compile(r"evaluation_images|inside\.")
+"""What is in the code of a cell that shows images of MNIST: without them it draws empty frames."""
+
+
+def compare_all(items: Sequence[pytest.Item]) -> None:
+    """Let nbval's cells compare everything; other tests stay as they are."""
+    for item in items:
+        if (compare := getattr(item, "compare_outputs", None)) is not None:
+            item.compare_outputs = partial(_compare, item, compare)
+
+
+def _compare(
+    item: pytest.Item, compare: Callable[[Outputs, Outputs], bool], fresh: Outputs, published: Outputs
+) -> bool:
+    """In the place of nbval's method: the same comparison, and then that of the whole outputs."""
+    if not compare(fresh, published):
+        return False
+    if READS_IMAGES.search(item.cell.source) and not data.have_mnist():
+        return True
+    if difference := unlike([nbformat.from_dict(each) for each in fresh], published):
+        item.comparison_traceback.append(difference)
+    return not difference
+
+
+def unlike(fresh: Outputs, published: Outputs) -> str:
+    """Say in what the outputs of a cell differ, byte for byte; nothing if they do not.
+
+    What goes to stderr is no part of a page. On another kind of CPU than the records were made on, a line in a figure
+    may be a shade lighter.
+    """
+    fresh = [each for each in fresh if each.get("name") != "stderr"]
+    if len(fresh) != len(published):
+        return f"{len(fresh)} outputs, and not {len(published)}"
+    for number, (after, before) in enumerate(zip(fresh, published, strict=True)):
+        for key in sorted({*after, *before} - {"data", "execution_count"}):
+            if after.get(key) != before.get(key):
+                return f"output {number}: {key} is {after.get(key)!r:.200}, and not {before.get(key)!r:.200}"
+        one, other = after.get("data", {}), before.get("data", {})
+        for kind in sorted({*one, *other}):
+            alike = kind == "image/png" and kind in one and kind in other and looks_like(one[kind], other[kind])
+            if one.get(kind) != other.get(kind) and not alike:
+                return f"output {number}: another {kind}"
+    return ""
+
+
+def looks_like(one: str, other: str) -> bool:
+    """Whether two PNG files in base64 are the same, but for the shades of a few pixels on another kind of CPU."""
+    if not _is_another_kind_of_cpu():
+        return one.strip() == other.strip()
+    before, after = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(each))).convert("RGB"), int) for each in (one, other)
+    )
+    return before.shape == after.shape and bool((np.abs(before - after) > 8).mean() < 1e-4)
+
+
+@cache
+def _is_another_kind_of_cpu() -> bool:
+    record: Any = records.read(records.record_path(experiments.published_records() / "iteration_01_setup", 0))
+    return torch.backends.cpu.get_cpu_capability() != record.environment["cpu_capability"]
