@@ -115,7 +115,7 @@ def _baseline(parameters: NotebookParameters) -> list[tuple[Experiment, int]]:
 
 
 def read_runs(path: Path) -> list[tuple[Experiment, int]]:
-    """Return the experiments whose records a notebook shows: its own, its baseline's, or others."""
+    """Return the experiments whose records a notebook shows: its own, its teachers, its baseline, or others."""
     values = cells.notebook_parameters(path)
     if "experiments" in values:
         parameters = validate(ComparisonParameters, values)
@@ -129,7 +129,8 @@ def read_runs(path: Path) -> list[tuple[Experiment, int]]:
     if not cells.has_network(path):
         return found
     parameters = cells.of_file(path)
-    return list(dict.fromkeys([*found, *_baseline(parameters), *page.beside(parameters)]))
+    teachers = [(each.teacher, each.recipe.teachers) for each, _ in found if each.teacher]
+    return list(dict.fromkeys([*found, *teachers, *_baseline(parameters), *page.beside(parameters)]))
 
 
 def missing_runs(path: Path, seeds: Sequence[int] | None = None) -> list[Missing]:
