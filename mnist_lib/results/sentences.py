@@ -102,10 +102,9 @@ def mistakes(runs: Sequence[Record], before: Sequence[Record] = ()) -> str:
             {index for index, number in each.items() if number > len(group) / 2}
             for each, group in ((images, runs), (earlier, before))
         )
-        said += (
-            f" Most seeds misread {count(len(often_now), 'image')}; {len(often_now & often_then)} of these were misread"
-            " by most seeds before the change, too."
-        )
+        now, both = len(often_now), len(often_now & often_then)
+        said += f" {count(now, 'image').capitalize()} {'is' if now == 1 else 'are'} misread by most seeds;"
+        said += f" {both} of them {'was' if both == 1 else 'were'} before the change, too."
     return said
 
 

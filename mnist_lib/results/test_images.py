@@ -113,8 +113,8 @@ def left_in_words(runs: Sequence[Record], known: Sequence[Record], name: str) ->
     if len(runs) > 1:
         said.append(
             f"Wrong in at least one run: {sentences.count(once, 'image')}; in at least half of them: {half}; in every "
-            f"one: {always}. Between the first number and the last lies the luck of the seeds; the last is what no "
-            "seed here can mend."
+            f"one: {always}. Between the first number and the last lies the luck of the seeds; the last no "
+            "seed here gets right."
         )
     if known:
         stubborn = {*wrong_in(runs, 1)} & {*wrong_in(known, 1)}

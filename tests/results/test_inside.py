@@ -78,3 +78,18 @@ def test_larger_batches_agree_better_with_all_images():
     assert [len(each) for each in found.values()] == [4, 4, 1]
     means = [sum(each) / len(each) for each in found.values()]
     assert means == sorted(means) and means[-1] == pytest.approx(1, abs=1e-5)
+
+
+def test_maps_are_switched_off_at_the_rates_asked_for_and_the_network_is_left_as_it_was():
+    """With nothing dropped it is the network in evaluation mode; with all, every image gets the same scores."""
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Dropout2d(0.1), nn.Flatten(), nn.Linear(8 * 26 * 26, 10))
+    pictures, _ = inside.images(DIGITS, 100)
+    with torch.no_grad():
+        taken = network.eval()(pictures).argmax(1)
+        blank = network[-1].bias.argmax()
+    before = torch.random.get_rng_state()
+    whole, some, nothing = inside.with_dropout(network, pictures, taken, [0.0, 0.5, 1.0])
+    assert (whole, nothing) == (100.0, 100 * float((taken == blank).double().mean()))
+    assert nothing < some < whole
+    assert inside.with_dropout(network, pictures, taken, [0.5]) == [some]
+    assert torch.equal(before, torch.random.get_rng_state()) and not network.training and not network[1].training

@@ -175,7 +175,7 @@ def test_mistakes_in_words():
     said = sentences.mistakes(runs, runs[:1])
     assert "2 of them per run" in said and "Most often the network takes 4 for 9 (3) and 2 for 7 (1)." in said
     assert "Of 3 images that some seed misreads, 1 is wrong for every seed" in said
-    assert "Most seeds misread one image; 1 of these were misread" in said
+    assert "One image is misread by most seeds; 1 of them was before the change, too." in said
     assert sentences.mistakes([run(100.0)]) == "The runs make no mistake."
 
 
