@@ -32,7 +32,8 @@ FOLDED = {
 }
 """The cells of an experiment's page that a reader of the book opens when wanted, by their classes."""
 
-FOLDED_ON = ("notebooks/iteration_", "notebooks/reported_")
+EXPERIMENTS = ("notebooks/iteration_", "notebooks/reported_")
+FOLDED_ON = (*EXPERIMENTS, "notebooks/frontier_", "notebooks/first_weights", "notebooks/without_last_normalisation")
 
 
 def fold_cells(app: Sphinx, doctree: nodes.document) -> None:
@@ -53,7 +54,7 @@ def mark_for_paper(app: Sphinx, doctree: nodes.document) -> None:
     """Say by classes which code `print.css` prints; in the PDF, a network's drawing stands beside its recipe."""
     if app.env.docname.removeprefix("notebooks/") in CODE_ON_PAPER:
         return
-    wanted = FOLDED.keys() if app.env.docname.startswith(FOLDED_ON) else {"tag_network"}
+    wanted = FOLDED.keys() if app.env.docname.startswith(EXPERIMENTS) else {"tag_network"}
     kept = []
     for cell in [each for each in doctree.findall(nodes.container) if each.get("nb_element") == "cell_code"]:
         source = cell.next_node(nodes.container)
