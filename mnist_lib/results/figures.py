@@ -1,7 +1,7 @@
 """Figures of training runs. Each comes with a sentence, written from its data, for readers who cannot see it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.image import AxesImage
 
 from mnist_lib.records import Record
 from mnist_lib.results import drawing
@@ -249,12 +250,7 @@ def heat_map(tried: Sequence[tuple[Trial, Sequence[Record]]], across: str, down:
     rows, columns = (list(_places([pair[side] for pair in pairs])) for side in (0, 1))
     grid = np.array([[np.mean(pairs.get((row, column), [np.nan])) for column in columns] for row in rows])
     figure, ((axes,),) = subplots(size=(1.5 + 0.9 * len(columns), 1.4 + 0.5 * len(rows)))
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    image = axes.imshow(grid, cmap=PALE_BLUES, aspect="auto")
-    for (row, column), mean in np.ndenumerate(grid):
-        if not np.isnan(mean):
-            axes.text(column, row, f"{mean:.2f}", ha="center", va="center", fontsize=9)
+    image = _numbers(axes, grid, "{:.2f}")
     axes.set_xticks(range(len(columns)), [said(each) for each in columns], parse_math=False)
     axes.set_yticks(range(len(rows)), [said(each) for each in rows], parse_math=False)
     axes.set(xlabel=across, ylabel=down)
@@ -263,6 +259,35 @@ def heat_map(tried: Sequence[tuple[Trial, Sequence[Record]]], across: str, down:
         f"{down} {row}, {across} {column}: {np.mean(means):.2f}" for (row, column), means in pairs.items()
     )
     return Picture(figure, f"Mean accuracy in percent by {down} and {across}. {words}.")
+
+
+def overlaps(mistakes: Mapping[str, Collection[int]]) -> Picture:
+    """Draw which share of the images in each row's collection is also in each column's, in percent.
+
+    Arguments:
+        mistakes: indices of images, by name; a row and a column each. A row without images stays empty.
+    """
+    names = list(mistakes)
+    sets = [{*each} for each in mistakes.values()]
+    shares = [[100 * len(one & other) / len(one) if one else np.nan for other in sets] for one in sets]
+    figure, ((axes,),) = subplots(size=(6.8, 0.6 + 0.42 * len(names)))
+    _numbers(axes, np.array(shares), "{:.0f}")
+    axes.set_xticks(range(len(names)), [name.partition(" ")[0] for name in names])
+    axes.set_yticks(range(len(names)), [f"{name} ({len(mistakes[name])})" for name in names])
+    axes.set(xlabel="also misread in", ylabel="misread in (images)")
+    rows = (", ".join("–" if np.isnan(share) else f"{share:.0f}" for share in row) for row in shares)
+    words = "; ".join(f"{name}: {row}" for name, row in zip(names, rows, strict=True))
+    return Picture(figure, f"Of the images misread in one experiment, the percentage misread in each of them. {words}.")
+
+
+def _numbers(axes: Axes, grid: np.ndarray, form: str) -> AxesImage:
+    """Draw a grid of numbers as colours with the numbers in them; NaN stays empty."""
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    for (row, column), number in np.ndenumerate(grid):
+        if not np.isnan(number):
+            axes.text(column, row, form.format(number), ha="center", va="center", fontsize=9)
+    return axes.imshow(grid, cmap=PALE_BLUES, aspect="auto")
 
 
 def _places(values: Sequence[Any]) -> dict[Any, float]:

@@ -175,6 +175,10 @@ PICTURES = {
         lambda: figures.sizes({"a recipe": [(1_000, Interval(99.0, 98.9, 99.1)), (2_000, ONE)]}, 99.4),
         "a recipe: 1,000 parameters 99.00 %, 2,000 parameters 99.30 %.",
     ),
+    "overlaps": (
+        lambda: figures.overlaps({"1 a": [1, 2, 3, 4], "2 b": [1, 9], "3 c": []}),
+        "1 a: 100, 25, 0; 2 b: 50, 100, 0; 3 c: –, –, –.",
+    ),
     "steps": (lambda: figures.steps(["2 a"], [comparison.accuracy_difference(POOR, GOOD)]), "2 a: +1.50"),
 }
 
