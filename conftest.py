@@ -16,7 +16,7 @@ os.environ.setdefault("MNIST_LIB_BLANK_IMAGES", "1")
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Keep one file's tests in one process, so that they share what they built, and notebooks in this environment."""
     option = config.option
-    if getattr(option, "numprocesses", None) and option.dist in ("no", "load"):
+    if getattr(option, "numprocesses", None) and option.dist in ("no", "load", "loadgroup", "worksteal"):
         option.dist = "loadfile"
         option.loadscopereorder = False  # short files, the notebooks, come last: so all processes end together
     if getattr(option, "nbval", False):

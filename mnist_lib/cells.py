@@ -56,7 +56,7 @@ def _only_assigns(text: str) -> bool:
     return True
 
 
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
 """What reading a file raises that is no notebook."""
 
 
@@ -200,6 +200,8 @@ def tagged(path: Path, tag: str) -> str | None:
     """
     try:
         sources = [source for tags, source in _tagged_cells(path.read_text("utf-8-sig")) if tag in tags]
+    except OSError as error:
+        raise ParameterError(f"{path}: cannot be read: {error.strerror}") from error
     except UNREADABLE as error:
         raise ParameterError(f"{path}: not a notebook: {error!r}") from error
     if len(sources) > 1:

@@ -279,7 +279,7 @@ def _sweep(options: argparse.Namespace) -> int:
     values = dict(options.set)
     if len(values) < len(options.set):
         raise ParameterError("--set: give all values of a name at once, such as learning_rate=0.01,0.1")
-    paths = [path] if (path := Path(options.notebook)).is_file() else catalogue.find(options.notebook)
+    paths = [Path(options.notebook)] if os.path.isfile(options.notebook) else catalogue.find(options.notebook)
     if len(paths) > 1:
         raise ParameterError(f"{options.notebook!r} names {len(paths)} notebooks: a sweep is of one")
     sweep = sweeps.plan(paths[0], values, options.seeds, options.random, options.name)
@@ -365,7 +365,7 @@ def _verify(options: argparse.Namespace) -> int:
     from mnist_lib.pipeline import catalogue, verification, workers
     from mnist_lib.records import published_seeds
 
-    if (path := Path(options.pattern)).exists() and path.suffix != ".ipynb":
+    if os.path.exists(options.pattern) and (path := Path(options.pattern)).suffix != ".ipynb":
         if options.accept or options.full is not None or options.sample is not None:
             raise ParameterError("--accept, --full and --sample are for published records: name a notebook")
         return _say(workers.verify(verification.of_path(path), options.device, options.workers))

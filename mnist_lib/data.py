@@ -189,6 +189,9 @@ def _check(path: Path, content: bytes, expected: str) -> None:
 
 def _unusable(root: Path) -> str:
     """Say what lies in a data directory and is not all of MNIST's files, for whoever thinks that it is."""
+    closed = [place for place in (root, *map(root.joinpath, PLACES)) if os.path.isdir(place) and not _may_enter(place)]
+    if closed:
+        return f" {closed[0]} is there and may not be read: make it readable."
     found = _found(root)
     if found:
         missing = ", ".join(MNIST_FILES.keys() - found.keys())
@@ -200,6 +203,10 @@ def _unusable(root: Path) -> str:
         return ""
     others = ", ".join(others[:3])
     return f" In it there is {others}, which is not read: the four files ending in -ubyte are needed." if others else ""
+
+
+def _may_enter(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)
 
 
 def _download(root: Path) -> None:

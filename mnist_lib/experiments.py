@@ -102,10 +102,14 @@ class Experiment:
 
     @property
     def store(self) -> Path:
-        """The folder of runs that are not published; the end of its name depends on all that decides their result."""
+        """The folder of runs that are not published; the end of its name depends on all that decides their result.
+
+        Raises:
+            FileError: as `own_runs`.
+        """
         code = self.digest[:16]
-        there = sorted(runs_directory().glob(f"*-{code}"))  # whoever named it
-        return there[0] if there else runs_directory() / f"{self.name.replace('/', '-')}-{code}"
+        there = sorted(own_runs().glob(f"*-{code}"))  # whoever named it
+        return there[0] if there else own_runs() / f"{self.name.replace('/', '-')}-{code}"
 
     @property
     def script(self) -> str:
@@ -182,6 +186,26 @@ def runs_directory() -> Path:
     return Path(named).expanduser() if named else platformdirs.user_cache_path("mnist_lib") / "runs"
 
 
+def own_runs() -> Path:
+    """Return `runs_directory`, which need not be there yet.
+
+    Raises:
+        FileError: it may not be looked at, or its name is too long for a folder.
+    """
+    folder = runs_directory()
+    try:
+        os.scandir(folder).close()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # whoever writes there makes it, or says why not
+    except OSError as error:
+        raise FileError(f"{folder} cannot be read: {error.strerror}. {_elsewhere()}") from error
+    return folder
+
+
+def _elsewhere() -> str:
+    return f"Your runs are kept in {runs_directory()}; to keep them elsewhere, set MNIST_LIB_RUNS"
+
+
 @contextmanager
 def in_store(folder: Path) -> Iterator[None]:
     """While this is entered, an error that something cannot be written in the store says how to choose another one."""
@@ -192,8 +216,7 @@ def in_store(folder: Path) -> Iterator[None]:
     except FileError as error:
         if not folder.is_relative_to(runs_directory()):
             raise
-        hint = f"{error}. Your runs are kept in {runs_directory()}; to keep them elsewhere, set MNIST_LIB_RUNS"
-        raise FileError(hint) from error
+        raise FileError(f"{error}. {_elsewhere()}") from error
 
 
 def find(experiment: Experiment, seed: int) -> Record | None:
@@ -204,12 +227,12 @@ def find(experiment: Experiment, seed: int) -> Record | None:
 
 def find_path(experiment: Experiment, seed: int) -> Path | None:
     """Say where the record of this run lies, published or not, if there is one that is still valid."""
-    folders = [experiment.published] + [experiment.store] * (PUBLISHED_ONLY not in os.environ)
-    paths = (records.record_path(folder, seed) for folder in folders)
-    # What may not be looked at is not there: training then says that it cannot be written.
-    return next(
-        (path for path in paths if os.path.exists(path) and not experiment.differences(records.read(path))), None
-    )
+    for kind in ("published",) if PUBLISHED_ONLY in os.environ else ("published", "store"):
+        path = records.record_path(getattr(experiment, kind), seed)
+        # What may not be looked at is not there: training then says that it cannot be written.
+        if os.path.exists(path) and not experiment.differences(records.read(path)):
+            return path
+    return None
 
 
 def runs(

@@ -107,6 +107,49 @@ def test_a_file_that_is_no_notebook_is_named_and_nothing_is_written(copy, text):
     assert good.read_text() == before
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["status", LONG], "no notebook matches 'xxx"),
+        (["verify", LONG], "no notebook matches 'xxx"),
+        (["sweep", LONG, "--set", "epochs=1"], "no notebook matches 'xxx"),
+        (["new", f"iteration_11_{LONG}", "--from", "iteration_10"], "expected iteration_11_ and words of a-z"),
+        (["workbook", f"{LONG}.xlsx"], "could not be written: [Errno 36] File name too long"),
+        (["runs"], "cannot be read: File name too long. Your runs are kept in"),
+        (["sweep", "iteration_10_one_cycle", "--set", "epochs=1"], "to keep them elsewhere, set MNIST_LIB_RUNS"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_name_that_is_too_long_for_a_file_is_a_sentence(command, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MNIST_LIB_RUNS", str(tmp_path / LONG))
+    assert cli.main(command) == 1
+    told = capsys.readouterr().err
+    assert said in told and not told.startswith("OSError")
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_cell_has_an_id_of_its_own_after_cleaning(tmp_path):
+    """And nbconvert finds out that the code is Python's, which Colab does not write."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"{k}") for k in range(4)])
+    notebook.metadata["language_info"] = {"name": "python"}
+    for cell, name in zip(notebook.cells, (None, "not valid!", "same", "same"), strict=True):
+        cell["id"] = name
+    made = []
+    for name in ("one", "two"):
+        (path := tmp_path / f"{name}.ipynb").write_text(json.dumps(notebook))
+        assert cli.main(["clean", str(path)]) == 0
+        made.append(nbformat.read(path, as_version=4))
+        nbformat.validate(made[-1])
+    ids = [cell.id for cell in made[0].cells]
+    assert ids[2] == "same" and len({*ids}) == 4
+    assert made[0] == made[1], "the same ids every time"
+    assert made[0].metadata.language_info.file_extension == ".py"
+
+
 def older(path: Path) -> None:
     """What Colab makes of a notebook: format 4.0, no ids, and here a byte order mark, too."""
     content = json.loads(path.read_text("utf-8"))
@@ -128,8 +171,10 @@ def test_what_cannot_be_read_stops_nothing_and_what_is_old_is_read(copy):
     (pages / "iteration_06_folder.ipynb").mkdir()
     done = mnist_lib("status", root=copy)
     assert done.returncode == 0, done.stderr
-    for name in ("iteration_04_broken", "iteration_05_old", "iteration_06_folder"):
+    for name in ("iteration_04_broken", "iteration_05_old"):
         assert f"{name}: not published: {pages / name}.ipynb: not a notebook: " in done.stdout
+    name = "iteration_06_folder"
+    assert f"{name}: not published: {pages / name}.ipynb: cannot be read: Is a directory" in done.stdout
     assert "its format is 3, expected 4" in done.stdout
     assert "iteration_01_setup: \n" in done.stdout
     assert "backprop_derivation: \n" in done.stdout and "its prose says" in done.stdout  # other ids than published

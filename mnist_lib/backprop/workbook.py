@@ -5,6 +5,7 @@ changed. A row is one step of gradient descent; its formulas are those of `mnist
 """
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,9 +94,9 @@ def write(
     path = Path(path)
     if path.suffix != ".xlsx":
         raise ParameterError(f"{path}: the name of a workbook must end in .xlsx")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ParameterError(f"{path} is a folder; name a file in it, such as {path / 'backprop.xlsx'}")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise ParameterError(f"{path}: there is no folder {path.parent}; make it first")
     parameters = parameters or BackpropParameters(name="workbook")
     if parameters.steps > MOST_STEPS:

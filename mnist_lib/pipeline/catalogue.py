@@ -4,10 +4,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_lib import cells, experiments, records
 from mnist_lib.digests import text_digest
@@ -45,15 +46,16 @@ def find(pattern: str = "*") -> list[Path]:
         ParameterError: none matches.
     """
     folder, given = experiments.root() / "notebooks", Path(pattern)
-    found = sorted(folder.glob(f"{given.name.removesuffix('.ipynb')}.ipynb"))
+    there = sorted(folder.glob("*.ipynb"))
+    found = [path for path in there if fnmatchcase(path.stem, given.name.removesuffix(".ipynb"))]
     if not found or given.parent.resolve() not in (folder.resolve(), Path.cwd()):
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.ipynb")))
-        raise ParameterError(f"no notebook matches {pattern!r}; there are: {known}")
+        known = ", ".join(path.stem for path in there)
+        raise ParameterError(f"no notebook matches {pattern!r:.200}; there are: {known}")
     return found
 
 
 def read(path: Path) -> "NotebookNode":
-    """Return the notebook at `path`. A cell without an id, as older formats have them, gets the same one every time.
+    """Return the notebook at `path`. A cell without an id of its own, as in older formats, gets the same every time.
 
     Raises:
         ParameterError: it is no notebook, or one of format 3 or older.
@@ -62,17 +64,25 @@ def read(path: Path) -> "NotebookNode":
 
     try:
         content = cells.content(path.read_text("utf-8-sig"))
-        taken = {cell.get("id") for cell in content["cells"]} - {None}
+        taken = {cell["id"] for cell in content["cells"] if _is_id(cell.get("id"))}
+        seen = set()
         for cell in content["cells"]:
-            if "id" not in cell:
+            if not _is_id(cell.get("id")) or cell["id"] in seen:
                 source = "".join(cell["source"])
                 found = (text_digest(source, str(number))[:8] for number in count())
                 cell["id"] = next(each for each in found if each not in taken)
                 taken.add(cell["id"])
+            seen.add(cell["id"])
         content["nbformat_minor"] = max(content["nbformat_minor"], 5)  # the first with ids
         return nbformat.reads(json.dumps(content), as_version=4)
+    except OSError as error:
+        raise ParameterError(f"{path}: cannot be read: {error.strerror}") from error
     except cells.UNREADABLE as error:
         raise ParameterError(f"{path}: not a notebook: {error!r}") from error
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", value) is not None
 
 
 def unpublished(path: Path) -> str | None:

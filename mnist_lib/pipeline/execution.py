@@ -36,7 +36,10 @@ QUICK = {
 FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}
 """What hides the input of a cell: the first in Colab, the second in JupyterLab."""
 
-KEPT_METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+KEPT_METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"file_extension": ".py", "name": "python"},
+}
 
 
 class OwnKernel(AsyncKernelManager):
@@ -134,12 +137,11 @@ def clean(notebook: nbformat.NotebookNode) -> None:
     """Strip, in place, all that differs between two executions with the same result.
 
     Goes: execution times, papermill's metadata, widget state. Stays: outputs, execution counts, cell ids, tags, the
-    name of what the book folds (``mystnb``), the file extension of the language, which nbconvert asks for. The input of
-    a cell with the tag ``prose`` is folded in JupyterLab and Colab.
+    name of what the book folds (``mystnb``). The input of a cell with the tag ``prose`` is folded in JupyterLab and
+    Colab. The metadata name the language's file extension, which nbconvert asks for and Colab does not write.
     """
     digests = notebook.metadata.get("mnist_lib")
-    language = {k: v for k, v in notebook.metadata.get("language_info", {}).items() if k == "file_extension"}
-    notebook.metadata = nbformat.from_dict(KEPT_METADATA | {"language_info": language | {"name": "python"}})
+    notebook.metadata = nbformat.from_dict(KEPT_METADATA)
     if digests is not None:
         notebook.metadata["mnist_lib"] = digests
     for cell in notebook.cells:

@@ -1,11 +1,12 @@
 """A new iteration: a copy of another one's notebook, with a mark on all that its author has to write."""
 
+import os
 import re
 from pathlib import Path
 
 import nbformat
 
-from mnist_lib import experiments
+from mnist_lib import experiments, records
 from mnist_lib.digests import text_digest
 from mnist_lib.files import write_atomically
 from mnist_lib.parameters import ParameterError
@@ -65,9 +66,9 @@ def new_iteration(name: str, source: str) -> Path:
 
 def _check_name(name: str, known: list[str]) -> None:
     following = f"iteration_{int(known[-1].split('_')[1]) + 1:02}_"
-    if name in known or (experiments.published_records() / name).exists():
+    if name in known or os.path.exists(experiments.published_records() / name):
         raise ParameterError(f"{name!r} exists already; a new iteration's name begins with {following}")
-    if not NAME.fullmatch(name) or not name.startswith(following):
+    if not (NAME.fullmatch(name) and name.startswith(following) and records.is_name(name)):
         raise ParameterError(
             f"name = {name!r}: expected {following} and words of a-z and 0-9 joined by _, such as {following}mine"
         )

@@ -56,7 +56,7 @@ def table(pattern: str = "*", sweep: str | None = None) -> pd.DataFrame:
 def matching(pattern: str = "*") -> list[Path]:
     """Return the folders of runs whose experiment or own name matches: yours, finished or not, then the published."""
     published = {path.parent for path in experiments.published_records().rglob("seed_*.json")}
-    yours = {path.parent for path in experiments.runs_directory().glob("*/seed_*")}
+    yours = {path.parent for path in experiments.own_runs().glob("*/seed_*")}
     if experiments.PUBLISHED_ONLY in os.environ:
         yours = set()
     folders = [*sorted(yours), *sorted(published)]

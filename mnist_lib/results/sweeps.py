@@ -207,7 +207,7 @@ def _name(notebook: str, values: Mapping[str, Any]) -> str:
 
 def folder() -> Path:
     """Where sweeps are written down."""
-    return experiments.runs_directory() / "sweeps"
+    return experiments.own_runs() / "sweeps"
 
 
 def path(name: str) -> Path:
@@ -261,7 +261,9 @@ def read(name: str) -> Sweep:
     except FileNotFoundError:
         known = ", ".join(sorted(each.stem for each in folder().glob("*.json"))) or "none yet"
         raise ParameterError(f"there is no sweep {name!r} in {folder()}; there: {known}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise ParameterError(f"{path(name)}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ParameterError(f"{path(name)}: cannot be read as a sweep: {error!r}; delete it") from error
 
 

@@ -204,13 +204,15 @@ def candidates_table(trials: Mapping[float, Sequence[Record]], chosen: float) ->
 
 def provenance(*groups: Sequence[Record]) -> Table:
     """Which records results come from, one row per experiment: where they lie, what made them, what checks them."""
-    rows = []
+    rows, names = [], set()
     for runs in filter(None, groups):
         places, name = [run.environment for run in runs], runs[0].experiment
         is_published = all(map(sentences.is_published, runs))
+        called = f"{name}, published recipe" if name in names else name  # a page may be its own baseline
+        names.add(name)
         rows.append(
             {
-                "records": f"{name}, {'seeds' if len(runs) > 1 else 'seed'} {ranges(run.seed for run in runs)}",
+                "records": f"{called}, {'seeds' if len(runs) > 1 else 'seed'} {ranges(run.seed for run in runs)}",
                 "checked by": f"mnist-lib verify {name.partition('/')[0]}" if is_published else "– (not published)",
                 "minutes": f"{sum(run.seconds for run in runs) / 60:.1f}",
                 "date": _distinct(place["date"] for place in places),

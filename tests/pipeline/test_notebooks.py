@@ -344,7 +344,7 @@ def test_paths_may_be_injected_and_none_may_be_none(tmp_path):
 CALLS = {
     "nbval": ["--nbval"],
     "nbval without xdist": ["--nbval", "-p", "no:xdist"],
-    "nbval in two processes": ["--nbval", "-n", "2"],
+    "nbval in two processes": ["--nbval", "-n", "2", "--dist", "worksteal"],
     "nbmake": ["--nbmake", "-p", "no:nbval"],
 }
 
@@ -352,8 +352,6 @@ CALLS = {
 @pytest.mark.parametrize("call", CALLS)
 def test_notebooks_pass_as_an_outsider_calls_pytest(call, tmp_path):
     """A page that needs no images; and, in two processes, one that needs MNIST besides, where it is not."""
-    if call == "nbmake":
-        pytest.importorskip("nbmake")
     names = ["public_reports", *["iteration_05_global_average_pooling"] * ("2" in CALLS[call])]
     pages = [FOLDER / f"{name}.ipynb" for name in names]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "MNIST_LIB_BLANK"))}

@@ -242,6 +242,12 @@ def test_misclassified_images_are_drawn_when_they_are_there():
     assert figures.misclassified(MIXED, images).png != figures.misclassified(MIXED, None).png
 
 
+def test_a_page_that_is_its_own_baseline_tells_the_two_apart():
+    said = repr(tables.provenance(MIXED, GOOD))
+    assert said.count("iteration_03_example, seeds") == 1
+    assert said.count("iteration_03_example, published recipe, seeds") == 1
+
+
 def test_records_are_not_changed_by_showing_them():
     before = [dataclasses.asdict(r) for r in MIXED]
     tables.provenance(MIXED)

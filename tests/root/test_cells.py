@@ -227,6 +227,11 @@ def test_what_is_no_notebook_is_refused_by_name(tmp_path, content):
         of_file(path)
 
 
+def test_a_file_that_may_not_be_read_is_not_called_something_else(tmp_path):
+    with pytest.raises(ParameterError, match=f"^{tmp_path}: cannot be read: Is a directory"):
+        of_file(tmp_path)
+
+
 # -- in a real kernel
 
 CHECK = """\

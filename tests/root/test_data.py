@@ -207,6 +207,14 @@ def test_a_part_of_the_files_is_named(root, small_files, mirror):
     assert "there is a part of it; these files are missing: t10k-labels-idx1-ubyte" in refused_download(root)
 
 
+def test_a_folder_that_may_not_be_entered_is_named(root, mirror, monkeypatch):
+    (root / "MNIST").mkdir(parents=True)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != root / "MNIST" and access(path, mode))
+    mirror.answers.clear()
+    assert f"{root}/MNIST is there and may not be read: make it readable" in refused_download(root)
+
+
 def test_a_home_is_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MNIST_LIB_DATA", "~/images")

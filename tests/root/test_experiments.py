@@ -20,6 +20,7 @@ from mnist_lib.files import FileError
 from mnist_lib.machine import resolve_device
 from mnist_lib.parameters import ParameterError, Recipe
 from mnist_lib.records import RecordError, record_path, weights_path
+from mnist_lib.results import page
 from mnist_lib.training import DivergenceError, Trainer
 from support import few_digits, networks
 
@@ -484,6 +485,19 @@ def test_store_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv("MNIST_LIB_RUNS", str(tmp_path / "file"))
     with pytest.raises(FileError, match=f"{tmp_path}/file/.* could not be written"):
         runs(small(epochs=1), 1, "cpu")
+
+
+def test_a_store_that_may_not_be_read_is_named_and_published_runs_do_not_need_it(tmp_store, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(FileError, match=f"^{tmp_store} cannot be read: Permission denied.*set MNIST_LIB_RUNS"):
+        runs(small(epochs=1), 1, "cpu")
+    monkeypatch.undo()
+    published = page.experiment(page.of_notebook("iteration_10_one_cycle"))
+    monkeypatch.setattr(Experiment, "store", property(lambda self: refuse("the store")))
+    assert [run.seed for run in runs(published, 2, "cpu")] == [0, 1]
 
 
 def test_runs_are_kept_where_the_environment_says(tmp_store, monkeypatch):
