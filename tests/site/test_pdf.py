@@ -75,12 +75,12 @@ ONLY_ON_SCREENS = re.compile(r"^(source|code)$|JavaScript|(Show|Hide)( code|:)|^
 
 
 def test_the_contents_say_where_each_page_begins(browser, tmp_path):
-    """In a book as long as this one, of pages that have a heading and a text of one or two sheets."""
+    """In a book as long as this one, of chapters that have a heading and a text of one to four sheets."""
     parts = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text("utf-8"))["parts"]
     titles = [f"Chapter {number} of letters" for number in range(len(parts))]
     chapters = [
         f'<div class="toctree-wrapper compound"><span id="document-book/{number}"></span><section><h2>{title}'
-        f'<a class="headerlink"></a></h2>{"<p>text</p>" * 60 * (number % 3)}</section></div>'
+        f'<a class="headerlink"></a></h2>{"<p>text</p>" * 60 * (1 + number % 3)}</section></div>'
         for number, title in enumerate(titles)
     ]
     style = f'<link rel="stylesheet" href="{(ROOT / "book" / "static_files" / "print.css").as_uri()}">'
