@@ -32,8 +32,11 @@ FOLDED = {
 }
 """The cells of an experiment's page that a reader of the book opens when wanted, by their classes."""
 
-EXPERIMENTS = ("notebooks/iteration_", "notebooks/reported_")
-FOLDED_ON = (*EXPERIMENTS, "notebooks/frontier_", "notebooks/first_weights", "notebooks/without_last_normalisation")
+RECIPE_ON_PAPER = ("notebooks/iteration_", "notebooks/reported_")
+"""The pages of which paper shows the parameters, too."""
+
+FOLDED_ON = (*RECIPE_ON_PAPER, "notebooks/frontier_", "notebooks/first_weights", "notebooks/without_last_normalisation")
+"""The pages that begin with a box of question and result, in place of their parameters and their network."""
 
 
 def fold_cells(app: Sphinx, doctree: nodes.document) -> None:
@@ -54,7 +57,7 @@ def mark_for_paper(app: Sphinx, doctree: nodes.document) -> None:
     """Say by classes which code `print.css` prints; in the PDF, a network's drawing stands beside its recipe."""
     if app.env.docname.removeprefix("notebooks/") in CODE_ON_PAPER:
         return
-    wanted = FOLDED.keys() if app.env.docname.startswith(EXPERIMENTS) else {"tag_network"}
+    wanted = FOLDED.keys() if app.env.docname.startswith(RECIPE_ON_PAPER) else {"tag_network"}
     kept = []
     for cell in [each for each in doctree.findall(nodes.container) if each.get("nb_element") == "cell_code"]:
         source = cell.next_node(nodes.container)

@@ -24,6 +24,7 @@ from mnist_lib.backprop import workbook
 from mnist_lib.parameters import NotebookParameters, ParameterError, validate
 from mnist_lib.pipeline import catalogue
 from mnist_lib.results.page import BackpropParameters, SweepPageParameters, SweepParameters
+from mnist_lib.site import extension
 from mnist_lib.site.address import site_address
 from support import PAGES, ROOT, WIDTHS, networks, parsed
 
@@ -277,10 +278,7 @@ def test_a_source_appears_on_hover_and_on_focus(book, browser):
     page.close()
 
 
-EXPERIMENTS = ("iteration_", "reported_", "frontier_", "first_weights", "without_last_normalisation")
-
-
-@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name.startswith(EXPERIMENTS)])
+@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if f"notebooks/{name}".startswith(extension.FOLDED_ON)])
 def test_an_experiment_begins_with_its_box_and_an_iterations_result_is_on_the_third_screen(book, browser, name):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto((book / "notebooks" / f"{name}.html").as_uri())
