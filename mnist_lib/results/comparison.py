@@ -29,15 +29,18 @@ def accuracy_difference(baseline: Sequence[Record], runs: Sequence[Record], comp
     return difference_interval(after, before, comparisons)
 
 
-def in_words(difference: Interval) -> str:
-    """Say whether a difference can be told from noise."""
+def in_brief(difference: Interval) -> str:
+    """Say in a word or two whether a difference can be told from noise: "a gain", "a loss", "not distinguishable"."""
     if math.isnan(difference.low):
-        return "too few runs to tell it from the seeds' spread"
-    if difference.low > 0:
-        return "a gain that the seeds' spread cannot explain"
-    if difference.high < 0:
-        return "a loss that the seeds' spread cannot explain"
-    return "not distinguishable from the seeds' spread"
+        return "too few runs to tell"
+    return "a gain" if difference.low > 0 else "a loss" if difference.high < 0 else "not distinguishable"
+
+
+def in_words(difference: Interval) -> str:
+    """Say whether a difference can be told from noise, and what noise is."""
+    ends = {"too few runs to tell": " it from the seeds' spread", "not distinguishable": " from the seeds' spread"}
+    said = in_brief(difference)
+    return said + ends.get(said, " that the seeds' spread cannot explain")
 
 
 def overview(groups: Mapping[str, Sequence[Record]]) -> Table:

@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from IPython.display import display
 
@@ -16,8 +16,9 @@ from mnist_lib import cells, experiments, records
 from mnist_lib.digests import code_digest
 from mnist_lib.parameters import Checked, NotebookParameters, ParameterError, has_effect
 from mnist_lib.records import Record
-from mnist_lib.results.comparison import accuracy_difference, in_words, label
+from mnist_lib.results.comparison import accuracy_difference, in_brief, in_words, label
 from mnist_lib.results.show import as_text
+from mnist_lib.results.statistics import Interval
 from mnist_lib.results.target import Target, final_accuracy, in_percent, train_accuracy
 
 
@@ -67,11 +68,12 @@ def box(
         expected: what is expected, and why.
         meaning: of what was found, which is said before it.
     """
-    many = f", on average over {len(runs)} seeds" if len(runs) > 1 else ""
+    many = f", over {len(runs)} seeds" if len(runs) > 1 else ""
     result = f"{in_percent(runs)} of the {evaluated_on(runs)} images are right{many}."
     if before:
-        result += f" Against {baseline(parameters)}: {change(before, runs)}."
-    said = {"Question": question, "We expect": expected, "Result": f"{result} {verdict(target, runs)}."}
+        result += f" Against {baseline(parameters)}: {change(before, runs, in_brief)}."
+    result += f" {verdict(target, runs).removesuffix(', because the interval contains it')}."
+    said = {"Question": question, "We expect": expected, "Result": result}
     said["What it means"] = meaning
     lines = (f"> **{name}.** {' '.join(text.split())}" for name, text in said.items() if text)
     return "\n>\n".join(lines)
@@ -147,11 +149,11 @@ def verdict(target: Target, runs: Sequence[Record]) -> str:
     return f"The {aim} is undecided, because the interval {where}"
 
 
-def change(before: Sequence[Record], after: Sequence[Record]) -> str:
+def change(before: Sequence[Record], after: Sequence[Record], words: Callable[[Interval], str] = in_words) -> str:
     """Say by how much the mean accuracy differs: "+0.13 points [+0.05, +0.21]: a gain that …"."""
     difference = accuracy_difference(before, after)
     _, bracket, interval = f"{difference:+.2f}".partition("[")
-    return f"{difference.center:+z.2f} points{f' [{interval}' if bracket else ''}: {in_words(difference)}"
+    return f"{difference.center:+z.2f} points{f' [{interval}' if bracket else ''}: {words(difference)}"
 
 
 def share(part: int, whole: int, noun: str, singular: str, plural: str) -> str:
