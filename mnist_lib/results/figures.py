@@ -134,23 +134,24 @@ def misclassified(runs: Sequence[Record], images: np.ndarray | None, most: int =
     return Picture(figure, alt)
 
 
-def maps(pictures: Sequence[np.ndarray], titles: Sequence[str], words: str, columns: int = 6) -> Picture:
+def maps(pictures: Sequence[np.ndarray | None], titles: Sequence[str], words: str, columns: int = 6) -> Picture:
     """Draw maps of numbers side by side: black is 0 and less, white the largest number of all.
 
     Arguments:
-        pictures: arrays of shape ``(height, width)``.
+        pictures: arrays of shape ``(height, width)``; None leaves a gap.
         titles: what stands above each.
         words: what the picture shows, for readers who cannot see it.
         columns: how many in a row.
     """
     rows = -(-len(pictures) // columns)
     figure, grid = subplots(rows, columns, size=(6.4, 0.2 + 6.2 / columns * 1.15 * rows))
-    largest = max(float(np.max(each)) for each in pictures) or 1
+    largest = max(float(np.max(each)) for each in pictures if each is not None) or 1
     for axes in grid.flat:
         axes.set_axis_off()
     for picture, title, axes in zip(pictures, titles, grid.flat, strict=False):
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=largest)
-        axes.set_title(title, fontsize=8)
+        if picture is not None:
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=largest)
+            axes.set_title(title, fontsize=8)
     return Picture(figure, words)
 
 

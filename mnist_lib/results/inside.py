@@ -42,6 +42,22 @@ def trained(experiment: Experiment, seed: int = 0) -> nn.Module:
     return network.eval()
 
 
+def certainty(experiment: Experiment, parts: int = 10) -> tuple[list[float], list[float]]:
+    """Return how sure seed 0 is of its answers and how many of them are right, both in percent.
+
+    One value for each of `parts` equal parts of the images that the run was evaluated on, the least sure first. How
+    sure: the mean probability of the digit that is answered. For a *calibrated* network the two are the same.
+    """
+    if data.may_be_blank(experiment.recipe.dataset):
+        return [100.0] * parts, [100.0] * parts
+    prepared = training.begin(experiment.recipe, experiment.network, 0, torch.device("cpu"))
+    with torch.no_grad():
+        sure, answers = trained(experiment)(prepared.test_images).softmax(1).max(1)
+    order = sure.argsort()
+    right = (answers == prepared.test_labels).float()
+    return tuple([100 * float(part.mean()) for part in each[order].chunk(parts)] for each in (sure, right))
+
+
 @contextmanager
 def watched(network: nn.Module, kinds: tuple[type, ...]) -> Iterator[list[Tensor]]:
     """While this is entered, what comes out of every layer of these kinds is put into a list; it keeps its gradient."""

@@ -34,6 +34,20 @@ def test_a_trained_network_makes_the_mistakes_of_its_record(monkeypatch, tmp_sto
     assert wrong == [index for index, _, _ in run.misclassified]
 
 
+def test_how_sure_a_network_is_and_how_often_right(monkeypatch, tmp_store):
+    few_digits(monkeypatch)
+    runs(DIGITS, 1)
+    sure, right = inside.certainty(DIGITS, 4)
+    assert sure == sorted(sure) and 10 <= sure[0] < sure[-1] <= 100
+    trainer = training.begin(DIGITS.recipe, DIGITS.network, 0, torch.device("cpu"))
+    with torch.no_grad():
+        logits = inside.trained(DIGITS)(trainer.test_images)
+    of_answers = 100 * (logits.max(1).values - logits.logsumexp(1)).exp()
+    assert sum(sure) / 4 == pytest.approx(float(of_answers.mean()), abs=0.5)  # the parts are nearly of one size
+    part = of_answers.argsort()[: -(-len(logits) // 4)]
+    assert right[0] == pytest.approx(100 * float((logits.argmax(1) == trainer.test_labels)[part].float().mean()))
+
+
 def test_spreads_by_hand():
     """Two convolutions that multiply by 2 and by 3: the gradient by the first one's output is three times the other."""
     torch.manual_seed(0)
