@@ -117,9 +117,12 @@ def of_file(path: Path, schema: type[Schema] = NotebookParameters) -> Schema:
         ParameterError: they are not accepted, or the network cell needs names that it does not define.
     """
     cell = tagged(path, "network")
-    network = None if cell is None else Network.of_cell(cell)
+    network = None if cell is None else _network(cell)
     _, kinds = _assignments(tagged(path, "parameters") or "")
     return checked(schema, notebook_parameters(path), network, kinds)
+
+
+_network = cache(Network.of_cell)  # many pages ask for one cell's
 
 
 def checked(
@@ -199,7 +202,7 @@ def tagged(path: Path, tag: str) -> str | None:
         ParameterError: it is no notebook, or several cells have the tag.
     """
     try:
-        sources = [source for tags, source in _tagged_cells(path.read_text("utf-8-sig")) if tag in tags]
+        sources = _tagged_cells(path.read_text("utf-8-sig")).get(tag, ())
     except OSError as error:
         raise ParameterError(f"{path}: cannot be read: {error.strerror}") from error
     except UNREADABLE as error:
@@ -210,10 +213,13 @@ def tagged(path: Path, tag: str) -> str | None:
 
 
 @cache
-def _tagged_cells(text: str) -> list[tuple[list[str], str]]:
-    """Return the tags and the source of each cell of a notebook that has tags."""
-    cells = content(text)["cells"]
-    return [(cell["metadata"]["tags"], "".join(cell["source"])) for cell in cells if cell["metadata"].get("tags")]
+def _tagged_cells(text: str) -> dict[str, list[str]]:
+    """Return the sources of a notebook's cells by their tags."""
+    found: dict[str, list[str]] = {}
+    for cell in content(text)["cells"]:
+        for tag in cell["metadata"].get("tags") or ():
+            found.setdefault(tag, []).append("".join(cell["source"]))
+    return found
 
 
 def assigned_names(cells: Sequence[str], known: set[str]) -> list[str]:

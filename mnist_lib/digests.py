@@ -170,6 +170,7 @@ def _root(node: ast.expr) -> set[str]:
     return {node.id} if isinstance(node, ast.Name) else set()
 
 
+@cache
 def simplified(node: ast.AST) -> ast.Module:
     """Return a copy of a statement without the annotations of functions, and with generators as all comprehensions.
 

@@ -341,13 +341,16 @@ def beside_runs(parameters: NotebookParameters) -> dict[str, list[Record]]:
 
 def _matching(parameter: str, patterns: Sequence[str]) -> list[str]:
     """Return the names of the notebooks with a network that match patterns such as ``iteration_*``, in order."""
-    paths = sorted((experiments.root() / "notebooks").glob("*.ipynb"))
-    known = [path.stem for path in paths if cells.has_its_name(path) and cells.has_network(path)]
+    paths = {path.stem: path for path in sorted((experiments.root() / "notebooks").glob("*.ipynb"))}
+
+    def trains(name: str) -> bool:
+        return cells.has_its_name(paths[name]) and cells.has_network(paths[name])
+
     found = []
     for pattern in patterns:
-        matching = [name for name in known if fnmatchcase(name, pattern)]
+        matching = [name for name in paths if fnmatchcase(name, pattern) and trains(name)]
         if not matching:
-            hint = suggestion(pattern, known)
+            hint = suggestion(pattern, filter(trains, paths))
             raise ParameterError(f"{parameter}: no notebook with a network matches {pattern!r}{hint}")
         found += matching
     return list(dict.fromkeys(found))

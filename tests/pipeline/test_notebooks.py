@@ -352,7 +352,7 @@ CALLS = {
 @pytest.mark.parametrize("call", CALLS)
 def test_notebooks_pass_as_an_outsider_calls_pytest(call, tmp_path):
     """A page that needs no images; and, in two processes, one that needs MNIST besides, where it is not."""
-    names = ["public_reports", *["iteration_05_global_average_pooling"] * ("2" in CALLS[call])]
+    names = ["introduction", *["iteration_05_global_average_pooling"] * ("2" in CALLS[call])]
     pages = [FOLDER / f"{name}.ipynb" for name in names]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "MNIST_LIB_BLANK"))}
     environment |= {"MNIST_LIB_DATA": str(tmp_path), "MNIST_LIB_RUNS": str(tmp_path / "runs")}

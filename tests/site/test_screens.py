@@ -52,9 +52,15 @@ WAYS = [(screen, scheme) for screen in WIDTHS for scheme in ("light", "dark")]
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
 
 
+ONLY_TWO_MODULES = "document.querySelectorAll('section section section:nth-of-type(n + 3)').forEach(m => m.remove())"
+
+
 @pytest.mark.parametrize("turn", [0, *(pytest.param(turn, marks=pytest.mark.slow) for turn in (1, 2, 3))])
 def test_axe_finds_nothing_serious(book, browser, turn):
-    """WCAG 2.1, levels A and AA. Each page is looked at in one of four ways; the slow turns add the other three."""
+    """WCAG 2.1, levels A and AA. Each page is looked at in one of four ways; the slow turns add the other three.
+
+    Of the reference's pages, where thousands of entries are alike, the fast turn looks at the first two modules.
+    """
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     screens = [
         browser.new_page(viewport={"width": WIDTHS[screen], "height": 844}, color_scheme=scheme)
@@ -65,6 +71,8 @@ def test_axe_finds_nothing_serious(book, browser, turn):
         page = screens[(number + turn) % len(WAYS)]
         page.goto((book / f"{name}.html").as_uri(), wait_until="load")
         page.evaluate("Promise.allSettled(document.getAnimations().map(a => a.finished))")  # colours fade in
+        if turn == 0 and name.startswith("book/api"):
+            page.evaluate(ONLY_TWO_MODULES)
         for found in axe.run(page, options=RULES).response["violations"]:
             if found["impact"] in ("serious", "critical"):
                 places = [node["html"][:150] for node in found["nodes"][:3]]
