@@ -9,6 +9,7 @@ import inspect
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
 
@@ -20,7 +21,7 @@ from scipy.stats import t as student
 
 from mnist_lib import data, experiments, records
 from mnist_lib.parameters import NotebookParameters, Recipe
-from mnist_lib.pipeline import verification
+from mnist_lib.pipeline import catalogue, verification
 from mnist_lib.results import sentences
 from mnist_lib.results.claims import REPORTS
 from mnist_lib.results.target import TASK_ACCURACY
@@ -152,6 +153,20 @@ def test_a_cell_of_prose_says_what_it_says_and_has_said_it(path):
         assert "sentences.prose(" in cell.source
         assert cell.metadata["tags"] == ["prose"]
         assert all("text/markdown" in output.get("data", {}) for output in cell.outputs), cell.source[:80]
+
+
+@pytest.mark.parametrize("kind", ["iteration_", "reported_"])
+def test_at_most_a_quarter_of_what_a_page_says_stands_on_three_pages_or_more(kind):
+    """By words, in whole sentences; pages that teach say something of their own."""
+    said = {}
+    for path in catalogue.find():
+        notebook = catalogue.read(path)
+        texts = [NOT_PROSE.sub("", text) for text in (*markdown(notebook), *outputs(notebook))]
+        said[path.stem] = [" ".join(each.split()) for text in texts for each in pieces(text) if each.strip()]
+    pages = Counter(each for sentences in said.values() for each in set(sentences))
+    for name in (name for name in said if name.startswith(kind)):
+        words, common = (sum(len(each.split()) for each in said[name] if pages[each] > least) for least in (0, 2))
+        assert common <= words / 4, f"{name}: {common} of {words} words"
 
 
 def test_no_sentence_of_the_library_holds_a_typed_number():

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
 
 from mnist_lib import cells, experiments, records
 from mnist_lib.data import DATASETS
@@ -161,15 +162,20 @@ def teacher(name: str, recipe: Recipe) -> Experiment | None:
     """
     if not recipe.teachers:
         return None
-    notebook, *_ = name.partition("/")
-    there = of_notebook(notebook, "teacher")
-    known = {each.name: each for each in (there, *_varied(there).values())}
-    if name not in known:
-        raise ParameterError(f"teacher = {name!r}: expected one of {', '.join(known)}{suggestion(name, known)}")
-    if known[name].teachers:
+    there = _of_variant(name, "teacher")
+    if there.teachers:
         raise ParameterError(f"teacher = {name!r}: its runs have teachers themselves; choose one whose runs have none")
     images = {"dataset": recipe.dataset, "evaluate_on": recipe.evaluate_on}  # a teacher has not seen what is held out
-    return experiment(dataclasses.replace(known[name], **images))
+    return experiment(dataclasses.replace(there, **images))
+
+
+def _of_variant(name: str, parameter: str) -> NotebookParameters:
+    """Return the published parameters of a notebook, or of one of its variants, ``NOTEBOOK/VARIANT``."""
+    there = of_notebook(name.partition("/")[0], parameter)
+    known = {each.name: each for each in (there, *_varied(there).values())}
+    if name not in known:
+        raise ParameterError(f"{parameter} = {name!r}: expected one of {', '.join(known)}{suggestion(name, known)}")
+    return known[name]
 
 
 def at_equal_effort(
@@ -320,12 +326,14 @@ def listed(parameters: ComparisonParameters) -> list[str]:
 def beside(parameters: NotebookParameters) -> list[tuple[Experiment, int]]:
     """Return the experiments that are shown beside a page's own, with their numbers of published runs.
 
-    There are none where the images are others.
+    A name with a slash is one of a notebook's variants, ``NOTEBOOK/VARIANT``. There are none where the images are
+    others.
 
     Raises:
-        ParameterError: a pattern matches no notebook with a network.
+        ParameterError: a pattern matches no notebook with a network, or there is no such variant.
     """
-    there = [of_notebook(name) for name in _matching("beside", parameters.beside)]
+    names = [[each] if "/" in each else _matching("beside", [each]) for each in parameters.beside]
+    there = [_of_variant(name, "beside") for name in dict.fromkeys(chain(*names))]
     images = (parameters.dataset, parameters.evaluate_on)
     return [(experiment(each), each.seeds) for each in there if (each.dataset, each.evaluate_on) == images]
 

@@ -23,7 +23,9 @@ TRAINING = {path.stem for path in catalogue.find() if catalogue.published_runs(p
 def beside(name: str) -> set[str]:
     """The pages that show the runs of a notebook beside their own."""
     patterns = {path.stem: notebook_parameters(path).get("beside", ()) for path in catalogue.find()}
-    return {page for page, shown in patterns.items() if any(fnmatchcase(name, each) for each in shown)}
+    return {
+        page for page, shown in patterns.items() if any(fnmatchcase(name, each.partition("/")[0]) for each in shown)
+    }
 
 
 @pytest.fixture(scope="module")

@@ -117,5 +117,12 @@ def test_beside_are_the_runs_of_other_notebooks_where_the_images_are_the_same():
         ("reported_c_strided", 5),
     ]
     assert page.beside(dataclasses.replace(asked, dataset="digits")) == []
+    of_variant = dataclasses.replace(TEN, beside=["iteration_10_one_cycle/iteration_5", "iteration_10_one_cycle"])
+    assert [(each.name, seeds) for each, seeds in page.beside(of_variant)] == [
+        ("iteration_10_one_cycle/iteration_5", 3),
+        ("iteration_10_one_cycle", 5),
+    ]
+    with pytest.raises(ParameterError, match=r"beside = 'iteration_10_one_cycle/iteration_6': .*_5'\?"):
+        page.beside(dataclasses.replace(TEN, beside=["iteration_10_one_cycle/iteration_6"]))
     with pytest.raises(ParameterError, match="beside: no notebook with a network matches 'iteration_x'"):
         page.beside(dataclasses.replace(TEN, beside=["iteration_x"]))
