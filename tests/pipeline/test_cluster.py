@@ -29,7 +29,7 @@ from support import PATIENCE, ROOT, edit, mnist_lib, own_notebook
 
 CPU = torch.device("cpu")
 NETWORK = page.of_notebook("iteration_10_one_cycle").network
-RUN = Experiment("iteration_00", Recipe(dataset="digits", epochs=3, batch_size=64), NETWORK)
+RUN = Experiment("iteration_00", Recipe(dataset="digits", epochs=2, batch_size=64), NETWORK)
 CONTINUED = Experiment("iteration_00/continued", dataclasses.replace(RUN.recipe, epochs=1), NETWORK, start=RUN)
 TAUGHT = Experiment("iteration_00/taught", dataclasses.replace(RUN.recipe, epochs=1, teachers=2), NETWORK, teacher=RUN)
 DIVERGING = Experiment(
@@ -161,7 +161,7 @@ def test_workers_that_die_or_join_late_leave_the_records_of_a_local_sweep(start,
 
 def test_a_sweep_gives_the_same_table_here_and_on_two_workers_of_which_one_is_killed(start, scheduler, tmp_path):
     notebook, tables = own_notebook(tmp_path), []
-    values = "--set learning_rate=0.05,0.2 --set width=4,8 --set epochs=3 --seeds 0-2 --name two".split()
+    values = "--set learning_rate=0.05,0.2 --set width=4,8 --set epochs=2 --seeds 0-2 --name two".split()
     (first, _), _ = start_worker(start, scheduler), start_worker(start, scheduler)
     for place in (["--workers", "2"], ["--scheduler", scheduler]):
         store = tmp_path / place[0].lstrip("-")
