@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from mnist_lib import experiments, records
-from mnist_lib.digests import bytes_digest
+from mnist_lib.base.digests import bytes_digest
 from mnist_lib.pipeline import catalogue
 
 EXPERIMENTS = ("iteration_01_setup", "iteration_10_one_cycle")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from mnist_lib import experiments, files, machine
+from mnist_lib import experiments, machine
+from mnist_lib.base import files
 
 FOLDER = experiments.root() / "book" / "measurements"
 

@@ -104,7 +104,7 @@ def _come_into_view() -> None:
     """Bring this cell's output before whoever runs all cells: Jupyter goes to the last one, which is now empty."""
     from IPython.display import Javascript, display
 
-    from mnist_lib.progress import in_jupyter
+    from mnist_lib.base.progress import in_jupyter
 
     if in_jupyter():
         display(Javascript("setTimeout(() => element.scrollIntoView({block: 'center'}), 1000)"))

@@ -22,7 +22,7 @@ import numpy as np
 import platformdirs
 import torch
 
-from mnist_lib import files
+from mnist_lib.base import files
 
 MNIST_FILES = {  # MD5 of the uncompressed file
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",

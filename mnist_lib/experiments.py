@@ -20,9 +20,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from mnist_lib import augmentation, data, loaded, machine, progress, records, training
-from mnist_lib.digests import bytes_digest, text_digest
-from mnist_lib.files import FileError, write_atomically
+from mnist_lib import augmentation, data, machine, records, training
+from mnist_lib.base import loaded, progress
+from mnist_lib.base.digests import bytes_digest, text_digest
+from mnist_lib.base.files import FileError, write_atomically
 from mnist_lib.machine import resolve_device
 from mnist_lib.network import Network
 from mnist_lib.parameters import ParameterError, Recipe

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mnist_lib import loaded
-from mnist_lib.digests import code_digest, needed, plain, text_digest
+from mnist_lib.base import loaded
+from mnist_lib.base.digests import code_digest, needed, plain, text_digest
 from mnist_lib.parameters import ParameterError
 
 KINDS = {"int": int, "float": float, "str": str, "bool": bool}

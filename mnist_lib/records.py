@@ -27,8 +27,8 @@ import safetensors.torch
 import torch
 from filelock import FileLock, Timeout
 
-from mnist_lib.digests import bytes_digest, text_digest
-from mnist_lib.files import FileError, replace_all
+from mnist_lib.base.digests import bytes_digest, text_digest
+from mnist_lib.base.files import FileError, replace_all
 
 FORMAT = 2
 

@@ -24,8 +24,8 @@ from torchvision.datasets import MNIST
 
 import forked
 from mnist_lib import cells, data, records
+from mnist_lib.base.digests import text_digest
 from mnist_lib.data import DataError, Images
-from mnist_lib.digests import text_digest
 from mnist_lib.network import Network
 from mnist_lib.records import Record
 from mnist_lib.results import page

@@ -13,7 +13,8 @@ import openpyxl
 import pytest
 
 import forked
-from mnist_lib import cli, experiments, files
+from mnist_lib import cli, experiments
+from mnist_lib.base import files
 from mnist_lib.pipeline import staleness, verification, workers
 from mnist_lib.site import address, book
 from support import ROOT, mnist_lib

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_lib.digests import bytes_digest
+from mnist_lib.base.digests import bytes_digest
 from support import PATIENCE, ROOT
 
 pytestmark = pytest.mark.slow

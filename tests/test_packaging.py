@@ -27,11 +27,12 @@ CONDA_NAMES = {"pytorch": "torch", "playwright-python": "playwright"}
 """Packages that conda-forge calls by another name than PyPI."""
 
 MAY_IMPORT = {
-    "root": {"root"},
-    "results": {"root", "results"},
-    "backprop": {"root", "results", "backprop"},
-    "pipeline": {"root", "results", "pipeline"},
-    "site": {"root", "results", "backprop", "pipeline", "site"},
+    "base": {"base"},
+    "root": {"base", "root"},
+    "results": {"base", "root", "results"},
+    "backprop": {"base", "root", "results", "backprop"},
+    "pipeline": {"base", "root", "results", "pipeline"},
+    "site": {"base", "root", "results", "backprop", "pipeline", "site"},
     "notebooks": {"root", "results", "backprop"},
 }
 """The rooms of the library, and from which rooms each imports. `cli` imports all, and none imports it."""

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from mnist_lib import data, experiments, optimization, records, training
-from mnist_lib.digests import bytes_digest
+from mnist_lib.base.digests import bytes_digest
 from mnist_lib.experiments import Experiment
 from mnist_lib.pipeline import catalogue
 from mnist_lib.site import book

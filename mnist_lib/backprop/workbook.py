@@ -14,10 +14,10 @@ import numpy as np
 from xlsxwriter.utility import xl_col_to_name
 from xlsxwriter.worksheet import Worksheet
 
-from mnist_lib import files
 from mnist_lib.backprop import columns, network
 from mnist_lib.backprop.columns import Column
 from mnist_lib.backprop.spreadsheet import SETTINGS, SYMBOLS, Spreadsheet
+from mnist_lib.base import files
 from mnist_lib.parameters import ParameterError
 from mnist_lib.results.page import BackpropParameters, SweepParameters
 

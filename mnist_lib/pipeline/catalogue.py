@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lib import cells, experiments, records
-from mnist_lib.digests import text_digest
+from mnist_lib.base.digests import text_digest
 from mnist_lib.experiments import CHANGED, Experiment
 from mnist_lib.parameters import NotebookParameters, ParameterError, validate
 from mnist_lib.records import Record, RecordError

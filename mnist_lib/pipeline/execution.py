@@ -18,8 +18,9 @@ from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 
-from mnist_lib import cells, experiments, files, loaded
-from mnist_lib.loaded import CodeError
+from mnist_lib import cells, experiments
+from mnist_lib.base import files, loaded
+from mnist_lib.base.loaded import CodeError
 from mnist_lib.pipeline import catalogue, staleness
 
 QUICK = {

@@ -7,8 +7,8 @@ from pathlib import Path
 import nbformat
 
 from mnist_lib import experiments, records
-from mnist_lib.digests import text_digest
-from mnist_lib.files import write_atomically
+from mnist_lib.base.digests import text_digest
+from mnist_lib.base.files import write_atomically
 from mnist_lib.parameters import ParameterError
 from mnist_lib.pipeline import catalogue, execution
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import nbformat
 
-from mnist_lib import loaded, records
-from mnist_lib.digests import bytes_digest, canonical, plain, text_digest
+from mnist_lib import records
+from mnist_lib.base import loaded
+from mnist_lib.base.digests import bytes_digest, canonical, plain, text_digest
 from mnist_lib.experiments import Experiment
 from mnist_lib.pipeline import catalogue
 

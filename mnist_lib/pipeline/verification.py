@@ -12,9 +12,9 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from mnist_lib import experiments, machine, records
-from mnist_lib.digests import bytes_digest, code_digest
+from mnist_lib.base.digests import bytes_digest, code_digest
+from mnist_lib.base.files import FileError
 from mnist_lib.experiments import Experiment
-from mnist_lib.files import FileError
 from mnist_lib.network import Network
 from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline.catalogue import CODE_ONLY

@@ -16,9 +16,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mnist_lib import experiments, files, machine
+from mnist_lib import experiments, machine
+from mnist_lib.base import files
+from mnist_lib.base.loaded import CodeError
 from mnist_lib.experiments import Experiment
-from mnist_lib.loaded import CodeError
 from mnist_lib.pipeline import verification
 from mnist_lib.pipeline.verification import Verdict
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from IPython.display import display
 
 from mnist_lib import cells, experiments, records
-from mnist_lib.digests import code_digest
+from mnist_lib.base.digests import code_digest
 from mnist_lib.parameters import Checked, NotebookParameters, ParameterError, has_effect
 from mnist_lib.records import Record
 from mnist_lib.results.comparison import accuracy_difference, in_brief, in_words, label

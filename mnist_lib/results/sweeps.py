@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from mnist_lib import cells, experiments, files, records
+from mnist_lib import cells, experiments, records
+from mnist_lib.base import files
 from mnist_lib.experiments import Experiment
 from mnist_lib.network import Network
 from mnist_lib.parameters import NotebookParameters, ParameterError, Recipe, suggestion, validate

@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 
 import yaml
 
-from mnist_lib.files import write_atomically
+from mnist_lib.base.files import write_atomically
 from mnist_lib.parameters import ParameterError
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
-from mnist_lib.digests import bytes_digest, text_digest
+from mnist_lib.base.digests import bytes_digest, text_digest
 
 # `records` imports PyTorch, which takes seconds: only what writes imports it, and mostly there is nothing to do.
 
@@ -164,7 +164,7 @@ def prepare_quick() -> Path:
 def save_picture() -> None:
     """Keep the picture of the introduction, if there is one, as a file, for the README."""
     from mnist_lib import cells
-    from mnist_lib.files import write_atomically
+    from mnist_lib.base.files import write_atomically
     from mnist_lib.pipeline import catalogue
 
     source = ROOT / "notebooks" / "introduction.ipynb"

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mnist_lib import data, files, records
+from mnist_lib import data, records
+from mnist_lib.base import files
 from mnist_lib.pipeline import catalogue
 from mnist_lib.records import Record
 from mnist_lib.results.comparison import accuracy_difference, in_words, label

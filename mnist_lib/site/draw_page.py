@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mnist_lib import cells, data, files, records, training
+from mnist_lib import cells, data, records, training
+from mnist_lib.base import files
 from mnist_lib.blocks import Residual
 from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline import catalogue

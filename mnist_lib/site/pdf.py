@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from mnist_lib.files import write_atomically
+from mnist_lib.base.files import write_atomically
 from mnist_lib.site import book
 from mnist_lib.site.book import PDF, ROOT
 

@@ -17,7 +17,7 @@ from openpyxl.workbook import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 
 from mnist_lib.backprop import columns, network, workbook
-from mnist_lib.files import FileError
+from mnist_lib.base.files import FileError
 from mnist_lib.parameters import ParameterError
 from mnist_lib.results.page import BackpropParameters, SweepParameters
 

@@ -27,10 +27,10 @@ from torchvision.datasets import MNIST
 
 from forked import PROCESSES
 from mnist_lib import cells, cli, data, experiments, records, training
+from mnist_lib.base.digests import bytes_digest
+from mnist_lib.base.files import FileError
 from mnist_lib.data import DataError, Images
-from mnist_lib.digests import bytes_digest
 from mnist_lib.experiments import Experiment
-from mnist_lib.files import FileError
 from mnist_lib.parameters import ParameterError, Recipe, validate
 from mnist_lib.pipeline import catalogue, execution, workers
 from mnist_lib.records import RecordError, record_path, weights_path

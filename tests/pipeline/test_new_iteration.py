@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from mnist_lib import cells, experiments
-from mnist_lib.digests import bytes_digest
+from mnist_lib.base.digests import bytes_digest
 from mnist_lib.parameters import ParameterError
 from mnist_lib.pipeline import catalogue, execution, new_iteration, staleness
 from mnist_lib.results import page

@@ -12,7 +12,7 @@ import pytest
 import forked
 import support
 from mnist_lib import records
-from mnist_lib.digests import bytes_digest
+from mnist_lib.base.digests import bytes_digest
 from mnist_lib.records import record_path
 from mnist_lib.results.comparison import label
 from support import PATIENCE, ROOT, edit, mnist_lib, sealed

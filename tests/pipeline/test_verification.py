@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from mnist_lib import experiments, records
-from mnist_lib.digests import bytes_digest
+from mnist_lib.base.digests import bytes_digest
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe, has_effect
 from mnist_lib.pipeline import verification

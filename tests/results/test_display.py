@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from mnist_lib import progress
+from mnist_lib.base import progress
 from mnist_lib.parameters import Recipe
 from mnist_lib.records import Record
 from mnist_lib.results import comparison, drawing, figures, page, show, tables
@@ -273,7 +273,7 @@ def test_progress_is_a_bar_for_a_person_and_lines_for_a_log(person, where, monke
 LIVE = """
 from IPython.display import display
 from mnist_lib.parameters import Recipe
-from mnist_lib.progress import in_jupyter
+from mnist_lib.base.progress import in_jupyter
 from mnist_lib.results import cycle
 print(in_jupyter())
 display(cycle.explorer(Recipe(epochs=2, schedule="one_cycle"), 10))

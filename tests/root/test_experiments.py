@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from mnist_lib import data, experiments, machine, records
+from mnist_lib.base.files import FileError
 from mnist_lib.experiments import PUBLISHED_ONLY, Experiment, find, find_path, runs, train
-from mnist_lib.files import FileError
 from mnist_lib.machine import resolve_device
 from mnist_lib.parameters import ParameterError, Recipe
 from mnist_lib.records import RecordError, record_path, weights_path

@@ -19,8 +19,8 @@ import safetensors.torch
 import torch
 
 from mnist_lib import experiments, records
-from mnist_lib.digests import bytes_digest
-from mnist_lib.files import FileError, write_atomically
+from mnist_lib.base.digests import bytes_digest
+from mnist_lib.base.files import FileError, write_atomically
 from mnist_lib.records import Record, RecordError, record_path, to_json, weights_path
 
 WEIGHTS = b"the weights, serialized"

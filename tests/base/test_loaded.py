@@ -9,9 +9,10 @@ from importlib.util import find_spec, module_from_spec
 
 import pytest
 
-from mnist_lib import augmentation, blocks, data, experiments, fast, loaded, network, optimization, progress, training
+from mnist_lib import augmentation, blocks, data, experiments, fast, network, optimization, training
+from mnist_lib.base import loaded, progress
+from mnist_lib.base.loaded import CodeError
 from mnist_lib.experiments import code_digest
-from mnist_lib.loaded import CodeError
 from mnist_lib.network import Network
 from mnist_lib.parameters import Recipe
 from support import ROOT, networks
@@ -127,7 +128,7 @@ NEW_FIELD = "sharpening: float = bounded(0.0, low=0, high=1)\n    "
         ("data", '"""Return the images to train on', '"""Give the images to train on'),
         ("experiments", "time.perf_counter()", "time.monotonic()"),
         ("records", "FORMAT = 2", "FORMAT = 3"),
-        ("progress", "flush=True", "flush=False"),
+        ("base.progress", "flush=True", "flush=False"),
     ],
 )
 def test_what_does_not_decide_the_result_does_not_count(load_edited, module, old, new):

@@ -13,11 +13,11 @@ from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
-from mnist_lib import face
-from mnist_lib.digests import canonical, needed, simplified, text_digest
+import mnist_lib
+from mnist_lib.base.digests import canonical, needed, simplified, text_digest
 
-PACKAGE = __package__
-_FACE = {name: f"{home}.{name}".partition(".")[2] for name, home in face.items()}  # names that the package itself gives
+PACKAGE = mnist_lib.__name__
+_FACE = {name: f"{home}.{name}".partition(".")[2] for name, home in mnist_lib.face.items()}  # names of the package
 _SIMPLE = (int, float, str, bytes, bool, tuple, type(None))
 _kept: dict[str, tuple[str, dict[str, str]]] = {}  # of each module, its text and its simple constants
 
@@ -101,7 +101,8 @@ def _definition(text: str, module: str, name: str, left_out: frozenset[str]) -> 
     """Return the statements that a definition needs in a module's text, and what they use of other modules."""
     statements, _ = needed(text, [name], left_out)
     own = [node for node in statements if not (isinstance(node, ast.Import | ast.ImportFrom) and _imports(node))]
-    said = {f"{module} {_canonical(node)}" for node in own} if statements else {f"{module} does not define {name}"}
+    place = module.rpartition(".")[2]  # without its room: a move changes nothing
+    said = {f"{place} {_canonical(node)}" for node in own} if statements else {f"{place} does not define {name}"}
     return said, imported(statements)
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from mnist_lib import augmentation, digests
-from mnist_lib.digests import bytes_digest, canonical, code_digest, needed, simplified, text_digest
+from mnist_lib import augmentation
+from mnist_lib.base import digests
+from mnist_lib.base.digests import bytes_digest, canonical, code_digest, needed, simplified, text_digest
 
-LIBRARY = Path(digests.__file__).parent
+LIBRARY = Path(digests.__file__).parents[1]
 
 CODE = '''\
 """Docstring."""
@@ -439,7 +440,7 @@ def test_other_python_versions_give_the_same_digests():
         *(path.read_text("utf-8") for path in sorted(LIBRARY.rglob("*.py"))),
     ]
     expected = [described(source) for source in sources]
-    program = "import json, sys; sys.path.insert(0, sys.argv[1]); from mnist_lib.digests import *\n"
+    program = "import json, sys; sys.path.insert(0, sys.argv[1]); from mnist_lib.base.digests import *\n"
     program += "import ast\n" + inspect.getsource(described)
     program += "print(json.dumps([described(source) for source in json.load(sys.stdin)]))"
     for python in pythons:

@@ -1,0 +1,1 @@
+"""What the root stands on: files, digests of code, the code as it is loaded, progress bars."""
