@@ -159,8 +159,8 @@ def test_a_box_says_question_expectation_result_and_meaning():
     assert lines == [
         "**Question.** Does it help?",
         "**We expect.** A little.",
-        "**Result.** 99.30 [99.30, 99.30] % of the test images are right, over 5 seeds. Against iteration 6 "
-        "(capacity): +0.20 points [+0.20, +0.20]: a gain. The target of at least 99.20 % is met.",
+        "**Result.** 99.30 [99.30, 99.30] % of the test images are right, over 5 seeds. Against iteration 6: "
+        "+0.20 points [+0.20, +0.20]: a gain. Target, 99.20 %: met.",
         "**What it means.** It does.",
     ]
     alone = sentences.box(parameters, Target(99.2), runs[:1], [], question="", expected="", meaning="")

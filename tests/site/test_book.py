@@ -291,7 +291,7 @@ def test_an_experiment_begins_with_its_box_and_its_result_is_on_the_third_screen
     top = "e => e.getBoundingClientRect().top + scrollY"
     box = page.locator(".tag_prose blockquote").first
     assert all(word in box.inner_text() for word in ("Question.", "We expect.", "Result.", "What it means."))
-    assert 30 < len(re.findall(r"(?<![\w’'])[^\W\d_][\w’'-]*", box.inner_text())) <= 75
+    assert 30 < len(re.findall(r"(?<![\w’'])[^\W\d_][\w’'-]*", box.inner_text())) <= 70
     assert box.evaluate(top) < (1000 if name.startswith("iteration_") else 1400)
     result = page.locator("article h2", has_text=re.compile(r"^Result"))
     assert result.evaluate(top) < 3 * 900
