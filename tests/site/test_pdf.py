@@ -96,7 +96,7 @@ SHOWN = {
     "notebooks/iteration_05_global_average_pooling": (
         "def network",
         "batch_size: int = 128",
-        "Within the epochs of this page",
+        "What each part of that recipe brings",
     ),
     "notebooks/iteration_10_one_cycle": ("the figure is live", "def network", "momentum"),
     "notebooks/learning_rate_sweep": ("the figure is live", "def "),
