@@ -72,18 +72,11 @@ def box(
     result = f"{in_percent(runs)} of the {evaluated_on(runs)} images are right{many}."
     if before:
         result += f" Against {baseline(parameters).partition(' (')[0]}: {change(before, runs, in_brief)}."
-    result += f" {verdict(target, runs)}." if len(runs) < target.seeds else f" {_brief_verdict(target, runs)}."
+    result += f" {verdict(target, runs, brief=True)}."
     said = {"Question": question, "We expect": expected, "Result": result}
     said["What it means"] = meaning
     lines = (f"> **{name}.** {' '.join(text.split())}" for name, text in said.items() if text)
     return "\n>\n".join(lines)
-
-
-def _brief_verdict(target: Target, runs: Sequence[Record]) -> str:
-    """Say it without the reason, but for a mean that looks like what was asked for: "Target, 99.40 %: met"."""
-    said = verdict(target, runs)
-    reason = said.partition(",")[2] if "ends at" in said else ""
-    return f"Target, {target.accuracy:.2f} %: {target.verdicts(runs)[-1]}{reason and f',{reason}'}"
 
 
 def answer(text: str) -> str:
@@ -138,22 +131,23 @@ def overfitting(runs: Sequence[Record]) -> float:
     return train_accuracy(runs) - final_accuracy(runs).center
 
 
-def verdict(target: Target, runs: Sequence[Record]) -> str:
-    """Say whether the accuracy that was aimed at is reached: "The target of at least 99.40 % is met"."""
+def verdict(target: Target, runs: Sequence[Record], brief: bool = False) -> str:
+    """Say whether the accuracy that was aimed at is reached: "The target of at least 99.40 % is met".
+
+    In brief, "Target, 99.40 %: met"; then there is a reason only for a miss that two decimals hide.
+    """
     aim = f"target of at least {target.accuracy:.2f} %"
     if len(runs) < target.seeds:
         words = {1: "One run does", 2: "Two runs do", 3: "Three runs do", 4: "Four runs do"}
         few = words.get(len(runs), f"{len(runs)} runs do")
         return f"{few} not decide on the {aim}; that takes {target.seeds}"
     found, interval = target.verdicts(runs)[-1], final_accuracy(runs)
-    if found == "met":
-        return f"The {aim} is met"
-    begin, end = interval.low, interval.high
-    if found == "missed":
-        is_hidden = round(end, 2) == target.accuracy
-        return f"The {aim} is missed" + (f", because the interval ends at {end:.3f}" if is_hidden else "")
-    where = f"begins at {begin:.3f}" if round(begin, 2) == target.accuracy else "contains it"
-    return f"The {aim} is undecided, because the interval {where}"
+    reason = "" if brief or found != "undecided" else ", because the interval contains it"
+    which, end = ("ends", interval.high) if found == "missed" else ("begins", interval.low)
+    is_hidden = found != "met" and round(end, 2) == target.accuracy
+    if is_hidden and not (brief and found == "undecided"):
+        reason = f", because the interval {which} at {end:.3f}"
+    return f"Target, {target.accuracy:.2f} %: {found}{reason}" if brief else f"The {aim} is {found}{reason}"
 
 
 def change(before: Sequence[Record], after: Sequence[Record], words: Callable[[Interval], str] = in_words) -> str:
