@@ -154,7 +154,7 @@ def code_digest(recipe: Recipe) -> str:
     """
     dataset = data.DATASETS[recipe.dataset]
     optional = {
-        "optimization.moving_average": recipe.average_decay,
+        "optimization.follow": recipe.average_decay,
         "optimization.fresh_statistics": recipe.statistics_images,
         "augmentation.deskew": recipe.preparation == "deskew",
         "training.taught": recipe.teachers,

@@ -64,29 +64,20 @@ class _Autocast(nn.Module):
 class Fast(nn.Sequential):
     """The layers of a network, with its names and parameters, trained in bfloat16.
 
-    Input and output are those of the network, in float32. On a GPU the layers are compiled, and their kernels replayed
-    as a CUDA graph, so that starting them takes no time.
+    Input and output are those of the network, in float32. On a GPU it is torch's autocast that casts, layer by layer.
     """
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of shape ``(n, 10)`` for images of shape ``(n, 1, h, w)``."""
         if not self.training:
             return super().forward(images)
-        if images.is_cuda:
-            return self._compiled(images)
-        if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        if images.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return self._blocked(images)
         return self._autocast(images)
 
     def _autocast(self, images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(images.device.type, torch.bfloat16):
             return super().forward(images).float()
-
-    def _compiled(self, images: torch.Tensor) -> torch.Tensor:
-        if "_step" not in self.__dict__:
-            # One graph for each size of a batch: the last one of an epoch is smaller.
-            self.__dict__["_step"] = torch.compile(self._autocast, mode="reduce-overhead", dynamic=False)
-        return self._step(images)
 
     def _blocked(self, images: torch.Tensor) -> torch.Tensor:
         x, channels = _through(self, images.bfloat16().contiguous().to_mkldnn(), images.shape[1])

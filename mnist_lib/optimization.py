@@ -5,12 +5,13 @@ A recipe names its optimizer and its schedule; each is a function here, so that 
 
 import copy
 import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
-from torch.optim.swa_utils import AveragedModel
 
 from mnist_lib.parameters import Recipe
 
@@ -88,13 +89,44 @@ def make(recipe: Recipe, model: nn.Module) -> Optimizer:
 
 def sgd(recipe: Recipe, model: nn.Module) -> Optimizer:
     """Stochastic gradient descent with momentum."""
-    return torch.optim.SGD(
+    kind = RecordableSGD if _on_gpu(model.parameters()) else torch.optim.SGD
+    return kind(
         model.parameters(),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov,
     )
+
+
+class RecordableSGD(torch.optim.SGD):
+    """torch's SGD, whose learning rate and momentum may be tensors that change, as in a recorded step."""
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Change every parameter once."""
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            gradients = torch._foreach_add([weight.grad for weight in weights], weights, alpha=group["weight_decay"])
+            buffers = [_buffer(self.state[weight], weight) for weight in weights]
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, gradients)
+            updates = buffers
+            if group["nesterov"]:
+                updates = torch._foreach_mul(buffers, group["momentum"])
+                torch._foreach_add_(updates, gradients)
+            torch._foreach_sub_(weights, torch._foreach_mul(updates, group["lr"]))
+
+
+def _buffer(state: dict[str, torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
+    """Return what an optimizer remembers of a weight's gradients: at first, nothing."""
+    if "momentum_buffer" not in state:
+        state["momentum_buffer"] = torch.zeros_like(weight)
+    return state["momentum_buffer"]
+
+
+def _on_gpu(weights: Iterable[torch.Tensor]) -> bool:
+    return all(weight.is_cuda for weight in weights)
 
 
 def adamw(recipe: Recipe, model: nn.Module) -> Optimizer:
@@ -147,17 +179,16 @@ class Muon(Optimizer):
         """Change every parameter once."""
         for group in self.param_groups[:-1]:
             rate, momentum = group["lr"], group["momentum"]
-            for kernel in group["params"]:
-                if kernel.grad is None:
-                    continue
-                state = self.state[kernel]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(kernel)
-                buffer = state["momentum_buffer"].mul_(momentum).add_(kernel.grad)
-                update = kernel.grad.add(buffer, alpha=momentum).flatten(1)  # Nesterov's
+            kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
+            updates = []
+            for kernel in kernels:
+                buffer = _buffer(self.state[kernel], kernel).mul_(momentum).add_(kernel.grad)
+                updates.append(_plus(kernel.grad, buffer, momentum).flatten(1))  # Nesterov's
+            together = orthogonal_together(updates) if _on_gpu(updates) else map(orthogonal, updates)
+            for kernel, update in zip(kernels, together, strict=True):
                 kernel.mul_(1 - rate * group["weight_decay"])
                 size = max(1, update.shape[0] / update.shape[1]) ** 0.5
-                kernel.add_(orthogonal(update).view_as(kernel), alpha=-rate * size)
+                kernel.copy_(_plus(kernel, update.view_as(kernel), -rate * size))
         self._adamw.step()
 
 
@@ -168,17 +199,39 @@ def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     The coefficients are those of Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x = matrix.mT if tall else matrix
+    x = x / ((x.norm() if x.ndim == 2 else x.flatten(1).norm(dim=1)[:, None, None]) + 1e-7)
     for _ in range(steps):
-        square = x @ x.T
+        square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
-def _adamw(parameters, rate: float, weight_decay: float) -> torch.optim.AdamW:
-    return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+def orthogonal_together(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Do what `orthogonal` does for several matrices at once, which a GPU does in fewer and larger steps.
+
+    Filled up with zeros they have one size. Rows and columns of zeros stay zero, and change no singular value.
+    """
+    wide = [each.mT if each.shape[0] > each.shape[1] else each for each in matrices]
+    rows, columns = (max(each.shape[i] for each in wide) for i in (0, 1))
+    filled = [functional.pad(each, (0, columns - each.shape[1], 0, rows - each.shape[0])) for each in wide]
+    found = orthogonal(torch.stack(filled))
+    cut = [whole[: each.shape[0], : each.shape[1]] for whole, each in zip(found, wide, strict=True)]
+    return [x.mT if each.shape != x.shape else x for x, each in zip(cut, matrices, strict=True)]
+
+
+def _plus(tensor: torch.Tensor, other: torch.Tensor, factor: torch.Tensor | float) -> torch.Tensor:
+    """Add a multiple of another tensor; on a CPU in one operation, which rounds once."""
+    if isinstance(factor, torch.Tensor):
+        return tensor + factor * other
+    return tensor.add(other, alpha=factor)
+
+
+def _adamw(parameters: Iterable[nn.Parameter], rate: float, weight_decay: float) -> torch.optim.AdamW:
+    parameters = list(parameters)
+    how = {"fused": True, "capturable": _on_gpu(parameters)}
+    return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay, **how)
 
 
 STATISTICS_BATCH = 500
@@ -187,20 +240,27 @@ STATISTICS_BATCH = 500
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """Follow the weights of `model` by an exponential moving average, which forgets faster at the start.
+def average_share(decay: float, updates: int) -> float:
+    """Return how much of the new weights enters their exponential moving average, after so many updates.
 
-    The first update copies the weights. After t updates the next one keeps the share
-    min(`decay`, (1 + t) / (10 + t)) of the old average (as in TensorFlow's ExponentialMovingAverage).
-    ``update_parameters`` makes an update; ``module`` is the averaged network.
+    The first update copies the weights, and the average forgets faster at the start: after t updates it keeps the share
+    min(`decay`, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage.
     """
+    return 1 - min(decay, (1 + updates) / (10 + updates)) if updates else 1.0
 
-    @torch.no_grad()
-    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], updates: torch.Tensor | int) -> None:
-        count = int(updates)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + count) / (10 + count)))
 
-    return AveragedModel(model, multi_avg_fn=update)
+@torch.no_grad()
+def follow(averaged: nn.Module, current: nn.Module, share: torch.Tensor | float) -> None:
+    """Move the weights of `averaged` by the share of their way to those of `current`; copy its buffers."""
+    old, new = list(averaged.parameters()), list(current.parameters())
+    if isinstance(share, torch.Tensor):
+        apart = torch._foreach_sub(new, old)
+        torch._foreach_mul_(apart, share)
+        torch._foreach_add_(old, apart)
+    else:
+        torch._foreach_lerp_(old, new, share)
+    for mine, other in zip(averaged.buffers(), current.buffers(), strict=True):
+        mine.copy_(other)
 
 
 def fresh_statistics(model: nn.Module, images: torch.Tensor) -> nn.Module:

@@ -5,9 +5,11 @@ random numbers from generators seeded by (seed, epoch) alone, so an interrupted 
 from its weights, what its optimizer remembers and the number of epochs done.
 """
 
+import copy
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from mnist_lib import augmentation, data, fast, optimization
+from mnist_lib.captured import Captured
 from mnist_lib.data import Images
 from mnist_lib.parameters import Recipe
 
@@ -116,9 +119,10 @@ class Trainer:
         self.rates = optimization.rates(recipe, self.steps_per_epoch)
         self.optimizer = optimization.make(recipe, self.model)
         self.changes = [change(recipe) for change in augmentation.chosen(recipe)]
-        self.average = optimization.moving_average(self.model, recipe.average_decay) if recipe.average_decay else None
+        self.average = copy.deepcopy(self.model) if recipe.average_decay else None
         self.epochs_done = 0
         self.first_losses: list[float] = []
+        self._take_step = self._recorded()
 
     def train_epoch(self) -> Epoch:
         """Train for one epoch, then evaluate.
@@ -138,7 +142,8 @@ class Trainer:
 
     def _train(self, steps: int | None = None) -> tuple[float, int]:
         """Take the optimisation steps of the next epoch, or the first `steps` of them."""
-        model, optimizer, recipe = self.model.train(), self.optimizer, self.recipe
+        self.model.train()
+        recipe = self.recipe
         order, numbers = self._draw()
         strength = self._strength()
         # Reading a loss makes a GPU wait, so there it is looked at less often; the step it names is exact either way.
@@ -148,25 +153,11 @@ class Trainer:
         correct = torch.zeros((), dtype=torch.long, device=self.device)
         first = self.epochs_done * self.steps_per_epoch
         for step, batch in enumerate(order.split(recipe.batch_size)[:steps]):
-            images, labels = self.images[batch], self.labels[batch]
-            for change in self.changes:
-                images = change(images, numbers[type(change).__name__][batch], strength)
-            images = self._normalise(images)
-            rate, momentum = self.rates[first + step]
-            for group in optimizer.param_groups:
-                group["lr"], group["momentum"] = rate * group.get("scale", 1.0), momentum
-            logits = model(images)
-            loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-            if self.teachers:
-                learned = taught(logits, images, self.teachers, recipe.temperature)
-                loss = torch.lerp(loss, learned, recipe.distillation)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            if self.average is not None:
-                self.average.update_parameters(model)
-            losses[step] = loss.detach()
-            correct += (logits.detach().argmax(1) == labels).sum()
+            share = optimization.average_share(recipe.average_decay, first + step)
+            chosen = [numbers[type(change).__name__][batch] for change in self.changes]
+            loss, right = self._take_step(batch, *self.rates[first + step], share, strength, *chosen)
+            losses[step] = loss
+            correct += right
             if step % check_every == check_every - 1:
                 self._check_finite(losses[: step + 1], first)
         self._check_finite(losses, first)
@@ -174,6 +165,42 @@ class Trainer:
             self.first_losses = losses[:FIRST_STEPS].tolist()
         self.epochs_done += 1
         return float((losses * sizes).sum() / len(order)), int(correct)
+
+    def _step(
+        self, batch: torch.Tensor, rate: float, momentum: float, share: float, strength: float, *numbers: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take an optimisation step; returns the loss, and how many of the images the network got right before it."""
+        images, labels = self.images[batch], self.labels[batch]
+        for change, own in zip(self.changes, numbers, strict=True):
+            images = change(images, own, strength)
+        images = self._normalise(images)
+        for group in self.optimizer.param_groups:
+            group["lr"], group["momentum"] = rate * group.get("scale", 1.0), momentum
+        logits = self.model(images)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        if self.teachers:
+            learned = taught(logits, images, self.teachers, self.recipe.temperature)
+            loss = torch.lerp(loss, learned, self.recipe.distillation)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        if self.average is not None:
+            optimization.follow(self.average, self.model, share)
+        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+    def _recorded(self) -> Callable[..., tuple[torch.Tensor, ...]]:
+        """Return what takes a step: on a GPU a recording, which is made when the first one is asked for."""
+        return Captured(self._step, self.unchanged, self.device) if self.device.type == "cuda" else self._step
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Put back, in place, all that training in this context changes, and the state of the random numbers."""
+        before, epochs_done, first_losses = self.state(), self.epochs_done, self.first_losses
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            yield
+        for name, value in self._tensors().items():
+            value.copy_(before[name]) if name in before else value.zero_()
+        self.epochs_done, self.first_losses = epochs_done, first_losses
 
     def replay(self, steps: int = FIRST_STEPS) -> list[float]:
         """Return the losses of the first `steps` steps of a fresh run."""
@@ -197,7 +224,7 @@ class Trainer:
     @torch.no_grad()
     def evaluated(self) -> nn.Module:
         """Return what is evaluated, in evaluation mode: the network, or what the recipe puts in its place."""
-        model = self.model if self.average is None else self.average.module
+        model = self.model if self.average is None else self.average
         if self.recipe.statistics_images:
             chosen = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed))
             chosen = chosen[: self.recipe.statistics_images].to(self.device)
@@ -211,6 +238,9 @@ class Trainer:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return all that the run needs to continue, by name: weights, averages, what the optimizer remembers."""
+        return {name: copied(value) for name, value in self._tensors().items()}
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         if self.average is not None:
             tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
@@ -218,7 +248,7 @@ class Trainer:
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:
                     tensors[f"optimizer.{index}.{key}"] = value
-        return {name: copied(value) for name, value in tensors.items()}
+        return tensors
 
     def restore(self, tensors: dict[str, torch.Tensor], epochs_done: int, first_losses: list[float]) -> None:
         """Continue from a `state` that was taken after `epochs_done` epochs."""
@@ -237,6 +267,7 @@ class Trainer:
             like = torch.empty_like(parameter if of_weights else tensor, device=parameter.device)
             self.optimizer.state[parameter][key] = like.copy_(tensor)
         self.epochs_done, self.first_losses = epochs_done, list(first_losses)
+        self._take_step = self._recorded()  # with these tensors
 
     def _draw(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Draw the random numbers of the next epoch on the CPU so that every device gets the same ones.

@@ -284,36 +284,6 @@ def test_a_network_without_flatten_gives_its_own_channels(batch):
     assert Fast(nn.Conv2d(1, 10, 3), nn.ReLU()).train()(batch[0]).shape == (64, 10, 26, 26)
 
 
-def as_on_a_gpu(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """What a network computes of images that are said to be on a GPU, once: to the network itself."""
-    with pytest.MonkeyPatch.context() as patch:
-
-        def asked(images: torch.Tensor) -> bool:
-            patch.undo()
-            return True
-
-        patch.setattr(torch.Tensor, "is_cuda", property(asked))
-        return network(images)
-
-
-@pytest.mark.slow
-def test_compiled_for_a_gpu_it_computes_the_same(monkeypatch, batch):
-    """Compiled for the CPU here: CUDA graphs are left out, all else is the same code."""
-    torch_compile, modes = torch.compile, []
-
-    def watched(function, mode, **options):
-        modes.append(mode)
-        return torch_compile(function, mode=mode, **options)
-
-    monkeypatch.setattr(torch, "compile", watched)
-    torch.manual_seed(0)
-    plain = PUBLISHED["reported_d_padded_pairs"]().train()
-    ours = in_bfloat16(copy.deepcopy(plain))
-    for images in (batch[0], batch[0][:17]):  # the last batch is smaller
-        torch.testing.assert_close(as_on_a_gpu(ours, images), cast(plain)(images), rtol=0.02, atol=0.02)
-    assert modes == ["reduce-overhead"], "compiled once for all steps"
-
-
 @blocked
 def test_same_seed_same_result():
     runs = [

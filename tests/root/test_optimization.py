@@ -13,11 +13,14 @@ from torch.optim.lr_scheduler import ConstantLR, LambdaLR, OneCycleLR, StepLR
 
 from mnist_lib.optimization import (
     STATISTICS_BATCH,
+    RecordableSGD,
+    average_share,
+    follow,
     fresh_statistics,
     is_kernel,
     make,
-    moving_average,
     orthogonal,
+    orthogonal_together,
     rates,
 )
 from mnist_lib.parameters import Recipe
@@ -268,18 +271,70 @@ def test_the_limits_of_the_singular_values():
 # -- averages of weights
 
 
-def test_the_moving_average_forgets_faster_at_the_start():
+@pytest.mark.parametrize("number", [float, torch.tensor], ids=["a number", "a tensor"])
+def test_the_moving_average_forgets_faster_at_the_start(number):
     layer = nn.Linear(3, 2)
-    average = moving_average(layer, 0.9)
+    average = copy.deepcopy(layer)
     expected = None
     for updates in range(120):  # from the 80th on, the decay is the limit
         with torch.no_grad():
             layer.weight.normal_()
-        average.update_parameters(layer)
+        follow(average, layer, number(average_share(0.9, updates)))
         weight = layer.weight.detach().double()
         decay = min(0.9, (1 + updates) / (10 + updates))
         expected = weight if updates == 0 else decay * expected + (1 - decay) * weight
-    torch.testing.assert_close(average.module.weight.double(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(average.weight.double(), expected, rtol=0, atol=1e-6)
+
+
+def test_the_average_of_the_buffers_is_the_last():
+    layer = nn.BatchNorm1d(3).train()
+    average = copy.deepcopy(layer)
+    layer(torch.randn(5, 3))
+    follow(average, layer, 0.25)
+    assert torch.equal(average.running_mean, layer.running_mean)
+
+
+# -- steps that can be recorded: numbers are tensors
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("number", [float, torch.tensor], ids=["numbers", "tensors"])
+def test_recordable_sgd_does_what_torch_s_does(number, nesterov, weight_decay):
+    ours, theirs = (torch.nn.Linear(4, 3) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    how = {"lr": 0.1, "momentum": 0.9, "weight_decay": weight_decay, "nesterov": nesterov}
+    pairs = [(ours, RecordableSGD(ours.parameters(), **how)), (theirs, torch.optim.SGD(theirs.parameters(), **how))]
+    for step in range(5):
+        images = torch.randn(8, 4)
+        for (layer, optimizer), kind in zip(pairs, (number, float), strict=True):
+            optimizer.param_groups[0].update(lr=kind(0.1 / (1 + step)), momentum=kind(0.9 - 0.01 * step))
+            optimizer.zero_grad()
+            layer(images).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+def test_muon_takes_tensors_for_numbers():
+    networks = [nn.Sequential(nn.Conv2d(2, 5, 3), nn.Flatten(), nn.Linear(5, 2)) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    recipe = Recipe(optimizer="muon", learning_rate=0.2, other_learning_rate=0.02, weight_decay=0.1)
+    for network, kind in zip(networks, (float, torch.tensor), strict=True):
+        torch.manual_seed(0)
+        optimizer = make(recipe, network)
+        for step in range(4):
+            kernels = optimizer.param_groups[0]
+            kernels["lr"], kernels["momentum"] = kind(0.2 - 0.01 * step), kind(0.9 - 0.1 * step)
+            optimizer.zero_grad()
+            network(torch.randn(3, 2, 3, 3)).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(networks[0].state_dict(), networks[1].state_dict(), rtol=1e-4, atol=1e-5)
+
+
+def test_matrices_are_made_orthogonal_together_as_one_by_one():
+    matrices = [torch.randn(rows, columns) for rows, columns in ((16, 144), (16, 9), (32, 8), (5, 5))]
+    for found, matrix in zip(orthogonal_together(matrices), matrices, strict=True):
+        torch.testing.assert_close(found, orthogonal(matrix), rtol=1e-4, atol=1e-5)
 
 
 # -- fresh statistics

@@ -279,8 +279,8 @@ def test_teachers_see_the_changed_images_as_the_student_does_and_are_not_trained
 
 def test_the_average_of_the_weights_is_evaluated():
     run, _ = train(dataclasses.replace(PUBLISHED, average_decay=0.9))
-    assert run.evaluated() is run.average.module
-    assert not torch.equal(run.average.module[0].weight, run.model[0].weight)
+    assert run.evaluated() is run.average
+    assert not torch.equal(run.average[0].weight, run.model[0].weight)
 
 
 def test_fresh_statistics_are_those_of_as_many_training_images_as_the_recipe_says():

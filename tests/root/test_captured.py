@@ -1,0 +1,156 @@
+"""Steps that are recorded on a GPU. What needs none is tested everywhere: the step takes tensors for numbers."""
+
+import dataclasses
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from mnist_lib import data
+from mnist_lib.blocks import Residual, conv_bn_relu
+from mnist_lib.captured import Captured
+from mnist_lib.data import Images
+from mnist_lib.optimization import RecordableSGD
+from mnist_lib.parameters import Recipe
+from mnist_lib.training import Trainer
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+TRAIN, TEST = data.load("digits")
+
+SGD = Recipe(dataset="digits", epochs=2, batch_size=100, learning_rate=0.1, schedule="one_cycle", rotation=15.0)
+RECIPES = {
+    "SGD": SGD,
+    "cropped, with weight decay": dataclasses.replace(SGD, crop_probability=0.5, nesterov=True, weight_decay=1e-3),
+    "Muon, warped, averaged": Recipe(
+        dataset="digits",
+        epochs=2,
+        batch_size=100,
+        optimizer="muon",
+        learning_rate=0.1,
+        schedule="linear",
+        label_smoothing=0.1,
+        average_decay=0.9,
+        statistics_images=100,
+        rotation=10.0,
+        shear=0.1,
+        scale=0.1,
+        elastic=1.0,
+        fade=1.0,
+        final_strength=0.5,
+    ),
+    "AdamW, bfloat16": dataclasses.replace(
+        SGD, optimizer="adamw", learning_rate=0.01, schedule="cosine", precision="bfloat16"
+    ),
+    "taught": dataclasses.replace(SGD, teachers=1, distillation=0.5, temperature=2.0),
+}
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(
+        *conv_bn_relu(1, 8),
+        nn.MaxPool2d(2),
+        Residual(*[nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()]),
+        nn.Conv2d(8, 16, 3, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
+
+
+def trainer(recipe: Recipe, device: str, make=network) -> Trainer:
+    few = Images(TRAIN.images[:730], TRAIN.labels[:730])  # the last batch is smaller
+    torch.manual_seed(7)
+    teachers = [network()] * recipe.teachers
+    return Trainer(make, recipe, 3, few, TEST, torch.device(device), teachers=teachers)
+
+
+def as_tensors(run: Trainer):
+    """The run's step with tensors in the place of numbers, as it is recorded; none of it waits for a value."""
+    return lambda batch, *inputs: run._step(batch, *(torch.as_tensor(each) for each in inputs))
+
+
+def weights(run: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in run.state().items() if value.is_floating_point()}
+
+
+@pytest.mark.parametrize("name", RECIPES.keys() - {"AdamW, bfloat16"})
+def test_a_step_takes_tensors_for_numbers(name):
+    recipe = RECIPES[name]
+    plain, recordable = trainer(recipe, "cpu"), trainer(recipe, "cpu")
+    if recipe.optimizer == "sgd":
+        how = {"momentum": 0.9, "weight_decay": recipe.weight_decay, "nesterov": recipe.nesterov}
+        recordable.optimizer = RecordableSGD(recordable.model.parameters(), **how)
+    recordable._take_step = as_tensors(recordable)
+    assert recordable.replay(4) == pytest.approx(plain.replay(4), rel=1e-4)
+    torch.testing.assert_close(weights(recordable), weights(plain), rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_trained_in_between_leaves_no_trace():
+    runs = [trainer(dataclasses.replace(RECIPES["Muon, warped, averaged"], epochs=3), "cpu") for _ in range(2)]
+    runs[0].train_epoch()
+    with runs[0].unchanged():
+        runs[0].train_epoch()
+        runs[0].train_epoch()
+    runs[1].train_epoch()
+    assert runs[0].train_epoch() == runs[1].train_epoch()
+    assert safetensors.torch.save(runs[0].state()) == safetensors.torch.save(runs[1].state())
+
+
+# -- on a GPU
+
+
+@gpu
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_recorded_step_computes_what_the_step_does(recipe):
+    plain, recorded = trainer(recipe, "cuda"), trainer(recipe, "cuda")
+    plain._take_step = plain._step
+    assert isinstance(recorded._take_step, Captured)
+    loose = recipe.precision == "bfloat16"
+    assert recorded.replay(6) == pytest.approx(plain.replay(6), rel=0.05 if loose else 2e-3)
+    for run in (plain, recorded):
+        run.optimizer.state.clear()
+        run.restore(trainer(recipe, "cuda").state(), 0, [])
+    plain._take_step = plain._step
+    ends = [run.train_epoch() for run in (plain, recorded)]
+    assert ends[1].train_loss == pytest.approx(ends[0].train_loss, rel=0.05)
+    assert len(recorded._take_step._graphs) == 2, "one for whole batches, one for the last"
+
+
+@gpu
+def test_a_resumed_run_is_the_same_to_the_last_bit():
+    with_dropout = lambda: nn.Sequential(network(), nn.Dropout(0.2))  # noqa: E731
+    recipe = dataclasses.replace(RECIPES["Muon, warped, averaged"], epochs=3)
+    torch.backends.cudnn.deterministic = True
+    whole = trainer(recipe, "cuda", with_dropout)
+    whole.train_epoch()
+    state, losses = whole.state(), whole.first_losses
+    resumed = trainer(recipe, "cuda", with_dropout)
+    resumed.restore(state, 1, losses)
+    assert resumed.train_epoch() == whole.train_epoch()
+    assert safetensors.torch.save(resumed.state()) == safetensors.torch.save(whole.state())
+
+
+@gpu
+def test_dropout_is_another_one_at_every_step():
+    recipe = dataclasses.replace(SGD, learning_rate=1e-6, rotation=0.0, schedule="constant")
+    run = trainer(recipe, "cuda", lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10)))
+    batch = torch.arange(100, device="cuda")
+    losses = [float(run._take_step(batch, 1e-6, 0.9, 1.0, 1.0)[0]) for _ in range(5)]
+    assert len(set(losses)) == 5
+
+
+@gpu
+def test_a_network_that_looks_at_a_value_is_trained_without_a_recording():
+    class Looks(nn.Module):
+        def forward(self, images):
+            return images if float(images.mean()) > -100 else -images
+
+    run = trainer(SGD, "cuda", lambda: nn.Sequential(Looks(), network()))
+    losses = [run.train_epoch().train_loss for _ in range(2)]
+    assert losses[1] < losses[0]
+    assert not any(
+        hasattr(each, "__closure__") and each.__name__ == "replay" for each in run._take_step._graphs.values()
+    )
