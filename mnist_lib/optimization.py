@@ -126,7 +126,7 @@ def _buffer(state: dict[str, torch.Tensor], weight: torch.Tensor) -> torch.Tenso
 
 
 def _on_gpu(weights: Iterable[torch.Tensor]) -> bool:
-    return all(weight.is_cuda for weight in weights)
+    return any(weight.is_cuda for weight in weights)
 
 
 def adamw(recipe: Recipe, model: nn.Module) -> Optimizer:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate, zip_longest
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import torch
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from mnist_lib import experiments, machine, records
+from mnist_lib import data, experiments, machine, records
 from mnist_lib.base.digests import bytes_digest, code_digest
 from mnist_lib.base.files import FileError
+from mnist_lib.data import Images
 from mnist_lib.experiments import Experiment
 from mnist_lib.network import Network
 from mnist_lib.parameters import Recipe
@@ -94,12 +96,19 @@ def _compared(experiment: Experiment, record: Record, weights: Weights, device: 
     """Compare a record, and the weights beside it, with what can be computed again."""
     found, left_open = experiment.differences(record), list[str]()
     if {*found} <= CODE_ONLY:  # a run of another recipe is not compared: its weights need not even fit
-        trainer = experiments.make_trainer(experiment, record.seed, device)
+        images = _images(experiment.recipe.dataset, experiment.recipe.evaluate_on)
+        trainer = experiments.make_trainer(experiment, record.seed, device, images)
         found += [*_described(record, experiment), *_prepared(record, trainer)]
         for problems, unclear in (_replayed(record, trainer), _evaluated(record, weights, trainer)):
             found += problems
             left_open += unclear
     return Verdict(experiment.name, record.seed, tuple(found), tuple(left_open))
+
+
+@cache
+def _images(dataset: str, evaluate_on: str) -> tuple[Images, Images]:
+    """Load the images once for all records that a process checks."""
+    return data.load(dataset, evaluate_on)
 
 
 def of_path(path: Path) -> list[tuple[Experiment, int, Path]]:
