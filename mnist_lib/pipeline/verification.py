@@ -205,9 +205,11 @@ def _replayed(record: Record, trainer: Trainer) -> tuple[list[str], list[str]]:
     start, losses = trainer.state(), trainer.replay()
     if losses == record.first_losses:  # to the last bit: what rounding may do need not be measured
         return [], []
-    tolerances = _tolerances(trainer, start, losses)
-    problems = _differing("the loss of step", record.first_losses, losses, tolerances)
-    if problems:
+    for tolerances in _tolerances(trainer, start, losses):  # they grow: what is within the first is within all
+        problems = _differing("the loss of step", record.first_losses, losses, tolerances)
+        if not problems:
+            break
+    else:
         return problems, []
     off = [abs(old - new) / new for old, new in zip(record.first_losses, losses, strict=True) if old != new]
     if max(off, default=0) <= COMPARABLE:
@@ -224,11 +226,14 @@ def replayed(trainer: Trainer) -> tuple[list[float], list[float]]:
     are apart, times `SAFETY`, is what another order of sums may make of them; it is at least `LEAST`, and never falls.
     """
     start, losses = trainer.state(), trainer.replay()
-    return losses, _tolerances(trainer, start, losses)
+    return losses, [*_tolerances(trainer, start, losses)][-1]
 
 
-def _tolerances(trainer: Trainer, start: Mapping[str, torch.Tensor], losses: Sequence[float]) -> list[float]:
-    """Return how far, relative, rounding may move each of the losses of the first steps, taken from `start`."""
+def _tolerances(trainer: Trainer, start: Mapping[str, torch.Tensor], losses: Sequence[float]) -> Iterator[list[float]]:
+    """Say how far, relative, rounding may move each of the losses of the first steps, taken from `start`.
+
+    Each trial adds to it, so the last answer is the widest.
+    """
     unit = ROUNDING[trainer.recipe.precision]
     farthest = [unit] * len(losses)
     for trial in range(TRIALS):
@@ -243,7 +248,7 @@ def _tolerances(trainer: Trainer, start: Mapping[str, torch.Tensor], losses: Seq
             abs(other - loss) / abs(loss) if loss else math.inf for other, loss in zip(others, losses, strict=True)
         ]
         farthest = list(map(max, farthest, accumulate(apart, max)))
-    return [max(LEAST, SAFETY * each) for each in farthest]
+        yield [max(LEAST, SAFETY * each) for each in farthest]
 
 
 def _nudged(weights: torch.Tensor, unit: float, generator: torch.Generator) -> torch.Tensor:
