@@ -353,6 +353,7 @@ _ENVIRONMENT = {
     "commit": _is_commit,
     "changed?": (bool, type(None)),
     "epoch_seconds": [float],
+    "evaluated?": {"date": _is_date, "torch": str, "device_name": str, "commit": _is_commit},
     "accepted?": [{"date": _is_date, "commit": _is_commit, "code": _is_digest, "checked": [str], ...: _is_digest}],
 }
 _FIELDS = {

@@ -593,6 +593,16 @@ def test_missing_device_is_an_error_before_anything_is_read(only_a_cpu, log, mon
         runs(small(), 1, "cuda", log)
 
 
+def test_a_gpu_computes_float32_as_other_devices_do(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert resolve_device("cpu").type == "cpu" and torch.backends.cudnn.allow_tf32
+    for name in ("auto", "cuda", "cuda:0"):
+        torch.backends.cudnn.allow_tf32 = True
+        assert resolve_device(name).type == "cuda" and not torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_run_on_a_gpu():
     (record,) = runs(small(), 1, "cuda")
