@@ -5,7 +5,7 @@
 The fastest recipe is trained by the library's loop, which replays each step as one CUDA graph; by the same loop when it
 starts every kernel by itself; and for an epoch by the usual loop of the public notebooks. Then each of the ten
 iterations is trained for an epoch. Time runs from the first step to the last. The images are on the device before, and
-the step is recorded; evaluation comes after. The result is book/measurements/gpu.json.
+the step is recorded; evaluation comes after. The results are book/measurements/gpu.json and gpu_iterations.json.
 """
 
 import argparse
@@ -35,32 +35,39 @@ def main() -> int:
     fastest, usual = recipe(FASTEST), recipe("iteration_10_one_cycle")
     loop = UsualLoop(dataclasses.replace(usual, network=fastest.network), EPOCH, 0, where)
     slow = loop.epoch()
-    rows = []
+    rows: list[dict[str, object]] = []
 
-    def tell(network: str, way: str, experiment: Experiment, found: list[tuple[float, float]]) -> None:
-        epochs, (taken, accuracies) = experiment.recipe.epochs, zip(*found, strict=True)
-        seconds = statistics.median(taken)
-        told = {"network": network, "way": way, "epochs": epochs, "seeds": len(found), "seconds": seconds}
-        told |= {"smallest": min(taken), "largest": max(taken)}
-        if network == FASTEST:
-            told["times as fast"] = slow * epochs / seconds
-        told["operations a second"] = operations(experiment) * EPOCH * epochs / seconds
-        rows.append(told | {"mean accuracy, %": round(statistics.fmean(accuracies), 3)})
-        print(rows[-1], flush=True)
-        measurement.write(options.output, "Seconds of training on a GPU, by what starts the kernels", rows)
+    def tell(way: str, epochs: int, found: list[tuple[float, float]]) -> None:
+        taken, accuracies = zip(*found, strict=True)
+        row = {"way": way, "epochs": epochs, "seeds": len(found), "seconds": statistics.median(taken)}
+        row |= {"smallest": min(taken), "largest": max(taken), "times as fast": slow * epochs / row["seconds"]}
+        rows.append(row | {"mean accuracy, %": round(statistics.fmean(accuracies), 3)})
+        what = f"Seconds of training of the network of {FASTEST} on a GPU, by what starts its kernels"
+        measurement.write(options.output, what, rows, where)
 
     for epochs in options.epochs:
-        of_epochs = dataclasses.replace(fastest, recipe=dataclasses.replace(fastest.recipe, epochs=epochs))
-        seeds = tqdm(range(options.seeds), unit="run")
-        tell(FASTEST, "the library's loop", of_epochs, [timed(of_epochs, seed, where) for seed in seeds])
-    one = dataclasses.replace(fastest, recipe=dataclasses.replace(fastest.recipe, epochs=1))
-    tell(FASTEST, "the same, not recorded", one, [timed(one, 0, where, recorded=False)])
-    tell(FASTEST, "the usual loop", one, [(slow, accuracy(one, loop.model, where))])
-    for path in sorted((experiments.root() / "notebooks").glob("iteration_[01]*.ipynb")):
-        each = recipe(path.stem)
-        each = dataclasses.replace(each, recipe=dataclasses.replace(each.recipe, epochs=1))
-        tell(path.stem, "the library's loop", each, [timed(each, 0, where)])
+        each = of_epochs(fastest, epochs)
+        seeds = tqdm(range(options.seeds), unit="run", desc=f"epochs: {epochs}")
+        tell("the library's loop", epochs, [timed(each, seed, where) for seed in seeds])
+    one = of_epochs(fastest, 1)
+    tell("the same, not recorded", 1, [timed(one, 0, where, recorded=False)])
+    tell("the usual loop", 1, [(slow, accuracy(one, loop.model, where))])
+
+    names = sorted(path.stem for path in (experiments.root() / "notebooks").glob("iteration_[01]*.ipynb"))
+    rows = []
+    for name in tqdm(names, unit="iteration"):
+        each = of_epochs(recipe(name), 1)
+        seconds, _ = timed(each, 0, where)
+        rate = operations(each) * EPOCH / seconds
+        rows.append({"network": name, "seconds per run and epoch": seconds, "operations a second": rate})
+    what = "Seconds for an epoch of each iteration on a GPU, one run by itself"
+    measurement.write(options.output.with_stem(options.output.stem + "_iterations"), what, rows, where)
     return 0
+
+
+def of_epochs(experiment: Experiment, epochs: int) -> Experiment:
+    """The same for so many epochs."""
+    return dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, epochs=epochs))
 
 
 def timed(experiment: Experiment, seed: int, where: torch.device, recorded: bool = True) -> tuple[float, float]:

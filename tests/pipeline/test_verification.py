@@ -164,6 +164,23 @@ def test_a_true_record_holds_where_sums_are_formed_in_another_order(tmp_path, mo
     assert all("rounding" in sentence for verdict in verdicts for sentence in verdict.open)
 
 
+def test_dropout_draws_other_numbers_on_another_kind_of_device(tmp_path, monkeypatch):
+    """A record from a GPU is not refused for it; all else is compared, and without dropout this is, too."""
+    monkeypatch.setattr(experiments, "published_records", lambda: tmp_path)
+    for page_name, is_open in (("iteration_05_global_average_pooling", True), ("iteration_10_one_cycle", False)):
+        network = page.of_notebook(page_name).network
+        run = Experiment(page_name, dataclasses.replace(RECIPE, epochs=1), network)
+        experiments.train(run, 0, CPU, run.published)
+        record = records.read(record_path(run.published, 0))
+        losses = [1.5 * loss for loss in record.first_losses]
+        change(run, first_losses=losses, environment=record.environment | {"device": "cuda"})
+        verdict = verification.verify(run, 0, CPU)
+        assert bool(verdict.problems) != is_open
+        assert bool(verdict.open) == is_open
+        change(run, first_losses=losses, environment=record.environment)
+        assert verification.verify(run, 0, CPU).problems, "from the same kind of device"
+
+
 def test_what_rounding_may_move_is_measured_and_grows(experiment):
     """Slow training enlarges a rounding error little, fast training much."""
 
