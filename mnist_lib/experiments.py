@@ -5,6 +5,7 @@ Published records lie in ``book/records/<experiment>/``. Runs with other paramet
 """
 
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -364,6 +365,7 @@ def make_trainer(
     Raises:
         DataError: the images are missing or damaged.
     """
+    gc.collect()  # a trainer holds its own step: an earlier one, and its images, are gone when cycles are looked for
     weights = None if experiment.start is None else _weights(experiment.start, seed, device)
     teachers = [_trained(experiment.teacher, each, device) for each in range(experiment.recipe.teachers)]
     return training.begin(experiment.recipe, experiment.network, seed, device, weights, teachers, images)
