@@ -76,7 +76,7 @@ def weights(run: Trainer) -> dict[str, torch.Tensor]:
     return {name: value for name, value in run.state().items() if value.is_floating_point()}
 
 
-@pytest.mark.parametrize("name", RECIPES.keys() - {"AdamW, bfloat16"})
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "AdamW, bfloat16"])
 def test_a_step_takes_tensors_for_numbers(name):
     recipe = RECIPES[name]
     plain, recordable = trainer(recipe, "cpu"), trainer(recipe, "cpu")
