@@ -92,7 +92,7 @@ def changed(load, module: str, *edits: tuple[str, str]) -> set[str]:
         ("optimization", "recipe.step_size * steps_per_epoch", "recipe.step_size", {"step"}),
         ("optimization", "OneCycleLR(optimizer,", "OneCycleLR(optimizer, 2 *", {"one_cycle"}),
         ("optimization", "middles = [i + 0.5", "middles = [i + 1", {"linear", "cosine"}),
-        ("optimization", "(10 + count)", "(9 + count)", {"average"}),
+        ("optimization", "_foreach_lerp_(old, new, share)", "_foreach_lerp_(old, new, 2 * share)", {"average"}),
         ("optimization", "STATISTICS_BATCH = 500", "STATISTICS_BATCH = 501", {"statistics"}),
         ("augmentation", "clamp(-1, 1)", "clamp(-2, 2)", {"deskew"}),
         ("augmentation", "mode=interpolation", 'mode="nearest"', {"rotation"}),
