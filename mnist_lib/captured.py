@@ -5,7 +5,6 @@ Python, they take longer to start than to compute. A CUDA graph holds all of the
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import torch
 
@@ -23,14 +22,14 @@ class Captured:
 
     Arguments:
         function: takes tensors and numbers, in the graph all of them as tensors; changes other tensors in place.
-        unchanged: what is done in this context leaves those as they were.
+        unchanged: makes a context; what is done in it leaves those as they were.
         device: the GPU.
     """
 
     def __init__(
         self,
         function: Callable[..., Outputs],
-        unchanged: Callable[[], AbstractContextManager[None]],
+        unchanged: Callable,
         device: torch.device,
     ):
         self._function, self._unchanged, self._device = function, unchanged, device

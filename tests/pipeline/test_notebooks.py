@@ -142,6 +142,17 @@ def test_published_outputs_are_current(path):
     assert not problems, f"{path.name}: {'; '.join(problems)}"
 
 
+def test_on_another_kind_of_cpu_words_count_and_numbers_do_not():
+    def outputs(text: str, picture: str) -> list[dict]:
+        shown = {"output_type": "display_data", "data": {"text/plain": text, "image/png": picture}, "metadata": {}}
+        return [shown, {"output_type": "stream", "name": "stderr", "text": picture}]
+
+    published = executed.without_numbers(outputs("loss from 2.4 to -1e-05", "A"))
+    assert executed.without_numbers(outputs("loss from 2.5 to 0.03", "B")) == published
+    assert executed.without_numbers(outputs("loss from 2.4 up to 0.03", "A")) != published
+    assert executed.without_numbers(outputs("loss from 2.4 to -1e-05", "A")[1:]) != published
+
+
 @by_name
 def test_a_notebook_holds_no_trace_of_its_execution(path):
     text = path.read_text("utf-8")
