@@ -9,7 +9,6 @@ Welch's interval, here wide enough that all of them hold at once. The result is 
 """
 
 import argparse
-import statistics
 import sys
 from pathlib import Path
 
@@ -19,7 +18,8 @@ from training_loop import recipe
 from mnist_lib import records
 from mnist_lib.experiments import CHANGED
 from mnist_lib.records import Record
-from mnist_lib.results.statistics import difference_interval
+from mnist_lib.results.comparison import accuracy_difference
+from mnist_lib.results.target import final_accuracy
 
 
 def main() -> int:
@@ -40,14 +40,14 @@ def compared(folder: Path, comparisons: int) -> dict[str, object]:
         others = [each for each in experiment.differences(record) if each != CHANGED["code"]]
         if others:
             raise SystemExit(f"{folder}: seed {record.seed} is a run of another recipe: {'; '.join(others)}")
-    apart = difference_interval(*([run.test_accuracy[-1] for run in runs] for runs in (there, here)), comparisons)
+    apart = accuracy_difference(here, there, comparisons)
     return {
         "network": folder.name,
         "seeds": len(seeds),
         "published on": _device(here),
-        "mean": round(statistics.fmean(run.test_accuracy[-1] for run in here), 3),
+        "mean": round(final_accuracy(here).center, 3),
         "again on": _device(there),
-        "mean there": round(statistics.fmean(run.test_accuracy[-1] for run in there), 3),
+        "mean there": round(final_accuracy(there).center, 3),
         "difference": round(apart.center, 3),
         "from": round(apart.low, 3),
         "to": round(apart.high, 3),

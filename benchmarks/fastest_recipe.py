@@ -19,7 +19,7 @@ from pathlib import Path
 import measurement
 import torch
 from tqdm import tqdm
-from training_loop import CORES, EPOCH, UsualLoop, operations, peak, recipe
+from training_loop import CORES, EPOCH, UsualLoop, operations, peak, percent_right, recipe
 
 from mnist_lib import data, experiments, machine
 from mnist_lib.data import Images
@@ -102,7 +102,7 @@ def accuracy(experiment: Experiment, model: torch.nn.Module, where: torch.device
     """Percent of the test images that a trained network gets right."""
     trainer = experiments.make_trainer(experiment, 0, where)
     trainer.load_final(model.state_dict())
-    return 100 * float((trainer.evaluate()[1] == trainer.test_labels).float().mean())
+    return percent_right(trainer)
 
 
 def _options() -> argparse.Namespace:

@@ -20,7 +20,7 @@ import measurement
 import torch
 from fastest_recipe import accuracy
 from tqdm import tqdm
-from training_loop import EPOCH, UsualLoop, operations, recipe
+from training_loop import EPOCH, UsualLoop, operations, percent_right, recipe
 
 from mnist_lib import data, experiments, machine
 from mnist_lib.data import Images
@@ -83,7 +83,7 @@ def timed(experiment: Experiment, seed: int, where: torch.device, recorded: bool
         trainer._train()
     torch.cuda.synchronize()
     seconds = time.perf_counter() - start
-    return seconds, 100 * float((trainer.evaluate()[1] == trainer.test_labels).float().mean())
+    return seconds, percent_right(trainer)
 
 
 @cache

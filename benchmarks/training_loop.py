@@ -228,10 +228,15 @@ def accuracies(experiment: Experiment, epochs: int, seeds: int, where: torch.dev
                 loop.epoch() if loop else trainer.train_epoch()
             if loop:
                 trainer.model.load_state_dict(loop.model.state_dict())
-            correct.append(100 * float((trainer.evaluate()[1] == trainer.test_labels).float().mean()))
+            correct.append(percent_right(trainer))
         mean = {"mean": round(statistics.fmean(correct), 3)}
         rows.append({"loop": name} | {f"seed {seed}": round(value, 2) for seed, value in enumerate(correct)} | mean)
     return rows
+
+
+def percent_right(trainer: training.Trainer) -> float:
+    """How many of its evaluation images a run gets right."""
+    return 100 * float((trainer.evaluate()[1] == trainer.test_labels).float().mean())
 
 
 def operations(experiment: Experiment) -> int:
