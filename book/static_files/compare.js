@@ -189,7 +189,7 @@
 
   // -- the images that most runs of one misread and most runs of the other do not
 
-  const answers = (e, index) => [...(e.mistakes[index] ?? "")].filter(answer => answer !== ".");
+  const answers = (e, index) => [...(e.mistakes[index] ?? "")];
   const misread = (e, index) => answers(e, index).length > e.runs / 2;
 
   function taken(e, index) {

@@ -9,7 +9,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -23,9 +23,6 @@ from mnist_lib.records import Record
 from mnist_lib.results.comparison import accuracy_difference, in_words, label
 from mnist_lib.results.statistics import CONFIDENCE, Interval
 from mnist_lib.results.target import TASK_ACCURACY, final_accuracy, reached
-
-RIGHT = "."
-"""Stands for a right answer among predictions."""
 
 LEAST = 50
 """Percent of the images. A network that reads fewer has not learned to: its mistakes are nearly all there is."""
@@ -57,23 +54,23 @@ def write(groups: Mapping[str, Sequence[Record]], folder: Path) -> None:
         DataError: a file of MNIST is damaged.
     """
     files.write_atomically(folder / "compare_data.js", script(groups).encode())
-    if shown := pictured(groups):
-        column = data.load("mnist")[1].images[shown].reshape(-1, 28).numpy()  # one image below the other
+    if images := _pictured(groups):
+        column = data.load("mnist")[1].images[images].reshape(-1, 28).numpy()  # one image below the other
         Image.fromarray(column).save(written := io.BytesIO(), format="png", optimize=True)
         files.write_atomically(folder / "compare_images.png", written.getvalue())
 
 
-def pictured(groups: Mapping[str, Sequence[Record]]) -> list[int]:
-    """Return which test images there are pictures of: those that most runs of an experiment misread, if MNIST is here.
-
-    Others are in no table of the page.
-    """
-    if not data.have_mnist():
-        return []
+def shown(groups: Mapping[str, Sequence[Record]]) -> list[int]:
+    """Return the test images that most runs of an experiment misread. No others are in a table or a count of the page."""
     counts = [
         (len(runs), Counter(index for run in runs for index, *_ in run.misclassified)) for runs in groups.values()
     ]
     return sorted({index for runs, wrong in counts for index, count in wrong.items() if count > runs / 2})
+
+
+def _pictured(groups: Mapping[str, Sequence[Record]]) -> list[int]:
+    """Return which test images there are pictures of: all that are shown, if MNIST is here."""
+    return shown(groups) if data.have_mnist() else []
 
 
 def script(groups: Mapping[str, Sequence[Record]]) -> str:
@@ -86,8 +83,8 @@ def contents(groups: Mapping[str, Sequence[Record]]) -> dict[str, object]:
 
     Keys: `task`, the accuracy that the task asks for, in percent; `experiments`, a list; `differences`, where
     ``[i][j]`` is that of the experiments i and j, from i to j, as ``[interval, meaning]``; `meanings`, where a meaning
-    is looked up, because thousands of pairs share a few; `labels`, the digit on every image that a run misreads, by
-    index; `pictured`, the images that there are pictures of; `chance`, what so many comparisons find by chance.
+    is looked up, because thousands of pairs share a few; `labels`, the digit on every image that is `shown`, by index;
+    `pictured`, the images that there are pictures of; `chance`, what so many comparisons find by chance.
     """
     names = list(groups)
     differences: dict[str, dict[str, tuple[str, int]]] = {name: {} for name in names}
@@ -99,19 +96,20 @@ def contents(groups: Mapping[str, Sequence[Record]]) -> dict[str, object]:
         differences[before][after] = f"{there:+.2f}", meanings.setdefault(in_words(there), len(meanings))
         differences[after][before] = f"{back:+.2f}", meanings.setdefault(in_words(back), len(meanings))
         found += there.low > 0 or back.low > 0
-    wrong = [mistake for runs in groups.values() for run in runs for mistake in run.misclassified]
+    digits = {index: digit for runs in groups.values() for run in runs for index, digit, _ in run.misclassified}
+    labels = {index: digits[index] for index in shown(groups)}
     return {
         "task": TASK_ACCURACY,
-        "experiments": [_experiment(name, runs) for name, runs in groups.items()],
+        "experiments": [_experiment(name, runs, labels) for name, runs in groups.items()],
         "differences": [[differences[before].get(after) for after in names] for before in names],
         "meanings": list(meanings),
-        "labels": {index: digit for index, digit, _ in sorted(wrong)},
-        "pictured": pictured(groups),
+        "labels": labels,
+        "pictured": _pictured(groups),
         "chance": _chance(len(names), found),
     }
 
 
-def _experiment(name: str, runs: Sequence[Record]) -> dict[str, object]:
+def _experiment(name: str, runs: Sequence[Record], images: Collection[int]) -> dict[str, object]:
     accuracy = final_accuracy(runs)
     curves = np.array([run.test_accuracy for run in runs])
     means, lowest, highest = curves.mean(0), curves.min(0), curves.max(0)
@@ -129,7 +127,7 @@ def _experiment(name: str, runs: Sequence[Record]) -> dict[str, object]:
         "curve": [np.round(each, 3).tolist() for each in (means, lowest, highest)],
         "course": f"mean test accuracy from {means[0]:.2f} % after the first epoch to {means[-1]:.2f} % after the last "
         f"of {len(means)}, where the runs reach from {lowest[-1]:.2f} to {highest[-1]:.2f} %",
-        "mistakes": _mistakes(runs),
+        "mistakes": _mistakes(runs, images),
     }
 
 
@@ -139,13 +137,13 @@ def _finite(interval: Interval) -> list[float | None]:
     return [None if math.isnan(number) else round(number, 4) for number in numbers]
 
 
-def _mistakes(runs: Sequence[Record]) -> dict[int, str]:
-    """Return what each run takes a misread image for, a character a run: ``7.7.9`` for three mistakes of five runs."""
-    answers: dict[int, list[str]] = {}
-    for place, run in enumerate(runs):
-        for index, _, prediction in run.misclassified:
-            answers.setdefault(index, [RIGHT] * len(runs))[place] = str(prediction)
-    return {index: "".join(answers[index]) for index in sorted(answers)}
+def _mistakes(runs: Sequence[Record], images: Collection[int]) -> dict[int, str]:
+    """Return what runs take these images for, a character a run that misreads it: ``779`` for three mistakes."""
+    answers = dict.fromkeys(images, "")
+    for index, _, prediction in (mistake for run in runs for mistake in run.misclassified):
+        if index in answers:
+            answers[index] += str(prediction)
+    return {index: answer for index, answer in answers.items() if answer}
 
 
 def _chance(experiments: int, found: int) -> str:
