@@ -8,11 +8,17 @@ On a CPU most of the time goes into moving activations. oneDNN, the library that
 has a layout of its own for them, blocks of 16 channels, and repacks them before and after every layer. Here they stay
 in it from the first layer to the last. Its fast code wants whole blocks, so channels of zeros fill up the last one:
 they stay zero, and give no weight a gradient.
+
+A processor without bfloat16 multiplies such numbers one by one, at a tenth of the speed. There float32 numbers are
+rounded to those that bfloat16 has, before and after every layer, which costs little and gives what bfloat16 would.
 """
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from mnist_lib.blocks import Residual
 
@@ -33,6 +39,14 @@ LAYERS = {
 
 BLOCK = 16
 """Channels of a block, for processors with AVX-512."""
+
+SUMS_OF_PRODUCTS = {
+    *(functional.conv1d, functional.conv2d, functional.conv3d, functional.linear, functional.bilinear),
+    *(functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d),
+    *(torch.matmul, torch.mm, torch.bmm, torch.einsum, torch.Tensor.matmul, torch.Tensor.mm, torch.Tensor.bmm),
+    *(torch.Tensor.__matmul__, torch.Tensor.__rmatmul__),
+}
+"""Functions whose factors, weights among them, are rounded: torch's autocast casts them to bfloat16."""
 
 
 def in_bfloat16(network: nn.Module) -> nn.Module:
@@ -55,33 +69,59 @@ class _Autocast(nn.Module):
     """Mixed into a network's class: its forward pass in training is cast, layer by layer, as torch sees fit."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return super().forward(images)
-        with torch.autocast(images.device.type, torch.bfloat16):
-            return super().forward(images).float()
+        return _cast(super().forward, images) if self.training else super().forward(images)
 
 
 class Fast(nn.Sequential):
     """The layers of a network, with its names and parameters, trained in bfloat16.
 
-    Input and output are those of the network, in float32. On a GPU it is torch's autocast that casts, layer by layer.
+    Input and output are those of the network, in float32. Blocks are for processors that have bfloat16: elsewhere, a
+    GPU among them, each layer is cast by itself.
     """
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of shape ``(n, 10)`` for images of shape ``(n, 1, h, w)``."""
         if not self.training:
             return super().forward(images)
-        if images.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            return self._blocked(images)
-        return self._autocast(images)
-
-    def _autocast(self, images: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16):
-            return super().forward(images).float()
-
-    def _blocked(self, images: torch.Tensor) -> torch.Tensor:
+        if images.device.type != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return _cast(super().forward, images)
         x, channels = _through(self, images.bfloat16().contiguous().to_mkldnn(), images.shape[1])
         return x if not x.is_mkldnn else _dense(x, channels)
+
+
+def _cast(forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+    """Return what `forward` makes of `images` in bfloat16, as torch's autocast casts it, or with rounded numbers."""
+    if images.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        with _Rounding():
+            return forward(images)
+    with torch.autocast(images.device.type, torch.bfloat16):
+        return forward(images).float()
+
+
+class _Rounding(TorchFunctionMode):
+    """While it is active, results are float32 numbers that bfloat16 has as well, and so are the factors of products.
+
+    Gradients are rounded where the values are: that is how torch derives a cast.
+    """
+
+    def __torch_function__(
+        self,
+        function: Callable,
+        types: Iterable[type],
+        arguments: Sequence[object] = (),
+        options: Mapping[str, object] | None = None,
+    ) -> object:
+        """Call `function`, with rounded factors if it multiplies, and round what it returns."""
+        options = options or {}
+        if function in SUMS_OF_PRODUCTS:
+            arguments = [_rounded(each) for each in arguments]
+            options = {name: _rounded(each) for name, each in options.items()}
+        return _rounded(function(*arguments, **options))
+
+
+def _rounded(value: object) -> object:
+    is_float32 = isinstance(value, torch.Tensor) and value.dtype == torch.float32
+    return value.bfloat16().float() if is_float32 else value
 
 
 def _through(layers: nn.Sequential, x: torch.Tensor, channels: int) -> tuple[torch.Tensor, int]:

@@ -61,7 +61,7 @@ def write(groups: Mapping[str, Sequence[Record]], folder: Path) -> None:
 
 
 def shown(groups: Mapping[str, Sequence[Record]]) -> list[int]:
-    """Return the test images that most runs of an experiment misread. No others are in a table or a count of the page."""
+    """Return the test images that most runs of an experiment misread. The page shows and counts no others."""
     counts = [
         (len(runs), Counter(index for run in runs for index, *_ in run.misclassified)) for runs in groups.values()
     ]
