@@ -49,6 +49,7 @@ pdf: setup ## the whole book as one PDF, printed by Chromium; the book in _build
 bench: setup ## measure again what the pages say about speed (half an hour, on a machine that does nothing else)
 	$(BIN)/python benchmarks/commands.py
 	$(BIN)/python benchmarks/step_variants.py
+	$(BIN)/python benchmarks/without_bfloat16.py
 	$(BIN)/python benchmarks/training_loop.py
 	$(BIN)/python benchmarks/fastest_recipe.py
 	$(BIN)/python benchmarks/growth.py

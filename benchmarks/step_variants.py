@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import measurement
 import torch
@@ -45,13 +46,24 @@ class Variants:
 
     def mixed(self) -> Step:
         """bfloat16 as PyTorch offers it."""
-        network = Fast(*self.make().to(memory_format=torch.channels_last)).train()
-        return self._step(network, network._autocast)
+        network = self.make().to(memory_format=torch.channels_last).train()
+        return self._step(network, autocast(network))
 
     def mixed_and_compiled(self) -> Step:
         """The same, compiled."""
-        network = Fast(*self.make().to(memory_format=torch.channels_last)).train()
-        return self._step(network, torch.compile(network._autocast))
+        network = self.make().to(memory_format=torch.channels_last).train()
+        return self._step(network, torch.compile(autocast(network)))
+
+    def rounded(self) -> Step:
+        """What the library does for bfloat16 on a processor that has none: float32 numbers, rounded."""
+        network = fast.in_bfloat16(self.make().to(memory_format=torch.channels_last)).train()
+        step = self._step(network, network)
+
+        def without_bfloat16() -> None:
+            with mock.patch.object(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False):
+                step()
+
+        return without_bfloat16
 
     def blocked(self, block: int = fast.BLOCK) -> Step:
         """bfloat16 in oneDNN's layout, with channels filled up to whole blocks of this many."""
@@ -105,6 +117,16 @@ class Variants:
             optimizer.step()
 
         return step
+
+
+def autocast(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the network's forward pass under torch's autocast, with results in float32."""
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return network(images).float()
+
+    return forward
 
 
 def main() -> int:

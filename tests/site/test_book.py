@@ -199,13 +199,17 @@ def test_no_page_needs_the_network(book):
         assert not addresses, path
 
 
-@pytest.mark.parametrize("screen", WIDTHS)
-def test_pages_open_cleanly(book, browser, screen):
+DRAWN = "new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
+"""Figures that fit themselves to the screen have done so."""
+
+
+def test_pages_open_cleanly(book, browser):
     """No error in the console, nothing fetched that is not a file of the book, and no page wider than the screen.
 
-    Every other page is opened in the dark; all of them go over to the other ground while they are open.
+    Every other page is opened on a phone and in the dark. All of them go over to the other ground, and then to the
+    other screen, while they are open.
     """
-    page = browser.new_page(viewport={"width": WIDTHS[screen], "height": 844})
+    page = browser.new_page()
     problems = []
 
     def note(problem: str, counts: bool = True) -> None:
@@ -220,15 +224,19 @@ def test_pages_open_cleanly(book, browser, screen):
         "requestfailed", lambda request: note(f"{request.url}: {request.failure}", "ABORTED" not in request.failure)
     )
     for number, name in enumerate(PAGES):
-        first, second = ("light", "dark") if number % 2 else ("dark", "light")
-        page.emulate_media(color_scheme=first)
+        turn = 1 if number % 2 else -1
+        schemes, screens = ("light", "dark")[::turn], list(WIDTHS)[::turn]
+        page.set_viewport_size({"width": WIDTHS[screens[0]], "height": 844})
+        page.emulate_media(color_scheme=schemes[0])
         page.goto((book / f"{name}.html").as_uri(), wait_until="load")
-        for scheme in (first, second):
+        for screen, scheme in [(screens[0], schemes[0]), (screens[0], schemes[1]), (screens[1], schemes[1])]:
+            page.set_viewport_size({"width": WIDTHS[screen], "height": 844})
             page.emulate_media(color_scheme=scheme)
             page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
+            page.evaluate(DRAWN)
             width = page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
             if width > WIDTHS[screen]:
-                problems.append(f"{width} pixels wide, {scheme}")
+                problems.append(f"{width} pixels wide, {screen}, {scheme}")
         assert not problems, f"{name}: {problems}"
     page.close()
 
