@@ -376,14 +376,35 @@ def _verify(options: argparse.Namespace) -> int:
         for experiment, seeds in runs
         for seed in sorted({*range(seeds), *published_seeds(experiment.published)})
     ]
-    check = verification.accept if options.accept else verification.verify
-    if options.full is not None:
-        check, jobs = verification.verify_fully, [job for job in jobs if job[1] == options.full]
-        if not jobs:
+    check, rounds = verification.verify, [jobs]
+    if options.accept:
+        check, rounds = verification.accept, _to_accept(jobs)
+        if not any(rounds):
+            print("All records are current: there is nothing to accept.")
+            return 0
+    elif options.full is not None:
+        check, rounds = verification.verify_fully, [[job for job in jobs if job[1] == options.full]]
+        if not any(rounds):
             raise ParameterError(f"no record of seed {options.full} belongs to {options.pattern}")
     elif options.sample is not None:
-        check, jobs = verification.verify_fully, random.sample(jobs, min(options.sample, len(jobs)))
-    return _say(workers.verify(jobs, options.device, options.workers, check))
+        check, rounds = verification.verify_fully, [random.sample(jobs, min(options.sample, len(jobs)))]
+    return _say([each for jobs in rounds for each in workers.verify(jobs, options.device, options.workers, check)])
+
+
+def _to_accept(jobs: list[tuple]) -> list[list[tuple]]:
+    """Choose the runs whose records are not current, those that no other run's weights are needed for first."""
+    from mnist_lib.pipeline import catalogue, verification
+    from mnist_lib.records import RecordError, record_path
+
+    rounds: list[list[tuple]] = [[], []]
+    for experiment, seed in jobs:
+        try:
+            is_current = not experiment.differences(catalogue.record(record_path(experiment.published, seed)))
+        except RecordError:
+            is_current = False
+        if not is_current:
+            rounds[bool(verification.learns_from(experiment, seed))].append((experiment, seed))
+    return rounds
 
 
 def _say(verdicts: list) -> int:

@@ -96,7 +96,9 @@ def verify(experiment: Experiment, seed: int, device: torch.device, folder: Path
 def _compared(experiment: Experiment, record: Record, weights: Weights, device: torch.device) -> Verdict:
     """Compare a record, and the weights beside it, with what can be computed again."""
     found, left_open = experiment.differences(record), list[str]()
-    if {*found} <= CODE_ONLY:  # a run of another recipe is not compared: its weights need not even fit
+    if missing := [run for run in learns_from(experiment, record.seed) if experiments.find_path(*run) is None]:
+        found += [f"it learns from {run.name} seed {seed}, which has no current record" for run, seed in missing[:1]]
+    elif {*found} <= CODE_ONLY:  # a run of another recipe is not compared: its weights need not even fit
         images = _images(experiment.recipe.dataset, experiment.recipe.evaluate_on)
         trainer = experiments.make_trainer(experiment, record.seed, device, images)
         found += [*_described(record, experiment), *_prepared(record, trainer)]
@@ -104,6 +106,12 @@ def _compared(experiment: Experiment, record: Record, weights: Weights, device: 
             found += problems
             left_open += unclear
     return Verdict(experiment.name, record.seed, tuple(found), tuple(left_open))
+
+
+def learns_from(experiment: Experiment, seed: int) -> list[tuple[Experiment, int]]:
+    """Return the runs whose weights a run needs: the one that it begins with, and its teachers."""
+    starts = [] if experiment.start is None else [(experiment.start, seed)]
+    return starts + [(experiment.teacher, each) for each in range(experiment.recipe.teachers)]
 
 
 @cache

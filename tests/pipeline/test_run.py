@@ -172,6 +172,7 @@ def test_after_an_edit_of_the_training_code_nothing_is_trained_and_verify_takes_
         assert new.results_digest == old.results_digest and new.digests["code"] != old.digests["code"]
     assert f"{SECOND}: done" in said(report, "run", SECOND)
     assert said(report, "status", SECOND).splitlines()[-1] == "0 stale"
+    assert "All records are current: there is nothing to accept." in said(report, "verify", "--accept")
 
 
 def test_a_page_takes_no_run_from_the_users_store(report):

@@ -261,6 +261,23 @@ def test_a_change_of_code_that_computes_the_same_is_accepted(experiment):
     assert (entry["code"], entry["checked"]) == ("0" * 64, list(verification.CHECKED))
 
 
+@pytest.mark.parametrize("relation", ["start", "teacher"])
+def test_a_run_waits_for_the_run_that_it_learns_from(experiment, tmp_store, relation):
+    """A stale one is not trained again, which could take hours: it is to be accepted first."""
+    recipe = dataclasses.replace(RECIPE, epochs=1, **{"teachers": 1} if relation == "teacher" else {})
+    learning = dataclasses.replace(experiment, name="example/later", recipe=recipe, **{relation: experiment})
+    experiments.train(learning, 0, CPU, learning.published)
+    assert verification.verify(learning, 0, CPU).problems == ()
+    old = {"digests": records.read(record_path(experiment.published, 0)).digests | {"code": "0" * 64}}
+    change(experiment, **old)
+    change(learning, digests=records.read(record_path(learning.published, 0)).digests | {"code": "0" * 64})
+    waiting = "it learns from example seed 0, which has no current record"
+    for check in (verification.verify, verification.accept):
+        assert check(learning, 0, CPU).problems == (experiments.CHANGED["code"], waiting)
+    assert not tmp_store.exists(), "nothing was trained"
+    assert verification.accept(experiment, 0, CPU).problems == verification.accept(learning, 0, CPU).problems == ()
+
+
 def test_a_record_that_does_not_hold_is_not_accepted(experiment, trained):
     digests = trained[0].digests | {"code": "0" * 64}
     change(experiment, digests=digests, first_losses=[9.0] * 10)
