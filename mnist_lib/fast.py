@@ -9,8 +9,8 @@ has a layout of its own for them, blocks of 16 channels, and repacks them before
 in it from the first layer to the last. Its fast code wants whole blocks, so channels of zeros fill up the last one:
 they stay zero, and give no weight a gradient.
 
-A processor without bfloat16 multiplies such numbers one by one, at a tenth of the speed. There float32 numbers are
-rounded to those that bfloat16 has, before and after every layer, which costs little and gives what bfloat16 would.
+On a processor without bfloat16, plain loops stand in for it, several times slower than float32. There float32 numbers
+are rounded to those that bfloat16 has, before and after every layer: that costs little, and gives what bfloat16 would.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
