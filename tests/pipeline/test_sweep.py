@@ -43,6 +43,7 @@ def test_a_sweep_is_trained_once_listed_shown_verified_and_deleted(notebook, tmp
     assert "two: 4 combinations, 3 seeds each" in done.stdout
     assert "0 runs are there, 12 to train; judged on the validation images" in done.stdout
     assert "12/12" in done.stderr
+    assert ": done" not in done.stdout + done.stderr, "the bar says it; two hundred runs need no line each"
     assert len(list(tmp_store.rglob("seed_*.json"))) == 12
     assert state(experiments.published_records()) == published
 
