@@ -190,6 +190,7 @@ def test_where_the_cpu_cannot_do_bfloat16_rounded_numbers_are_as_good(monkeypatc
     plain = without_dropout((PUBLISHED | IN_BLOCKS | CAST)[name]()).train()
     exact = copy.deepcopy(plain).double()
     mixed, ours = copy.deepcopy(plain), in_bfloat16(copy.deepcopy(plain))
+    assert isinstance(ours, Fast) == (name in CHAINS)
     _, gradient = step(exact, exact, batch[0].double(), batch[1])
     mixed_loss, mixed_gradient = step(mixed, cast(mixed), *batch)
     our_loss, our_gradient = step(ours, ours, *batch)
