@@ -1,5 +1,7 @@
 """What holds for all tests, and the fixtures that tests of several files share."""
 
+import atexit
+import gc
 import gzip
 import os
 import shutil
@@ -37,6 +39,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     executed.compare_all(items)
     # The book is compiled while another process has other tests; whoever opens it later need not wait.
     items.sort(key=lambda item: item.path.name != "test_book.py")
+    # Before it trains, the library looks for cycles: not among all that pytest has read by now, each time.
+    gc.freeze()
+    atexit.register(gc.unfreeze)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
