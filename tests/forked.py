@@ -7,6 +7,7 @@ kernels for its pages, is forked from the prepared process, too; what is started
 everything anew.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -162,6 +163,7 @@ _preparation_data = spawn.get_preparation_data
 
 def _fork_from_now_on() -> None:
     """Where this process would spawn a worker or start a kernel, have it forked from the prepared process."""
+    gc.freeze()  # whoever looks for cycles need not go through what was prepared, and copy its pages
     if sys.version_info >= (3, 14):  # whose server asks for a key; not tried there
         return
     forkserver._forkserver.ensure_running = lambda: None  # this process comes from it; it would start another one

@@ -64,7 +64,7 @@ def test_any_module_is_described_trained_and_compared(tmp_path, tmp_store, name)
 
 
 def test_an_argument_of_the_network_is_a_parameter_of_the_notebook(tmp_path, tmp_store):
-    said = execute(tmp_path, "iteration_10_one_cycle", width=12, learning_rates=[0.1])
+    said = execute(tmp_path, "iteration_10_one_cycle", width=12, learning_rates=[0.1], variants=[])
     assert "width 12 (10)" in said
     w = 12
     kernels = 9 * w + 3 * 9 * w**2 + w**2 + 9 * w * (w + 4) + 9 * (w + 4) ** 2 + 9 * (w + 4) * (w + 3) + 10 * (w + 3)

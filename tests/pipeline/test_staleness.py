@@ -61,21 +61,20 @@ def stale(copy: Path) -> tuple[set[str], set[str]]:
     return found["record"], found["outputs"]
 
 
-def test_nothing_is_stale_in_a_fresh_copy_whatever_its_times(copy):
+def test_times_comments_and_docstrings_do_not_count(copy):
+    edit(copy / "mnist_lib" / "training.py", '"""The training loop', '# A comment.\n"""A training loop')
+    edit(copy / "mnist_lib" / "results" / "statistics.py", '"""Means and differences', '"""Differences and means')
     for path in copy.rglob("*"):
         os.utime(path, (random.randrange(10**9), random.randrange(10**9)))
     assert stale(copy) == (set(), set())
 
 
-def test_comments_and_docstrings_do_not_count(copy):
-    edit(copy / "mnist_lib" / "training.py", '"""The training loop', '# A comment.\n"""A training loop')
-    edit(copy / "mnist_lib" / "results" / "statistics.py", '"""Means and differences', '"""Differences and means')
-    assert stale(copy) == (set(), set())
-
-
-def test_a_network_makes_its_own_records_stale_and_the_pages_that_read_them(copy):
-    edit(copy / "notebooks" / f"{ITERATIONS[5]}.ipynb", "*conv_relu_bn(14, 14),", "*conv_bn(14, 14),")
-    assert stale(copy) == ({ITERATIONS[5]}, {*ITERATIONS[5:7]} | SUMMARIES | beside(ITERATIONS[5]))
+def test_a_network_and_a_parameter_make_their_own_records_stale_and_the_pages_that_read_them(copy):
+    network, parameter = ITERATIONS[5], ITERATIONS[2]
+    edit(copy / "notebooks" / f"{network}.ipynb", "*conv_relu_bn(14, 14),", "*conv_bn(14, 14),")
+    edit(copy / "notebooks" / f"{parameter}.ipynb", "learning_rate: float = 0.01", "learning_rate: float = 0.02")
+    pages = {*ITERATIONS[5:7], *ITERATIONS[2:4]} | SUMMARIES | beside(network) | beside(parameter)
+    assert stale(copy) == ({network, parameter}, pages)
 
 
 def test_a_block_makes_the_records_stale_of_the_networks_that_are_built_of_it(copy):
@@ -103,18 +102,15 @@ def test_the_training_loop_makes_all_records_stale(copy):
     assert stale(copy)[0] == TRAINING
 
 
-def test_a_parameter_makes_one_notebooks_records_stale(copy):
-    notebook = copy / "notebooks" / f"{ITERATIONS[2]}.ipynb"
-    edit(notebook, "learning_rate: float = 0.01", "learning_rate: float = 0.02")
-    assert stale(copy) == ({ITERATIONS[2]}, {*ITERATIONS[2:4]} | SUMMARIES | beside(ITERATIONS[2]))
-
-
-def test_a_record_makes_the_pages_that_read_it_stale(copy):
+def test_a_record_and_the_page_of_an_interactive_figure_make_the_notebooks_stale_that_show_them(copy):
     path = copy / "book" / "records" / ITERATIONS[4] / "seed_0.json"
     content = json.loads(path.read_text())
     content["history"]["train_correct"][-1] -= 1
     path.write_text(json.dumps(sealed(content)))
-    assert stale(copy) == (set(), {*ITERATIONS[4:6]} | SUMMARIES | beside(ITERATIONS[4]))
+    edit(copy / "mnist_lib" / "backprop" / "slider.html", "It never rises.", "It does not rise.")
+    # Whatever uses the module of the figure counts as showing it: the map of the loss in the chapter does.
+    figure = {"backprop_derivation", "learning_rate_sweep"}
+    assert stale(copy) == (set(), {*ITERATIONS[4:6]} | SUMMARIES | beside(ITERATIONS[4]) | figure)
 
 
 @pytest.mark.parametrize(
@@ -147,9 +143,3 @@ def test_how_many_images_are_held_out_makes_the_records_stale_that_were_judged_o
 
 def held_out(path: Path) -> bool:
     return any(experiment.recipe.evaluate_on == "validation" for experiment, _ in catalogue.published_runs(path))
-
-
-def test_the_page_of_an_interactive_figure_makes_the_notebook_stale_that_shows_it(copy):
-    edit(copy / "mnist_lib" / "backprop" / "slider.html", "It never rises.", "It does not rise.")
-    # Whatever uses the module of the figure counts as showing it: the map of the loss in the chapter does.
-    assert stale(copy) == (set(), {"backprop_derivation", "learning_rate_sweep"})

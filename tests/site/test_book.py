@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -206,8 +207,8 @@ DRAWN = "new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(
 def test_pages_open_cleanly(book, browser):
     """No error in the console, nothing fetched that is not a file of the book, and no page wider than the screen.
 
-    Every other page is opened on a phone and in the dark. All of them go over to the other ground, and then to the
-    other screen, while they are open.
+    Every other page is opened on a phone and in the dark. All of them go over to the other ground, to the other screen,
+    and back to the ground they had, while they are open.
     """
     page = browser.new_page()
     problems = []
@@ -229,7 +230,8 @@ def test_pages_open_cleanly(book, browser):
         page.set_viewport_size({"width": WIDTHS[screens[0]], "height": 844})
         page.emulate_media(color_scheme=schemes[0])
         page.goto((book / f"{name}.html").as_uri(), wait_until="load")
-        for screen, scheme in [(screens[0], schemes[0]), (screens[0], schemes[1]), (screens[1], schemes[1])]:
+        around = [*product(screens[:1], schemes), *product(screens[1:], schemes[::-1])]
+        for screen, scheme in around:  # one of the two changes at a time
             page.set_viewport_size({"width": WIDTHS[screen], "height": 844})
             page.emulate_media(color_scheme=scheme)
             page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
