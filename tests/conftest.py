@@ -39,7 +39,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     executed.compare_all(items)
     # The book is compiled while another process has other tests; whoever opens it later need not wait.
     items.sort(key=lambda item: item.path.name != "test_book.py")
-    # Before it trains, the library looks for cycles: not among all that pytest has read by now, each time.
     gc.freeze()
     atexit.register(gc.unfreeze)
 
@@ -51,6 +50,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             "the four uncompressed files, or load MNIST once with a network: "
             "python -c 'from mnist_lib import data; data.load(\"mnist\")'"
         )
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Before the library trains, it looks for cycles: not among all that other tests keep, the book's pages, say."""
+    if nextitem is not None and nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture
