@@ -28,6 +28,7 @@ from support import PATIENCE, ROOT, Mirror, answer, edit, idx, md5
 torch.set_num_threads(1)
 
 
+atexit.register(gc.unfreeze)  # of what the fixture below leaves aside
 local_provisioner.launch_kernel = forked.start_kernel  # for nbval, and for papermill in this process
 
 # No test is timed: a busy machine is slow, not wrong. And every run draws the same examples: what fails is a change.
@@ -39,8 +40,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     executed.compare_all(items)
     # The book is compiled while another process has other tests; whoever opens it later need not wait.
     items.sort(key=lambda item: item.path.name != "test_book.py")
-    gc.freeze()
-    atexit.register(gc.unfreeze)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -52,11 +51,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         )
 
 
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def others_are_left_aside():
     """Before the library trains, it looks for cycles: not among all that other tests keep, the book's pages, say."""
-    if nextitem is not None and nextitem.path != item.path:
-        gc.collect()
-        gc.freeze()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
