@@ -15,10 +15,11 @@ from scipy import stats
 from mnist_lib.records import Record
 from mnist_lib.results import figures
 from mnist_lib.results.claims import REPORTS, Claim, Report
+from mnist_lib.results.comparison import in_brief
 from mnist_lib.results.drawing import Picture
 from mnist_lib.results.sentences import count, share
 from mnist_lib.results.show import Table
-from mnist_lib.results.statistics import FEWEST, Interval, prediction_interval
+from mnist_lib.results.statistics import FEWEST, Interval, difference_interval, prediction_interval
 from mnist_lib.results.target import TASK_ACCURACY, Target, final_accuracy, reached
 
 LAST_EPOCHS = 5
@@ -200,6 +201,20 @@ def course(runs: Sequence[Record], epochs: Iterable[int]) -> str:
             f"after epoch {epoch} " + (f"the runs are at {mean} {most}" if several else f"the run is at {mean}")
         )
     return "; ".join(said)
+
+
+def against(before: Sequence[Record], runs: Sequence[Record], epochs: Iterable[int]) -> str:
+    """Say where runs are beside others after some epochs: "behind after epoch 1 (-0.40 [-0.59, -0.21] points)".
+
+    Raises:
+        ValueError: there are no runs on one side.
+    """
+    where, said = {"a loss": "behind", "a gain": "ahead"}, []
+    for epoch in epochs:
+        gained = difference_interval(*([run.test_accuracy[epoch - 1] for run in each] for each in (runs, before)))
+        word = where.get(in_brief(gained), "level, as far as can be told,")
+        said.append(f"{word} after epoch {epoch} ({gained:+.2f} points)")
+    return " and ".join(said)
 
 
 def readings(run: Record, last: int = LAST_EPOCHS) -> dict[str, float]:

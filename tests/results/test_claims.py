@@ -272,6 +272,14 @@ def test_single_epochs_in_words():
     )
 
 
+def test_early_epochs_are_compared_with_those_of_others():
+    slow, fast = ([run(each, 99 + each / 100) for each in some] for some in ((97.0, 97.1, 97.2), (98.0, 98.1, 98.2)))
+    assert judgement.against(fast, slow, [1]).startswith("behind after epoch 1 (-1.00 [-1.2")
+    assert judgement.against(slow, fast, [1, 2]).startswith("ahead after epoch 1 (+1.00 [+0.7")
+    assert " and level, as far as can be told, after epoch 2 (+0.00 [" in judgement.against(fast, fast, [1, 2])
+    assert "level, as far as can be told, after epoch 1 (+1.05 (too few" in judgement.against(slow[:2], fast, [1])
+
+
 def test_claims_by_name():
     judged = judgement.all_judged({"D": FIVE, "E, earlier": FIVE})
     assert judgement.named(list(judged)[::2]) == "*D*, after epoch 1; *D*, after the last epoch"
