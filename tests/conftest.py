@@ -71,13 +71,13 @@ def small_report(tmp_path) -> Path:
     """A copy of the library with one small experiment: four runs of six epochs on the digits."""
     copy = tmp_path / "report"
     shutil.copytree(ROOT / "mnist_lib", copy / "mnist_lib", ignore=shutil.ignore_patterns("__pycache__"))
-    notebook = copy / "notebooks" / "iteration_02_light_skeleton.ipynb"
+    notebook = copy / "notebooks" / "your_network.ipynb"
     notebook.parent.mkdir()
     shutil.copy(ROOT / "notebooks" / notebook.name, notebook)
     for old, new in (
         ('dataset: str = \\"mnist\\"', 'dataset: str = \\"digits\\"'),
-        ('baseline: str = \\"iteration_01_setup\\"', 'baseline: str = \\"none\\"'),
-        ("epochs: int = 15", "epochs: int = 6"),
+        ('baseline: str = \\"iteration_10_one_cycle\\"', 'baseline: str = \\"none\\"'),
+        ("epochs: int = 5", "epochs: int = 6"),
         ("seeds: int = ", "seeds: int = 4  # "),
     ):
         edit(notebook, old, new)

@@ -43,6 +43,9 @@ def edit(path: Path, old: str, new: str) -> None:
 
 # -- networks
 
+LIGHT = "frontier_curve"
+"""The page whose network trains fastest: for tests that any network would serve."""
+
 
 @cache
 def networks() -> dict[str, Network]:

@@ -25,11 +25,11 @@ from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
 from mnist_lib.pipeline import cluster
 from mnist_lib.results import page
-from support import PATIENCE, ROOT, edit, mnist_lib, own_notebook
+from support import LIGHT, PATIENCE, ROOT, edit, mnist_lib, own_notebook
 
 CPU = torch.device("cpu")
-NETWORK = page.of_notebook("iteration_10_one_cycle").network
-RUN = Experiment("iteration_00", Recipe(dataset="digits", epochs=2, batch_size=64), NETWORK)
+NETWORK = page.of_notebook(LIGHT).network
+RUN = Experiment("iteration_00", Recipe(dataset="digits", epochs=6, batch_size=64), NETWORK)
 CONTINUED = Experiment("iteration_00/continued", dataclasses.replace(RUN.recipe, epochs=1), NETWORK, start=RUN)
 TAUGHT = Experiment("iteration_00/taught", dataclasses.replace(RUN.recipe, epochs=1, teachers=2), NETWORK, teacher=RUN)
 DIVERGING = Experiment(

@@ -14,9 +14,9 @@ from mnist_lib import experiments
 from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe
 from mnist_lib.results import page
-from support import PATIENCE, command, content, edit, mnist_lib
+from support import LIGHT, PATIENCE, command, content, edit, mnist_lib
 
-NAME = "iteration_02_light_skeleton"
+NAME = "your_network"
 OLD, NEW = "zero_grad(set_to_none=True)", "zero_grad()"
 
 
@@ -41,7 +41,7 @@ def workers_of(process: int) -> list[int]:
 @pytest.fixture
 def long_report(small_report) -> Path:
     """The small report with epochs enough to be met in mid-run."""
-    edit(small_report / "notebooks" / f"{NAME}.ipynb", "epochs: int = 6", "epochs: int = 8")
+    edit(small_report / "notebooks" / f"{NAME}.ipynb", "epochs: int = 6", "epochs: int = 5")
     edit(small_report / "notebooks" / f"{NAME}.ipynb", "seeds: int = 4", "seeds: int = 1")
     return small_report
 
@@ -92,7 +92,7 @@ print(json.dumps([record.digests, experiment.digests]))
 
 def test_a_session_that_was_not_restarted_records_the_code_that_it_runs(long_report):
     """A module is edited on the disk while a notebook is open: after a restart, the run is none of the new code."""
-    edit(long_report / "notebooks" / f"{NAME}.ipynb", "epochs: int = 8", "epochs: int = 1")
+    edit(long_report / "notebooks" / f"{NAME}.ipynb", "epochs: int = 5", "epochs: int = 1")
     environment = os.environ | {"PYTHONPATH": str(long_report), "MNIST_LIB_RUNS": str(long_report / "runs")}
 
     def session(old: str, new: str) -> list[dict[str, str]]:
@@ -111,7 +111,7 @@ def test_a_session_that_was_not_restarted_records_the_code_that_it_runs(long_rep
 def test_the_label_of_a_run_is_that_of_the_experiment_asked_for(tmp_store, monkeypatch):
     """Whoever trained it first: an equal recipe with an equal network is the same run."""
     recipe = Recipe(dataset="digits", epochs=1, batch_size=256)
-    network = page.of_notebook("iteration_10_one_cycle").network
+    network = page.of_notebook(LIGHT).network
     (first,) = experiments.runs(Experiment("mine", recipe, network), 1)
     monkeypatch.setattr(experiments, "train", lambda *_: pytest.fail("trained again"))
     (second,) = experiments.runs(Experiment("somebody/else", recipe, network), 1)

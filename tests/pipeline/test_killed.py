@@ -13,7 +13,7 @@ import pytest
 from support import check_nothing_is_truncated, command, content
 
 MOMENTS = ["step"] * 8 + ["checkpoint"] * 6 + ["record"] * 6
-TRAIN = ("train", "iteration_02_light_skeleton", "--workers", "2")
+TRAIN = ("train", "your_network", "--workers", "2")
 
 # Every process of the copy imports this when it starts. It changes no result; it leaves time to meet a file that is
 # written and does not have its name yet.
@@ -67,7 +67,7 @@ def finish(report: Path, folder: Path) -> dict[str, object]:
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_twenty_times_ends_as_if_it_had_not_been(small_report):
     (small_report / "sitecustomize.py").write_text(SLOW_DISK, "utf-8")
-    folder = small_report / "book" / "records" / "iteration_02_light_skeleton"
+    folder = small_report / "book" / "records" / "your_network"
     expected = finish(small_report, folder)
     assert len(expected) == 8, "four records with their weights, and nothing else"
     shutil.rmtree(folder)
