@@ -19,12 +19,13 @@ from support import PATIENCE, ROOT, edit, mnist_lib, sealed
 
 FIRST, SECOND, COMPARED = "iteration_01_setup", "iteration_02_light_skeleton", "iterations_compared"
 CANDIDATES = "iteration_10_one_cycle"  # it tries several learning rates
+SMALL = "small"  # what a test writes itself
 ON_DIGITS = {'dataset: str = \\"mnist\\"': 'dataset: str = \\"digits\\"', "seeds: int = 5": "seeds: int = 1"}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A report of two small iterations and the page that compares them, trained and executed."""
+    """A report of two small iterations and the page that compares them, trained and executed, with few figures."""
     report = tmp_path_factory.mktemp("finished") / "report"
     shutil.copytree(ROOT / "mnist_lib", report / "mnist_lib", ignore=shutil.ignore_patterns("__pycache__"))
     (report / "notebooks").mkdir()
@@ -34,10 +35,18 @@ def finished(tmp_path_factory) -> Path:
             edit(path, old, new)
         if name != COMPARED:  # which takes each iteration as it is
             edit(path, "epochs: int = 15", "epochs: int = 1")
+            without_figures(path)
     done = mnist_lib("run", "--train", "--workers", "1", root=report)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 runs have no record and are trained first" in done.stdout
     return report
+
+
+def without_figures(path: Path) -> None:
+    """Leave out the cells that only draw: they take longest, and no test here looks at a figure."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [each for each in notebook.cells if not each.source.startswith(("figures.", "network_drawing."))]
+    nbformat.write(notebook, path)
 
 
 @pytest.fixture
@@ -248,7 +257,7 @@ def on_gpu(report: Path, pattern: str, parameters: str) -> subprocess.CompletedP
 def test_the_gpu_workflow_gives_each_notebook_what_it_accepts_lists_too(report):
     for name in (SECOND, COMPARED):
         page(report, name).unlink()
-    shutil.copy(ROOT / "notebooks" / "backprop_derivation.ipynb", report / "notebooks")  # it has no device
+    small_page(report, "1 + 1")  # it has no device
     shutil.copy(ROOT / "notebooks" / f"{CANDIDATES}.ipynb", report / "notebooks")
     here = {
         "epochs: int = 15": "epochs: int = 1",
@@ -256,12 +265,13 @@ def test_the_gpu_workflow_gives_each_notebook_what_it_accepts_lists_too(report):
     }
     for old, new in (ON_DIGITS | here).items():
         edit(page(report, CANDIDATES), old, new)
+    without_figures(page(report, CANDIDATES))
     before = published(report)
     given = "device: cpu, learning_rates: [0.01, 0.02], candidate_seeds: 1, variants: [], beside: []"
     done = on_gpu(report, "*", given)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     made = report / "_build" / "gpu" / "notebooks"
-    assert {path.stem for path in made.glob("*.ipynb")} == {FIRST, CANDIDATES, "backprop_derivation"}
+    assert {path.stem for path in made.glob("*.ipynb")} == {FIRST, CANDIDATES, SMALL}
     assert "learning_rates = [0.01, 0.02]" in (made / f"{FIRST}.ipynb").read_text("utf-8")
     trained = [records.read(path).parameters for path in (report / "runs").rglob("seed_*.json")]
     judged = [each["learning_rate"] for each in trained if each["evaluate_on"] == "validation"]
@@ -292,15 +302,18 @@ MEANWHILE = {
 }
 
 
+def small_page(report: Path, code: str) -> None:
+    """Write a page of one cell, whose only parameter is its name."""
+    parameters = nbformat.v4.new_code_cell(f'name: str = "{SMALL}"', metadata={"tags": ["parameters"]})
+    nbformat.write(nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(code)]), page(report, SMALL))
+
+
 def with_page(folder: Path, meanwhile: str) -> Path:
     """A report of one page, which trains nothing and does something while it is executed."""
     report = folder / "report"
     shutil.copytree(ROOT / "mnist_lib", report / "mnist_lib", ignore=shutil.ignore_patterns("__pycache__"))
     (report / "notebooks").mkdir()
-    path = report / "notebooks" / "small.ipynb"
-    parameters = nbformat.v4.new_code_cell('name: str = "small"', metadata={"tags": ["parameters"]})
-    code = nbformat.v4.new_code_cell(f"from pathlib import Path\npage = Path({str(path)!r})\n{MEANWHILE[meanwhile]}")
-    nbformat.write(nbformat.v4.new_notebook(cells=[parameters, code]), path)
+    small_page(report, f"from pathlib import Path\npage = Path({str(page(report, SMALL))!r})\n{MEANWHILE[meanwhile]}")
     return report
 
 
@@ -308,11 +321,11 @@ def with_page(folder: Path, meanwhile: str) -> Path:
 def test_a_page_is_not_written_if_something_changed_while_it_was_executed(tmp_path, what):
     """As where a branch is switched: what ran, and where it would be written, could be two different things."""
     report = with_page(tmp_path, what)
-    before = page(report, "small").read_text("utf-8")
+    before = page(report, SMALL).read_text("utf-8")
     done = mnist_lib("run", root=report)
     assert done.returncode == 1
     assert "was changed while the page was executed; it is as it was. Start the command again" in done.stdout
-    assert page(report, "small").read_text("utf-8").rstrip() == before.rstrip()
+    assert page(report, SMALL).read_text("utf-8").rstrip() == before.rstrip()
 
 
 def test_of_two_commands_at_once_one_executes_a_page_and_the_other_finds_it_current(tmp_path):
