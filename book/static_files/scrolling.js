@@ -5,21 +5,26 @@ addEventListener("load", () => {
     "div.math .katex-display, div.math .katex-html, div.highlight, div.highlight pre, .cell_output .output, " +
     ".cell_output a.image-reference, .pst-scrollable-table-container, .scrolling");
 
-  function look(box) {
-    const scrolls = box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible";
-    if (box.matches(".katex-display, div.highlight")) {
-      if (scrolls) box.tabIndex = 0;
-      else box.removeAttribute("tabindex");
+  // First all are measured, then all are marked: a mark would make the browser lay out the page for the next measure.
+  function look(boxes) {
+    const seen = boxes.map(box => {
+      const scrolls = box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible";
+      return {box, scrolls, more: scrolls && box.scrollLeft + box.clientWidth < box.scrollWidth - 1};
+    });
+    for (const {box, scrolls, more} of seen) {
+      if (box.matches(".katex-display, div.highlight")) {
+        if (scrolls) box.tabIndex = 0;
+        else box.removeAttribute("tabindex");
+      }
+      box.classList.toggle("more", more); // the right edge fades until the end is reached
     }
-    // The right edge fades until the end is reached.
-    box.classList.toggle("more", scrolls && box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
   }
 
   // Tells of every box once, and again when it gets another size, or is shown after it was hidden.
-  const sizes = new ResizeObserver(entries => entries.forEach(({target}) => look(target)));
+  const sizes = new ResizeObserver(entries => look(entries.map(({target}) => target)));
   for (const box of boxes) {
     sizes.observe(box);
-    box.addEventListener("scroll", () => look(box));
+    box.addEventListener("scroll", () => look([box]));
   }
-  document.fonts.ready.then(() => boxes.forEach(look));  // the same size, other contents
+  document.fonts.ready.then(() => look([...boxes]));  // the same size, other contents
 });

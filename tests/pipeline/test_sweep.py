@@ -231,7 +231,7 @@ def test_a_further_data_set_is_one_entry_in_one_place(notebook, tmp_path):
 
 def test_a_page_is_compared_with_its_own_published_recipe_by_one_parameter(notebook, tmp_store, tmp_path):
     made = tmp_path / "out.ipynb"
-    values = {"dataset": "digits", "epochs": 1, "seeds": 1, "learning_rates": [], "learning_rate": 0.1}
+    values = {"dataset": "digits", "epochs": 1, "seeds": 1, "learning_rates": [], "learning_rate": 0.1, "variants": []}
     values["baseline"] = "iteration_10_one_cycle"
     source = ROOT / "notebooks" / "iteration_10_one_cycle.ipynb"
     papermill.execute_notebook(str(source), str(made), values, kernel_name="python3", progress_bar=False)
