@@ -44,7 +44,8 @@ def execute(tmp_path, name: str, source: str | None = None, **parameters) -> str
             cell.source = source
     given, made = tmp_path / "given.ipynb", tmp_path / "made.ipynb"
     nbformat.write(notebook, given)
-    values = {"dataset": "digits", "epochs": 1, "seeds": 1, "candidate_seeds": 1} | parameters
+    few = {"epochs": 1, "seeds": 1, "learning_rates": [0.1], "candidate_seeds": 1, "variants": []}
+    values = {"dataset": "digits"} | few | parameters
     accepted = cells.notebook_parameters(given)
     values = {key: value for key, value in values.items() if key in accepted}
     papermill.execute_notebook(str(given), str(made), values, kernel_name="python3", progress_bar=False)
@@ -64,7 +65,7 @@ def test_any_module_is_described_trained_and_compared(tmp_path, tmp_store, name)
 
 
 def test_an_argument_of_the_network_is_a_parameter_of_the_notebook(tmp_path, tmp_store):
-    said = execute(tmp_path, "iteration_10_one_cycle", width=12, learning_rates=[0.1], variants=[])
+    said = execute(tmp_path, "iteration_10_one_cycle", width=12)
     assert "width 12 (10)" in said
     w = 12
     kernels = 9 * w + 3 * 9 * w**2 + w**2 + 9 * w * (w + 4) + 9 * (w + 4) ** 2 + 9 * (w + 4) * (w + 3) + 10 * (w + 3)
