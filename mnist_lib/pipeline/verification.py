@@ -9,8 +9,8 @@ from itertools import accumulate, zip_longest
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.nn.modules.dropout import _DropoutNd
 from tqdm import tqdm
 
 from mnist_lib import data, experiments, machine, records
@@ -61,6 +61,9 @@ TIE = 1e-5
 
 MOST_TIES = 10
 """Of more images than so many, ties are no accident: such weights were made to have them."""
+
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+"""The layers that leave out values by chance."""
 
 SURE = 0.999
 """The confidence of the interval in which a run that is trained again elsewhere must end."""
@@ -232,7 +235,7 @@ def _replayed(record: Record, trainer: Trainer) -> tuple[list[str], list[str]]:
 
 def _draws_elsewhere(record: Record, trainer: Trainer) -> bool:
     """Tell whether the network draws random numbers on its device, and the record is from another kind of device."""
-    drops = any(isinstance(layer, _DropoutNd) and layer.p for layer in trainer.model.modules())
+    drops = any(isinstance(layer, DROPOUT) and layer.p for layer in trainer.model.modules())
     return drops and record.environment.get("device", "cpu") != trainer.device.type
 
 
