@@ -256,7 +256,7 @@ def _say_remedies(runs: list, pattern: str) -> None:
             f"{damaged} cannot be read: `git restore book/records` takes them back, or delete them and train them anew"
         )
     words = {
-        TRAIN: "trains the runs that have no record",
+        TRAIN: "trains the runs that have no record, and tidies up after those that were killed",
         ACCEPT: "checks the records that older code made, and keeps those that the new code makes, too",
         REPLACE: "trains anew what another recipe made; the old records are lost (git has them)",
     }
