@@ -119,7 +119,8 @@ def left_in_words(runs: Sequence[Record], known: Sequence[Record], name: str) ->
     if known:
         stubborn = {*wrong_in(runs, 1)} & {*wrong_in(known, 1)}
         said.append(
-            f"Of the images that are wrong in every run here, {len(stubborn)} are wrong in every run of {name}, too. "
+            f"Of the images that are wrong in every run here, {len(stubborn)} {'is' if len(stubborn) == 1 else 'are'} "
+            f"wrong in every run of {name}, too. "
             "Look at them above: for some, one would have to ask the writer."
         )
     return said
