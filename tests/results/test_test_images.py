@@ -94,9 +94,7 @@ def test_images_by_how_many_runs_get_them_wrong():
     assert list(test_images.wrong_counts(runs).values()) == [1, 1, 2, 3]
     first, second = test_images.left_in_words(runs, runs[:1], "another")
     assert first.startswith("Wrong in at least one run: 3 images; in at least half of them: 2; in every one: 1. ")
-    assert second.startswith(
-        "Of the images that are wrong in every run here, 1 are wrong in every run of another, too."
-    )
+    assert second.startswith("Of the images that are wrong in every run here, 1 is wrong in every run of another, too.")
     assert test_images.left_in_words(runs[:1], [], "another") == []
     assert test_images.wrong_table(runs).frame["test images"].tolist() == [1, 1, 2, 3]
 
