@@ -60,10 +60,11 @@ def test_a_record_as_it_was_made_holds(experiment):
 def test_each_changed_field_is_named(experiment, trained):
     """What can be computed again is, and the rest must agree with it."""
     record, _ = trained
-    shifted = [record.class_counts[0] + 1, record.class_counts[1] - 1, *record.class_counts[2:]]
+    size, counts = record.parameter_count, record.class_counts
+    shifted = [counts[0] + 1, counts[1] - 1, *counts[2:]]
     cases = {
         "experiment is 'other', its folder is that of 'example'": {"experiment": "other"},
-        f"parameter_count is 1, computed again it is {record.parameter_count}": {"parameter_count": 1},
+        f"parameter_count is {size + 1}, computed again it is {size}": {"parameter_count": size + 1},
         "train_size is 2000, computed again it is": {"train_size": 2000},
         "class_counts is ": {"class_counts": shifted},
         "parameters holds 'luck', which no recipe has": {"parameters": record.parameters | {"luck": 7}},
@@ -140,8 +141,9 @@ from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import Recipe, has_effect
 from mnist_lib.pipeline import verification
 experiments.published_records = lambda: Path(sys.argv[1])
+network = page.of_notebook(sys.argv[3]).network
 for recipe in eval(sys.argv[2]):
-    name, network = f"example_{recipe.learning_rate}_{recipe.precision}", page.of_notebook(sys.argv[3]).network
+    name = f"example_{recipe.learning_rate}_{recipe.precision}"
     print(verification.verify(Experiment(name, recipe, network), 0, torch.device("cpu")))
 """
 
