@@ -376,6 +376,8 @@ def _verify(options: argparse.Namespace) -> int:
         for experiment, seeds in runs
         for seed in sorted({*range(seeds), *published_seeds(experiment.published)})
     ]
+    if not jobs:
+        raise ParameterError(f"no record belongs to {options.pattern}")
     check, rounds = verification.verify, [jobs]
     if options.accept:
         check, rounds = verification.accept, _to_accept(jobs)

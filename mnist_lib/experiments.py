@@ -110,8 +110,9 @@ class Experiment:
             FileError: as `own_runs`.
         """
         code = self.digest[:16]
-        there = sorted(own_runs().glob(f"*-{code}"))  # whoever named it
-        return there[0] if there else own_runs() / f"{self.name.replace('/', '-')}-{code}"
+        folder = own_runs()
+        there = sorted(folder.glob(f"*-{code}"))  # whoever named it
+        return there[0] if there else folder / f"{self.name.replace('/', '-')}-{code}"
 
     @property
     def script(self) -> str:

@@ -12,6 +12,7 @@ import math
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
 from mnist_lib.data import DATASETS
@@ -53,11 +54,14 @@ def switch(default: bool = False, **more: Any) -> Any:
     return field(default=default, metadata=more)
 
 
+_types = cache(typing.get_type_hints)  # of a class, which is made again and again
+
+
 class Checked:
     """What is checked field by field when it is made, from a notebook or by hand."""
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
+        hints = _types(type(self))
         for f in dataclasses.fields(self):
             if not f.metadata.get("internal"):
                 object.__setattr__(self, f.name, _check(f, getattr(self, f.name), hints[f.name]))

@@ -478,6 +478,8 @@ def test_seeds_without_a_record_are_not_said_to_hold():
     assert "no record of seed 77 belongs to iteration_01_setup" in done.stderr
     done = mnist_lib("verify", "iteration_01_setup", "--full", "0", "--accept")
     assert done.returncode == 2 and "not allowed with argument" in done.stderr
+    done = mnist_lib("verify", "backprop_derivation")
+    assert done.returncode == 1 and "no record belongs to backprop_derivation" in done.stderr
 
 
 def test_a_sample_is_trained_again_in_full(monkeypatch):

@@ -20,6 +20,7 @@ PACKAGE = mnist_lib.__name__
 _FACE = {name: f"{home}.{name}".partition(".")[2] for name, home in mnist_lib.face.items()}  # names of the package
 _SIMPLE = (int, float, str, bytes, bool, tuple, type(None))
 _kept: dict[str, tuple[str, dict[str, str]]] = {}  # of each module, its text and its simple constants
+_genuine: dict[tuple[str, int], types.CodeType] = {}  # code that was found in its module's text, by its id
 
 
 class CodeError(RuntimeError):
@@ -30,27 +31,30 @@ def remember() -> None:
     """Keep the text of every module of the library that is imported by now."""
     for name, module in list(sys.modules.items()):
         if name not in _kept and name.partition(".")[0] == PACKAGE and module.__spec__ is not None:
-            _kept[name] = (_read(module), _constants(module))
+            _kept[name] = (_read(name), _constants(module))
 
 
 def outdated() -> list[str]:
     """Name the modules of the library whose files hold another text by now than the one that was loaded."""
-    return [name for name, (text, _) in _kept.items() if _read(sys.modules[name]) != text]
+    return [name for name, (text, _) in _kept.items() if _read(name) != text]
 
 
 def source(name: str) -> str:
-    """Return the text of the module `name`, as it was loaded.
+    """Return the text of the module `name`, as it was loaded; of one that is not, what its file holds, from now on.
 
     Raises:
         CodeError: the module's code has been changed since, by autoreload, say.
+        ModuleNotFoundError: there is no such module.
     """
     if name not in _kept:
-        __import__(name)
         remember()
+    if name not in _kept:  # to read it is enough: importing all that pages use takes seconds
+        _kept[name] = (_read(name), {})
     text, constants = _kept[name]
-    module, codes = sys.modules[name], _codes(text, name)
-    defined = {code.co_qualname for code in codes}  # and what has no name of its own, as a lambda
-    changed = [function for function, code in _functions(module, defined) if code not in codes]
+    if (module := sys.modules.get(name)) is None:
+        return text
+    functions = _functions(module, _defined(text, name))
+    changed = [function for function, code in functions if not _is_genuine(code, text, name)]
     changed += [key for key, value in _constants(module).items() if constants.get(key, value) != value]
     if changed:
         raise CodeError(f"{name}.{changed[0]} was changed in this session: restart the kernel")
@@ -140,19 +144,26 @@ def _imports(node: ast.stmt) -> list[tuple[str, str]]:
 def _attributes(node: ast.stmt) -> list[tuple[str, str]]:
     """Return the attributes that a statement reads, but for those in annotations, each with what it is read of."""
     found = (each for each in ast.walk(simplified(node)) if isinstance(each, ast.Attribute))
-    return [(ast.unparse(each.value), each.attr) for each in found]
+    return [(_dotted(each.value), each.attr) for each in found]
+
+
+def _dotted(node: ast.expr) -> str:
+    """Return a name, or names with dots between them, as text; nothing of anything else, which is no module."""
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 @cache
 def _is_module(name: str) -> bool:
-    try:
-        return find_spec(f"{PACKAGE}.{name}") is not None
-    except ModuleNotFoundError:
-        return False
+    place = Path(mnist_lib.__path__[0], *name.split("."))  # not find_spec, which imports all that is above it
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
 
 
-def _read(module: types.ModuleType) -> str:
-    return Path(module.__file__).read_text("utf-8")  # not through its loader, which may be pytest's
+def _read(name: str) -> str:
+    if (found := find_spec(name)) is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return Path(found.origin).read_text("utf-8")  # not through its loader, which may be pytest's
 
 
 def _constants(module: types.ModuleType) -> dict[str, str]:
@@ -186,6 +197,22 @@ def _functions(module: types.ModuleType, defined: Collection[str]) -> Iterator[t
         elif isinstance(value, types.FunctionType) and value.__module__ == home:
             if value.__code__.co_filename != "<string>":  # what a dataclass makes
                 yield name, value.__code__
+
+
+def _is_genuine(code: types.CodeType | None, text: str, name: str) -> bool:
+    """Tell whether code is that of a module's text. Code objects never change, and comparing them takes long."""
+    if (name, id(code)) in _genuine:
+        return True
+    if code not in _codes(text, name):
+        return False
+    _genuine[name, id(code)] = code  # kept, so that no other object gets its id
+    return True
+
+
+@cache
+def _defined(text: str, name: str) -> frozenset[str]:
+    """Return the names of all functions and classes of a module's text, and of what has no name, as a lambda."""
+    return frozenset(code.co_qualname for code in _codes(text, name))
 
 
 @cache

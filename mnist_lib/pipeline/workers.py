@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import re
+import sys
 import threading
 import time
 import traceback
@@ -49,15 +50,20 @@ def train(
 def verify(
     jobs: Sequence[tuple], device: str, workers: int, check: Callable[..., Verdict] = verification.verify
 ) -> list[Verdict]:
-    """Check records, in the order of `jobs`, each by `check`.
+    """Check records, in the order of `jobs`, each by `check`; what is wrong with one is said as soon as it is found.
 
     A job is an experiment and a seed, and the folder of the record where that is none of the published ones.
     """
     where = machine.resolve_device(device)
     with _pool(max(1, min(workers, len(jobs)))) as pool:
         checks = [pool.submit(check, experiment, seed, where, *folder) for experiment, seed, *folder in jobs]
+        verdicts: list[Verdict] = []
         try:
-            return [started.result() for started in tqdm(checks, unit="record")]
+            for verdict in (started.result() for started in tqdm(checks, unit="record")):
+                verdicts.append(verdict)
+                if verdict.problems:  # hundreds of others may be still to come
+                    tqdm.write(f"{verdict.experiment} seed {verdict.seed}: {'; '.join(verdict.problems)}", sys.stderr)
+            return verdicts
         except KeyboardInterrupt:  # what is running ends; nothing more begins
             pool.shutdown(cancel_futures=True)
             raise

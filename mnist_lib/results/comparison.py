@@ -1,6 +1,5 @@
 """Several experiments beside each other: their sizes and accuracies, and what each change brought."""
 
-import math
 import statistics as averages
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -31,7 +30,7 @@ def accuracy_difference(baseline: Sequence[Record], runs: Sequence[Record], comp
 
 def in_brief(difference: Interval) -> str:
     """Say in a word or two whether a difference can be told from noise: "a gain", "a loss", "not distinguishable"."""
-    if math.isnan(difference.low):
+    if not difference.is_known:
         return "too few runs to tell"
     return "a gain" if difference.low > 0 else "a loss" if difference.high < 0 else "not distinguishable"
 
@@ -111,7 +110,7 @@ def variants_in_words(runs: Sequence[Record], variants: Mapping[str, Sequence[Re
     found: dict[str, list[str]] = {"lose": [], "gain": [], "open": [], "few": []}
     for name, difference in variant_differences(runs, variants).items():
         kind = "lose" if difference.high < 0 else "gain" if difference.low > 0 else "open"
-        kind = "few" if math.isnan(difference.low) else kind
+        kind = kind if difference.is_known else "few"
         found[kind].append(f"*{as_text(name)}*" + f" ({difference.center:+z.2f})" * (kind != "few"))
     said = {
         "lose": "Less accurate than the recipe, beyond what the seeds can explain: {}.",

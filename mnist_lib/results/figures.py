@@ -310,7 +310,7 @@ def forest(names: Sequence[str], parameters: Sequence[int], accuracies: Sequence
     for row, (count, accuracy) in enumerate(zip(parameters, accuracies, strict=True)):
         reaches = accuracy.low >= target
         colour = GREEN if reaches else BLUE
-        if not np.isnan(accuracy.low):
+        if accuracy.is_known:
             axes.hlines(row, accuracy.low, accuracy.high, color=colour, linewidth=2)
         axes.plot([accuracy.center], [row], "s" if reaches else "o", color=colour, markersize=5)
         axes.text(0, row, f"{count:,} ", transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=8)
@@ -401,7 +401,7 @@ def claims(
     figure, ((axes,),) = subplots(size=(8.0, 0.36 * len(names) + 1.3))
     axes.set_xscale("function", functions=BY_MISTAKES)
     for row, (dots, interval, value) in enumerate(zip(values, expected, claimed, strict=True)):
-        if not np.isnan(interval.low):
+        if interval.is_known:
             axes.hlines(row, interval.low, interval.high, color=BLUE, linewidth=2, alpha=0.5)
         axes.plot(dots, [row] * len(dots), "o", color=BLUE, alpha=0.6, label="our runs" if row == 0 else None)
         axes.plot([value], [row], "D", color=ORANGE, label="published" if row == 0 else None)
@@ -426,7 +426,7 @@ def steps(names: Sequence[str], differences: Sequence[Interval]) -> Picture:
     for row, difference in enumerate(differences):
         sure = difference.low > 0 or difference.high < 0
         colour = (GREEN if difference.center > 0 else ORANGE) if sure else GREY
-        if not np.isnan(difference.low):
+        if difference.is_known:
             axes.hlines(row, difference.low, difference.high, color=colour, linewidth=2)
         axes.plot([difference.center], [row], "s" if sure else "o", color=colour)
     axes.axvline(0, color="black", linewidth=1)

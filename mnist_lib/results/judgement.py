@@ -37,7 +37,7 @@ class Judgement:
     @property
     def verdict(self) -> str:
         """``consistent``, ``too high``, ``too low``, or ``not judged`` where the runs give no interval."""
-        if math.isnan(self.expected.low):
+        if not self.expected.is_known:
             return "not judged"
         if self.claim.value > self.expected.high:
             return "too high"
@@ -46,7 +46,7 @@ class Judgement:
     @property
     def beyond(self) -> float:
         """How far the claim lies outside `expected`; 0 inside, NaN where that is open."""
-        if math.isnan(self.expected.low):
+        if not self.expected.is_known:
             return math.nan
         return max(self.claim.value - self.expected.high, self.expected.low - self.claim.value, 0.0)
 
@@ -60,7 +60,7 @@ class Judgement:
             "statistic": str(self.claim),
             "published": show(self.claim.value),
             "verdict": self.verdict,
-            "one more run, 95 %": "–" if math.isnan(self.expected.low) else self.claim.range(self.expected),
+            "one more run, 95 %": self.claim.range(self.expected) if self.expected.is_known else "–",
             "our runs, lowest to highest": ours,
         }
 

@@ -21,6 +21,16 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there were enough values for its ends."""
+        return not math.isnan(self.low)
+
+    @property
+    def holds_zero(self) -> bool:
+        """Whether zero lies in it: a difference that it is the interval of may be nothing."""
+        return self.low <= 0 <= self.high
+
     def __str__(self) -> str:
         return format(self)
 
@@ -31,7 +41,7 @@ class Interval:
         """
         spec = spec or ".2f"
         center = f"{self.center:{spec.replace('.', 'z.')}}"  # z: no minus before a zero
-        if math.isnan(self.low):
+        if not self.is_known:
             return f"{center} (too few runs for an interval)"
         low, high = (
             f"{end:{spec.replace('.2f', '.3f')}}" if end and not float(f"{end:{spec}}") else f"{end:{spec}}"
@@ -84,7 +94,7 @@ def prediction_interval(
         ValueError: there are no values.
     """
     mean = mean_interval(values, confidence)
-    if math.isnan(mean.low):
+    if not mean.is_known:
         return mean
     spread, freedom = pooled_spread(pool or [values])
     half = stats.t.ppf((1 + confidence) / 2, freedom) * spread * math.sqrt(1 + 1 / len(values))

@@ -1,6 +1,5 @@
 """What an iteration's notebook shows: the change, the runs, the comparison with its baseline, the provenance."""
 
-import math
 import shlex
 import statistics as averages
 from collections.abc import Iterable, Mapping, Sequence
@@ -169,14 +168,14 @@ def comparison(baseline: Sequence[Record], runs: Sequence[Record]) -> Table | Ma
         for name, each in zip(names, (baseline, runs), strict=True)
     ]
     difference = accuracy_difference(baseline, runs)
-    change = f"{difference.center:+z.2f}" if math.isnan(difference.low) else f"{difference:+.2f}"
+    change = f"{difference:+.2f}" if difference.is_known else f"{difference.center:+z.2f}"
     return Table([*rows, {"experiment": "difference, points", "seeds": "", column: change}])
 
 
 def _accuracy(runs: Sequence[Record]) -> str:
     """Return the mean accuracy after the last epoch with its interval, or, of two runs, with both ends."""
     mean, ends = final_accuracy(runs), [run.test_accuracy[-1] for run in runs]
-    if not math.isnan(mean.low):
+    if mean.is_known:
         return str(mean)
     return f"{mean.center:.2f}" + (f" ({min(ends):.2f} and {max(ends):.2f})" if len(runs) > 1 else "")
 
@@ -235,6 +234,7 @@ def papermill_line(parameters: NotebookParameters) -> Markdown:
     name, there = parameters.name, sentences.published_parameters(parameters)
     chosen = {each: here for each, (here, _) in sentences.changed(parameters).items()}
     tried = {each: min(getattr(parameters, each), most) for each, most in (("epochs", 2), ("seeds", 1))}
+    tried |= {"continued_seeds": 0, "learning_rates": (), "variants": ()}  # these train much more
     tried = {each: value for each, value in tried.items() if value != getattr(parameters, each)}
     tried["learning_rate"] = float(f"{parameters.learning_rate / 2:.2g}")
     trial = ("a short try " if len(tried) > 1 else "") + "at half the learning rate"

@@ -1,6 +1,5 @@
 """Targets: what an experiment sets out to reach, and whether it did."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -81,13 +80,13 @@ def reached(accuracies: Iterable[float]) -> int:
 def final_accuracy(runs: Sequence[Record]) -> Interval:
     """Return the mean accuracy after the last epoch, in percent, with an interval that stays within 0 and 100."""
     mean = mean_interval([run.test_accuracy[-1] for run in runs])
-    return mean if math.isnan(mean.low) else Interval(mean.center, max(mean.low, 0.0), min(mean.high, 100.0))
+    return Interval(mean.center, max(mean.low, 0.0), min(mean.high, 100.0)) if mean.is_known else mean
 
 
 def in_percent(runs: Sequence[Record], spec: str = ".2f") -> str:
     """Write the accuracy after the last epoch: ``99.41 [99.36, 99.46] %``, or ``99.41 % (one run, no interval)``."""
     accuracy = final_accuracy(runs)
-    if math.isnan(accuracy.low):
+    if not accuracy.is_known:
         return f"{accuracy.center:{spec}} % ({'one run' if len(runs) == 1 else f'{len(runs)} runs'}, no interval)"
     return f"{accuracy:{spec}} %"
 

@@ -254,16 +254,20 @@ import sys
 from pathlib import Path
 from IPython.core.interactiveshell import InteractiveShell
 from mnist_lib import augmentation, blocks, experiments
+from mnist_lib.base import loaded
 from mnist_lib.parameters import Recipe
 
 def told(recipe):
+    return answer(lambda: experiments.code_digest(recipe)[:12])
+
+def answer(asked):
     try:
-        return experiments.code_digest(recipe)[:12]
+        return asked()
     except RuntimeError as error:
         return f"{type(error).__name__}: {error}"
 
 def edit(module, old, new):
-    path = Path(module.__file__)
+    path = Path("mnist_lib", f"{module}.py")
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     os.utime(path, (path.stat().st_mtime + 10,) * 2)
@@ -273,14 +277,20 @@ for cell in ("%load_ext autoreload", "%autoreload 2", "pass"):
     shell.run_cell(cell).raise_error()
 plain, fast = Recipe(rotation=5.0), Recipe(precision="bfloat16")
 print(told(plain), told(fast))
-edit(augmentation, "mode=interpolation", "mode='nearest'")
-edit(blocks, "return x + super()", "return 2 * x + super()")
+edit("augmentation", "mode=interpolation", "mode='nearest'")
+edit("blocks", "return x + super()", "return 2 * x + super()")
 print(told(plain), told(fast))
 importlib.reload(blocks)
 print(told(plain))
 print(told(fast))
 shell.run_cell("pass").raise_error()
 print(told(plain))
+before = loaded.digest(["results.statistics.mean_interval"])
+print("mnist_lib.results.statistics" in sys.modules, "scipy" in sys.modules)
+edit("results/statistics", "sample.size == 0", "sample.size == 1")
+print(loaded.digest(["results.statistics.mean_interval"]) == before)
+import mnist_lib.results.statistics
+print(answer(lambda: loaded.digest(["results.statistics.mean_interval"])))
 """
 
 
@@ -291,9 +301,12 @@ def test_a_session_vouches_for_the_code_that_it_loaded_whatever_lies_on_the_disk
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "IPYTHONDIR": str(tmp_path / "ipython")}
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    before, edited, plain, reloaded, autoreloaded = result.stdout.splitlines()
+    before, edited, plain, reloaded, autoreloaded, *unloaded = result.stdout.splitlines()
     assert edited == before
     assert plain == before.split()[0]
     restart = "was changed in this session: restart the kernel"
     assert reloaded == f"CodeError: mnist_lib.blocks.Residual.forward {restart}"
     assert autoreloaded == f"CodeError: mnist_lib.augmentation.rotate {restart}"
+    reading_is_enough, as_read, loaded_later = unloaded
+    assert (reading_is_enough, as_read) == ("False False", "True")
+    assert loaded_later == f"CodeError: mnist_lib.results.statistics.mean_interval {restart}"

@@ -336,10 +336,13 @@ def test_the_command_on_published_records(tmp_path):
     folder.mkdir(parents=True)
     for file in (ROOT / "book" / "records" / name).glob("seed_[01].*"):
         shutil.copy(file, folder)
+    edit(folder / "seed_1.json", '"seed": 1', '"seed": 2')
     done = mnist_lib("verify", name, "--workers", "1", root=tmp_path)
-    lines = done.stdout.splitlines()
-    assert (done.returncode, lines[-1]) == (0, "2 of 2 records hold")
-    assert lines[0].split() == [name, "seed", "0", "holds"]
+    first, second, last = done.stdout.splitlines()
+    assert (done.returncode, last) == (1, "1 of 2 records hold")
+    assert first.split() == [name, "seed", "0", "holds"]
+    assert "seed_1.json" in second
+    assert " ".join(second.split()).replace("seed 1", "seed 1:", 1) in done.stderr, "said at once, too"
 
 
 def leaves(value: object, *place: object) -> list[tuple]:

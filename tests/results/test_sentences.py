@@ -1,15 +1,17 @@
 """Sentences about runs: right for one run, two and many, and silent about what the runs do not carry."""
 
 import dataclasses
+import re
 
 import pytest
+import yaml
 
 from mnist_lib import experiments, records
 from mnist_lib.network import Network
 from mnist_lib.results import comparison, page, sentences, tables
 from mnist_lib.results.page import ComparisonParameters
 from mnist_lib.results.target import Target, in_percent
-from support import run
+from support import networks, run
 
 ITERATION = "iteration_03_batch_normalisation"
 
@@ -332,10 +334,25 @@ def test_the_command_of_ones_own_run_has_what_differs():
     changes = {"dataset": "digits", "epochs": 1, "seeds": 1, "learning_rates": (0.1, 0.2)}
     own = dataclasses.replace(page.of_notebook(ITERATION), **changes)
     lines = tables.papermill_line(own).data.splitlines()
-    arguments = "-p dataset digits -p epochs 1 -p seeds 1 -y 'learning_rates: [0.1, 0.2]'"
+    arguments, without = (
+        f"-p dataset digits -p epochs 1 -p seeds 1 -y 'learning_rates: [{rates}]'" for rates in ("0.1, 0.2", "")
+    )
     assert lines[lines.index("# this page") + 2].strip() == arguments
-    assert lines[lines.index("# at half the learning rate") + 2].strip() == f"{arguments} -p learning_rate 0.005"
+    short = lines[lines.index("# a short try at half the learning rate") + 2].strip()
+    assert short == f"{without} -p learning_rate 0.005", "candidates would take longer than all else"
     assert "--seeds 0-9" in lines[-1], "as many more as are published"
+
+
+@pytest.mark.parametrize("name", networks())
+def test_a_short_try_trains_one_run_of_two_epochs(name):
+    here = page.of_notebook(name)
+    commands = tables.papermill_line(here).data.replace("\\\n", "")
+    (short,) = (line for line in commands.splitlines() if "out.ipynb" in line and "learning_rate " in line)
+    numbers = {k: yaml.safe_load(v) for k, v in re.findall(r"-p (\S+) (\S+)", short)}
+    lists = {k: v for given in re.findall(r"-y '(.+?)'", short) for k, v in yaml.safe_load(given).items()}
+    tried = dataclasses.replace(here, **numbers, **lists)
+    assert (tried.seeds, tried.continued_seeds, tried.learning_rates, tried.variants) == (1, 0, (), ())
+    assert tried.epochs <= 2 and tried.learning_rate < here.learning_rate
 
 
 def test_the_command_of_a_page_of_ones_own():
