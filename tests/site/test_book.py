@@ -10,9 +10,11 @@ import http.server
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -204,18 +206,27 @@ DRAWN = "new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(
 """Figures that fit themselves to the screen have done so."""
 
 
-def test_pages_open_cleanly(book, browser):
-    """No error in the console, nothing fetched that is not a file of the book, and no page wider than the screen.
+@dataclass
+class Visit:
+    """What a page showed while it was open: what went wrong, and what `MEASURED` found on a desk."""
+
+    problems: list[str] = field(default_factory=list)
+    measured: dict[str, Any] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def visits(book, browser) -> dict[str, Visit]:
+    """Each page was opened once, on a phone and on a desk, on light and on dark ground.
 
     Every other page is opened on a phone and in the dark. All of them go over to the other ground, to the other screen,
     and back to the ground they had, while they are open.
     """
     page = browser.new_page()
-    problems = []
+    found: dict[str, Visit] = {}
 
     def note(problem: str, counts: bool = True) -> None:
         if counts:
-            problems.append(problem)
+            found[name].problems.append(problem)
 
     page.on("console", lambda message: note(message.text, message.type in ("error", "warning")))
     page.on("pageerror", lambda error: note(str(error)))
@@ -227,6 +238,7 @@ def test_pages_open_cleanly(book, browser):
     for number, name in enumerate(PAGES):
         turn = 1 if number % 2 else -1
         schemes, screens = ("light", "dark")[::turn], list(WIDTHS)[::turn]
+        found[name] = Visit()
         page.set_viewport_size({"width": WIDTHS[screens[0]], "height": 844})
         page.emulate_media(color_scheme=schemes[0])
         page.goto((book / f"{name}.html").as_uri(), wait_until="load")
@@ -237,10 +249,30 @@ def test_pages_open_cleanly(book, browser):
             page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
             page.evaluate(DRAWN)
             width = page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
-            if width > WIDTHS[screen]:
-                problems.append(f"{width} pixels wide, {screen}, {scheme}")
-        assert not problems, f"{name}: {problems}"
+            note(f"{width} pixels wide, {screen}, {scheme}", width > WIDTHS[screen])
+            if screen == "desk":
+                found[name].measured = page.evaluate(MEASURED)
     page.close()
+    return found
+
+
+MEASURED = """() => {
+  const top = element => element && element.getBoundingClientRect().top + scrollY;
+  const box = document.querySelector(".tag_prose blockquote");
+  const headings = [...document.querySelectorAll("article h2")];
+  const closed = [...document.querySelectorAll("details.hide:not([open]) > summary")];
+  return {
+    box: box?.innerText, top: top(box), result: top(headings.find(each => each.innerText.startsWith("Result"))),
+    folded: closed.map(each => each.innerText),
+  };
+}"""
+
+
+def test_pages_open_cleanly(visits):
+    """No error in the console, nothing fetched that is not a file of the book, and no page wider than the screen."""
+    assert [*visits] == [*PAGES]
+    problems = {name: visit.problems for name, visit in visits.items() if visit.problems}
+    assert not problems, "\n".join(f"{name}: {said}" for name, said in problems.items())
 
 
 NOTEBOOKS = [name.removeprefix("notebooks/") for name in PAGES if name.startswith("notebooks/")]
@@ -295,19 +327,13 @@ def test_a_source_appears_on_hover_and_on_focus(book, browser):
 
 
 @pytest.mark.parametrize("name", [name for name in NOTEBOOKS if f"notebooks/{name}".startswith(extension.FOLDED_ON)])
-def test_an_experiment_begins_with_its_box_and_its_result_is_on_the_third_screen(book, browser, name):
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.goto((book / "notebooks" / f"{name}.html").as_uri())
-    top = "e => e.getBoundingClientRect().top + scrollY"
-    box = page.locator(".tag_prose blockquote").first
-    assert all(word in box.inner_text() for word in ("Question.", "We expect.", "Result.", "What it means."))
-    assert 30 < len(re.findall(r"(?<![\w’'])[^\W\d_][\w’'-]*", box.inner_text())) <= 70
-    assert box.evaluate(top) < (1000 if name.startswith("iteration_") else 1400)
-    result = page.locator("article h2", has_text=re.compile(r"^Result"))
-    assert result.evaluate(top) < 3 * 900
-    hidden = page.locator("details.hide:not([open]) > summary")
-    assert any("papermill" in text for text in hidden.all_inner_texts())
-    page.close()
+def test_an_experiment_begins_with_its_box_and_its_result_is_on_the_third_screen(visits, name):
+    seen = visits[f"notebooks/{name}"].measured
+    assert all(word in seen["box"] for word in ("Question.", "We expect.", "Result.", "What it means."))
+    assert 30 < len(re.findall(r"(?<![\w’'])[^\W\d_][\w’'-]*", seen["box"])) <= 70
+    assert seen["top"] < (1000 if name.startswith("iteration_") else 1400)
+    assert seen["result"] < 3 * 900, "screens of a desk"
+    assert any("papermill" in text for text in seen["folded"])
 
 
 def test_search_works_without_a_web_server(book, browser):

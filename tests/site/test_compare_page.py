@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from itertools import product
+from math import ceil, floor
 
 import numpy as np
 import pytest
@@ -122,8 +123,8 @@ def page(request, book, browser):
 
 def rows(page, table: str) -> list[list[str]]:
     """The words in the cells of a table's body."""
-    lines = page.locator(f"#{table} tbody tr").all()
-    return [line.locator("th, td").all_inner_texts() for line in lines]
+    words = "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))"
+    return page.locator(f"#{table} tbody tr").evaluate_all(words)
 
 
 def numbers(text: str) -> list[int]:
@@ -310,18 +311,20 @@ def test_the_images_that_two_disagree_on(page, groups):
 def test_the_images_of_the_first_two_are_pictures(page):
     """Of the right images, as they are drawn on the screen; a book compiled without MNIST is another test."""
     images = data.load("mnist")[1]
-    pictures, shown = (
-        page.locator("#compare-images .picture").all(),
-        [int(row[0]) for row in rows(page, "compare-images")],
-    )
-    assert len(pictures) == len(shown) > 5
-    for place, (picture, index) in enumerate(zip(pictures, shown, strict=True)):
-        name = f"Test image {index}, a {images.labels[index]}"
-        assert page.get_by_role("img", name=name, exact=True).count() == 1
-        drawn = Image.open(io.BytesIO(picture.screenshot())).convert("L")
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": 8000})  # nothing covers the table,
+    page.add_style_tag(content=".scrolling { max-height: none !important; }")  # and it is seen at once
+    table, shown = page.locator("#compare-images"), [int(row[0]) for row in rows(page, "compare-images")]
+    screen, whole = Image.open(io.BytesIO(table.screenshot())).convert("L"), table.bounding_box()
+    boxes = table.locator(".picture").evaluate_all("all => all.map(each => each.getBoundingClientRect().toJSON())")
+    names = [f"Test image {index}, a {images.labels[index]}" for index in shown]
+    assert re.findall('img "(.*)"', table.aria_snapshot()) == names
+    assert len(boxes) == len(shown) > 5
+    for place, (box, name) in enumerate(zip(boxes, names, strict=True)):
+        left, top = (floor(box[axis]) - floor(whole[axis]) for axis in "xy")
+        drawn = screen.crop((left, top, left + ceil(box["width"]) + 1, top + ceil(box["height"]) + 1))
         alike = np.zeros(len(shown))
-        for left, top in product((0, 1), repeat=2):  # a screenshot may begin between two pixels
-            part = drawn.crop((left, top, drawn.width - 1 + left, drawn.height - 1 + top))
+        for right, down in product((0, 1), repeat=2):  # a screenshot may begin between two pixels
+            part = drawn.crop((right, down, drawn.width - 1 + right, drawn.height - 1 + down))
             small = np.asarray(part.resize((28, 28), Image.Resampling.BOX)).flatten()
             alike = np.maximum(alike, np.corrcoef(small, images.images[shown].flatten(1))[0, 1:])
         assert alike.argmax() == place and alike[place] > 0.7, name

@@ -281,7 +281,7 @@ def test_a_digit_is_there_when_the_page_opens(page):
     box = field(page).bounding_box()
     page.mouse.click(box["x"] + 20, box["y"] + 20)
     wait_for_answer(page)
-    rows, columns = np.nonzero(np.reshape(page.evaluate("[...drawADigit.ink()]"), (280, 280)))
+    rows, columns = np.nonzero(drawn(page))
     assert max(rows.max(), columns.max()) < 50, "the first stroke takes its place"
 
 
@@ -345,8 +345,7 @@ def test_by_touch(page):
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
     session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     wait_for_answer(page)
-    ink = page.evaluate("[...drawADigit.ink()]")
-    assert (np.reshape(ink, (280, 280)) > 0).any(1).sum() > 180, "the finger draws, the page does not scroll"
+    assert (drawn(page) > 0).any(1).sum() > 180, "the finger draws, the page does not scroll"
     assert page.evaluate("window.scrollY") == 0
 
 
@@ -362,7 +361,7 @@ def test_by_keyboard(page):
     page.wait_for_function("document.querySelector('.spoken').textContent.includes('220 from the top')")
     page.keyboard.press(" ")
     page.wait_for_function("document.querySelector('.spoken').textContent === 'Pen up'")
-    ink = np.reshape(page.evaluate("[...drawADigit.ink()]"), (280, 280))
+    ink = drawn(page)
     rows, columns = (np.flatnonzero(ink.any(axis)) for axis in (1, 0))
     assert (rows[0], rows[-1], columns[0], columns[-1]) == pytest.approx((49, 230, 129, 150), abs=1)
     page.keyboard.press("Delete")
@@ -405,8 +404,8 @@ def test_drawings_are_prepared_as_mnist_was(page):
         if "4 or a 9" in button.inner_text():
             page.wait_for_function("document.querySelector('.verdict').textContent.startsWith('The networks disagree')")
         wait_for_answer(page)
-        ink, pixels = page.evaluate("[[...drawADigit.ink()], [...drawADigit.prepare(drawADigit.ink()).pixels]]")
-        expected = prepared(np.reshape(ink, (280, 280)))
+        pixels = page.evaluate("[...drawADigit.prepare(drawADigit.ink()).pixels]")
+        expected = prepared(drawn(page))
         np.testing.assert_allclose(np.reshape(pixels, (28, 28)) * 255, expected, atol=0.51)
         check_that_it_looks_like_mnist(np.reshape(pixels, (1, 28, 28)))
     generator = np.random.default_rng(0)
@@ -414,8 +413,14 @@ def test_drawings_are_prepared_as_mnist_was(page):
         ink = np.zeros((280, 280), int)
         y, x = generator.integers(0, 281 - height), generator.integers(0, 281 - width)
         ink[y : y + height, x : x + width] = generator.integers(1, 256, (height, width))
-        pixels = page.evaluate("ink => [...drawADigit.prepare(ink).pixels]", ink.flatten().tolist())
+        text = json.dumps(ink.flatten().tolist())
+        pixels = page.evaluate("ink => [...drawADigit.prepare(JSON.parse(ink)).pixels]", text)
         np.testing.assert_allclose(np.reshape(pixels, (28, 28)) * 255, prepared(ink), atol=0.51)
+
+
+def drawn(page) -> np.ndarray:
+    """The field that one draws in, shape ``(280, 280)``. As text: 78,400 numbers one by one would take seconds."""
+    return np.reshape(json.loads(page.evaluate("JSON.stringify([...drawADigit.ink()])")), (280, 280))
 
 
 def check_that_it_looks_like_mnist(images: np.ndarray) -> np.ndarray:
