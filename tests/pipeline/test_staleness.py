@@ -107,10 +107,24 @@ def test_a_record_and_the_page_of_an_interactive_figure_make_the_notebooks_stale
     content = json.loads(path.read_text())
     content["history"]["train_correct"][-1] -= 1
     path.write_text(json.dumps(sealed(content)))
+    path = copy / "book" / "records" / ITERATIONS[8] / "seed_0.json"
+    content = json.loads(path.read_text())
+    content["parameters"]["learning_rate"] *= 2  # its results are the same, but now they are another recipe's
+    path.write_text(json.dumps(sealed(content)))
     edit(copy / "mnist_lib" / "backprop" / "slider.html", "It never rises.", "It does not rise.")
     # Whatever uses the module of the figure counts as showing it: the map of the loss in the chapter does.
     figure = {"backprop_derivation", "learning_rate_sweep"}
-    assert stale(copy) == (set(), {*ITERATIONS[4:6]} | SUMMARIES | beside(ITERATIONS[4]) | figure)
+    shown = {*ITERATIONS[4:6], *ITERATIONS[8:10]} | beside(ITERATIONS[4]) | beside(ITERATIONS[8]) | SUMMARIES
+    assert stale(copy) == ({ITERATIONS[8]}, shown | figure)
+
+
+def test_a_page_that_an_older_version_executed_is_stale_and_not_altered(tmp_path):
+    path = tmp_path / f"{ITERATIONS[0]}.ipynb"
+    notebook = nbformat.read(ROOT / "notebooks" / path.name, as_version=4)
+    notebook.metadata["mnist_lib"] = {"outputs": notebook.metadata["mnist_lib"]["outputs"]}
+    nbformat.write(notebook, path)
+    assert staleness.altered(path) == []
+    assert staleness.stale(path) == ["it was executed by another version of the library"]
 
 
 @pytest.mark.parametrize(
