@@ -38,14 +38,19 @@ CHECKED = (
 )
 """What is computed again and compared, besides the digests."""
 
-ROUNDING = {"float32": 2**-23, "bfloat16": 2**-8}
-"""How far apart, relative, two neighbouring numbers of each precision are."""
+AWAY = {"float32": 2**-17, "bfloat16": 2**-8}
+"""How far, relative, the weights of a trial are from those that a run starts with.
 
-TRIALS = 3
-"""How many times a run is started a rounding error away."""
+In float32 that is 64 roundings, because sums of many numbers round many times. Where a unit switches or another pixel
+is the largest of four, a loss jumps, and a trial that is one rounding away would seldom show it. In bfloat16 one
+rounding is as far as a trial can be from a run and still be like it.
+"""
 
-SAFETY = 50
-"""How much farther than those another machine may be off: its sums of many numbers round many times."""
+MARGIN = {"float32": 2, "bfloat16": 50}
+"""How many times farther than all trials another machine may be off."""
+
+TRIALS = 5
+"""How many trials there are at most."""
 
 LEAST = 1e-4
 """What every loss may be off elsewhere, relative, however slowly a run enlarges a difference."""
@@ -242,8 +247,8 @@ def _draws_elsewhere(record: Record, trainer: Trainer) -> bool:
 def replayed(trainer: Trainer) -> tuple[list[float], list[float]]:
     """Take the first steps of a run; returns their losses, and how far, relative, rounding may move each elsewhere.
 
-    That is measured: the same steps are taken from starts whose weights are a rounding error away. What these losses
-    are apart, times `SAFETY`, is what another order of sums may make of them; it is at least `LEAST`, and never falls.
+    That is measured: the same steps are taken from starts whose weights are `AWAY` from the run's. What these losses
+    are apart, times `MARGIN`, is what another order of sums may make of them; it is at least `LEAST`, and never falls.
     """
     start, losses = trainer.state(), trainer.replay()
     return losses, [*_tolerances(trainer, start, losses)][-1]
@@ -254,12 +259,12 @@ def _tolerances(trainer: Trainer, start: Mapping[str, torch.Tensor], losses: Seq
 
     Each trial adds to it, so the last answer is the widest.
     """
-    unit = ROUNDING[trainer.recipe.precision]
-    farthest = [unit] * len(losses)
+    away, margin = AWAY[trainer.recipe.precision], MARGIN[trainer.recipe.precision]
+    farthest = [0.0] * len(losses)
     for trial in range(TRIALS):
         generator = torch.Generator().manual_seed(trial)
         trainer.optimizer.state.clear()
-        trainer.restore({name: _nudged(value, unit, generator) for name, value in start.items()}, 0, [])
+        trainer.restore({name: _nudged(value, away, generator) for name, value in start.items()}, 0, [])
         try:
             others = trainer.replay()
         except DivergenceError:
@@ -268,15 +273,15 @@ def _tolerances(trainer: Trainer, start: Mapping[str, torch.Tensor], losses: Seq
             abs(other - loss) / abs(loss) if loss else math.inf for other, loss in zip(others, losses, strict=True)
         ]
         farthest = list(map(max, farthest, accumulate(apart, max)))
-        yield [max(LEAST, SAFETY * each) for each in farthest]
+        yield [max(LEAST, margin * each) for each in farthest]
 
 
-def _nudged(weights: torch.Tensor, unit: float, generator: torch.Generator) -> torch.Tensor:
+def _nudged(weights: torch.Tensor, away: float, generator: torch.Generator) -> torch.Tensor:
     """Return weights of which each is a little larger or smaller, by chance."""
     if not weights.is_floating_point():
         return weights
     signs = torch.randint(0, 2, weights.shape, generator=generator) * 2 - 1
-    return weights * (1 + unit * signs)
+    return weights * (1 + away * signs)
 
 
 def _differing(

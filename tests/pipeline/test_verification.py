@@ -198,7 +198,7 @@ def test_what_rounding_may_move_is_measured_and_grows(experiment):
 
 def test_what_cannot_be_compared_is_said_and_what_is_far_off_is_found(experiment, trained, monkeypatch):
     record, _ = trained
-    monkeypatch.setattr(verification, "SAFETY", 1e6)  # as if a rounding error grew that much faster
+    monkeypatch.setitem(verification.MARGIN, "float32", 1e6)  # as if a rounding error grew that much faster
     assert verification.verify(experiment, 0, CPU) == verification.Verdict("example", 0, ())
     change(experiment, first_losses=[*record.first_losses[:9], record.first_losses[9] * 1.1])
     verdict = verification.verify(experiment, 0, CPU)
