@@ -198,7 +198,7 @@ def test_what_rounding_may_move_is_measured_and_grows(experiment):
 
 @pytest.mark.needs_mnist
 def test_trials_meet_the_jumps_that_a_run_on_another_machine_met():
-    """This run's fourth loss is off by 2e-4 on an AMD CPU with AVX2; starts one rounding away seldom show such a jump."""
+    """Its fourth loss is off by 2e-4 on an AMD CPU with AVX2; a start one rounding away seldom shows such a jump."""
     experiment = page.candidates(page.of_notebook("iteration_10_one_cycle"))[0.1]
     record = records.read(record_path(experiment.published, 0))
     losses, tolerances = verification.replayed(experiments.make_trainer(experiment, 0, CPU))
