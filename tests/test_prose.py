@@ -24,7 +24,7 @@ from mnist_lib.parameters import NotebookParameters, Recipe
 from mnist_lib.pipeline import catalogue, verification
 from mnist_lib.results import sentences
 from mnist_lib.results.claims import REPORTS
-from mnist_lib.results.target import TASK_ACCURACY
+from mnist_lib.results.target import TASK_ACCURACY, TASK_PARAMETERS
 from support import ROOT
 
 BOOK_ONLY = re.compile(
@@ -245,7 +245,7 @@ def computed() -> dict[str, set[str]]:
     error = f"{100 * math.sqrt(share * (1 - share) / 10_000):.3f}"
     recipe, bounds = Recipe(), {f.name: f.metadata for f in dataclasses.fields(NotebookParameters)}
     return {
-        "README": {f"{largest:,}", "8,000", digits, "3.11"},
+        "README": {f"{largest:,}", "8,000", digits, "3.11", f"{TASK_ACCURACY:g}", f"{TASK_PARAMETERS:,}"},
         "compare": {"10,000"},
         "how_tested": {"1.5", "1,500"},  # two limits, which tests hold
         "many_runs": {"1.2"},
