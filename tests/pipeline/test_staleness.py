@@ -118,6 +118,17 @@ def test_a_record_and_the_page_of_an_interactive_figure_make_the_notebooks_stale
     assert stale(copy) == ({ITERATIONS[8]}, shown | figure)
 
 
+def test_cells_of_one_text_get_ids_of_their_own_and_the_same_every_time(tmp_path):
+    """In an older notebook, which has none."""
+    path = tmp_path / "older.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("pass") for _ in range(3)])
+    for cell in notebook.cells:
+        del cell["id"]
+    path.write_text(json.dumps(notebook | {"nbformat_minor": 4}), "utf-8")
+    first, again = ([cell.id for cell in catalogue.read(path).cells] for _ in range(2))
+    assert len(set(first)) == 3 and first == again
+
+
 def test_a_page_that_an_older_version_executed_is_stale_and_not_altered(tmp_path):
     path = tmp_path / f"{ITERATIONS[0]}.ipynb"
     notebook = nbformat.read(ROOT / "notebooks" / path.name, as_version=4)

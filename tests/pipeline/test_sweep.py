@@ -83,7 +83,7 @@ def test_a_sweep_is_trained_once_listed_shown_verified_and_deleted(notebook, tmp
     assert asked.returncode == 1 and "Delete these 12 runs" in asked.stdout + asked.stderr
     assert len(list(tmp_store.rglob("seed_*.json"))) == 12
     gone = mnist_lib("runs", "--sweep", "two", "--delete", "--yes", MNIST_LIB_RUNS=str(tmp_store))
-    assert "deleted 12 runs of 4 experiments" in gone.stdout, gone.stderr
+    assert gone.returncode == 0 and "deleted 12 runs of 4 experiments" in gone.stdout, gone.stderr
     assert not [path for path in tmp_store.rglob("*") if path.is_file()]
 
 
