@@ -26,7 +26,7 @@ from mnist_lib import cli, records
 from mnist_lib.backprop import workbook
 from mnist_lib.parameters import NotebookParameters, ParameterError, validate
 from mnist_lib.pipeline import catalogue
-from mnist_lib.results.page import BackpropParameters, SweepPageParameters, SweepParameters
+from mnist_lib.results.page import BackpropParameters, ScratchParameters, SweepPageParameters, SweepParameters
 from mnist_lib.site import extension
 from mnist_lib.site.address import site_address
 from support import PAGES, ROOT, WIDTHS, networks, parsed
@@ -381,7 +381,7 @@ def test_the_page_on_reproduction_names_every_parameter():
     text = (ROOT / "book" / "reproduce.md").read_text("utf-8")
     table = text[text.index("| parameter |") : text.index("papermill reads `-p`")]
     words = set(re.findall(r"`(\w+)`", table))
-    for schema in (NotebookParameters, BackpropParameters, SweepParameters, SweepPageParameters):
+    for schema in (NotebookParameters, BackpropParameters, ScratchParameters, SweepParameters, SweepPageParameters):
         assert {f.name for f in dataclasses.fields(schema) if not f.metadata.get("internal")} <= words
     assert {name for network in networks().values() for name, _ in network.arguments} <= words
 
