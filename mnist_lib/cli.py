@@ -411,10 +411,9 @@ def _to_accept(jobs: list[tuple]) -> list[list[tuple]]:
 
 def _say(verdicts: list) -> int:
     """Say what was found about each record."""
-    width = max((len(f"{each.experiment} seed {each.seed}") for each in verdicts), default=0)
+    width = max((len(each.run) for each in verdicts), default=0)
     for each in verdicts:
-        name = f"{each.experiment} seed {each.seed}"
-        print(f"{name:{width}}  {'; '.join(each.problems) or 'holds'}")
+        print(f"{each.run:{width}}  {'; '.join(each.problems) or 'holds'}")
         for sentence in each.open:
             print(f"{'':{width}}  not compared: {sentence}")
     failed = sum(bool(each.problems) for each in verdicts)

@@ -52,6 +52,7 @@ def _compare(
     return not difference
 
 
+@cache
 def _cpu() -> tuple[str, str]:
     here = machine.describe(torch.device("cpu"))
     return here["cpu_capability"], here["device_name"]

@@ -83,6 +83,11 @@ class Verdict:
     problems: tuple[str, ...]
     open: tuple[str, ...] = ()
 
+    @property
+    def run(self) -> str:
+        """The run, in words."""
+        return f"{self.experiment} seed {self.seed}"
+
 
 def verify(experiment: Experiment, seed: int, device: torch.device, folder: Path | None = None) -> Verdict:
     """Check a published record, or one in another folder, against what can be computed again in seconds.

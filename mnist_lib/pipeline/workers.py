@@ -62,7 +62,7 @@ def verify(
             for verdict in (started.result() for started in tqdm(checks, unit="record")):
                 verdicts.append(verdict)
                 if verdict.problems:  # hundreds of others may be still to come
-                    tqdm.write(f"{verdict.experiment} seed {verdict.seed}: {'; '.join(verdict.problems)}", sys.stderr)
+                    tqdm.write(f"{verdict.run}: {'; '.join(verdict.problems)}", sys.stderr)
             return verdicts
         except KeyboardInterrupt:  # what is running ends; nothing more begins
             pool.shutdown(cancel_futures=True)

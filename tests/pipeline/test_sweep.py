@@ -70,7 +70,7 @@ def test_a_sweep_is_trained_once_listed_shown_verified_and_deleted(notebook, tmp
     run = records.read(records.record_path(folder, 0))
     assert script.stdout == f"0 {run.test_accuracy[-1]}\n", "found, not trained again"
     held = mnist_lib("verify", str(folder), MNIST_LIB_RUNS=str(tmp_store))
-    assert "3 of 3 records hold" in held.stdout, held.stderr
+    assert held.returncode == 0 and "3 of 3 records hold" in held.stdout, held.stderr
 
     said = page(tmp_path, sweep="two", value="width")
     assert "4 combinations" in said and "3 seeds each" in said

@@ -99,6 +99,7 @@ SHOWN = {
         "What each part of that recipe brings",
     ),
     "notebooks/iteration_10_one_cycle": ("the figure is live", "def network", "momentum"),
+    "notebooks/learning_rate_sweep": ("the figure is live", "def "),
     "notebooks/training_from_scratch": ("the figure is live", "def "),
     "notebooks/iterations_compared": ("All in one table",),
     "book/draw_a_digit": ("In the browser, this page has a field to draw in",),

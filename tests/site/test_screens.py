@@ -69,8 +69,9 @@ FIVE_OF_A_KIND = """seen => {
     : `${kind(each.parentElement)} ${each.tagName}.${each.className}.${each.style.cssText}`;
   for (const each of document.querySelectorAll('body *')) {
     if (!each.isConnected || each.children.length || each.closest(names)) continue;
-    seen[kind(each)] = (seen[kind(each)] ?? 0) + 1;
-    if (seen[kind(each)] > 5) (each.closest('a') ?? each).remove();
+    const place = kind(each);
+    seen[place] = (seen[place] ?? 0) + 1;
+    if (seen[place] > 5) (each.closest('a') ?? each).remove();
   }
   return seen;
 }"""
