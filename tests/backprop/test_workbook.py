@@ -26,6 +26,7 @@ RATES = (0.1, 0.2, 0.5, 0.8, 1.0, 2.0)
 SHEETS = ["η 0.1", "η 0.2", "η 0.5", "η 0.8", "η 1", "η 2"]
 HEADINGS = 6  # the row, counted from 1 as in the sheets
 FIRST, LAST = 30, 130  # the rows of the steps 0 and 100
+PLAYGROUND = "xl/worksheets/sheet2.xml"
 FALSE = -7  # what a falsified file claims that every formula comes to
 
 
@@ -86,27 +87,18 @@ ALWAYS_RECALCULATE = """<?xml version="1.0" encoding="UTF-8"?>
 """
 
 
-def falsified(path: Path, target: Path) -> Path:
-    """A copy in which every formula is said to come to another number."""
+def falsified(path: Path, target: Path, **places: float) -> Path:
+    """A copy in which every formula is said to come to another number, and cells of the playground have these."""
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as copy:
         for name in source.namelist():
             text = source.read(name)
             if name.startswith("xl/worksheets/"):
                 text = re.sub(rb"(<f>[^<]*</f><v>)[^<]*", rb"\g<1>%d" % FALSE, text)
+            for place, value in places.items() if name == PLAYGROUND else ():
+                cell = rb'(<c r="%s"[^>]*><v>)[^<]*' % place.encode()
+                text, number = re.subn(cell, rb"\g<1>%s" % repr(float(value)).encode(), text)
+                assert number == 1
             copy.writestr(name, text)
-    return target
-
-
-def changed(path: Path, target: Path, **values: float) -> Path:
-    """A copy with other settings in the playground; openpyxl leaves out what formulas came to."""
-    book = openpyxl.load_workbook(path)
-    for name, value in values.items():
-        cell = setting(book, name)
-        assert cell.parent.title == "Playground"
-        assert isinstance(cell.value, float)
-        cell.value = value
-    book.save(target)
-    assert openpyxl.load_workbook(target, data_only=True)["Playground"].cell(FIRST, 2).value is None
     return target
 
 
@@ -120,8 +112,15 @@ def of_playground(rate: float, weights, inputs, targets) -> dict[str, float]:
     return {"play_eta": rate, **cells}
 
 
+def in_place(book: Workbook, settings: dict[str, float]) -> dict[str, float]:
+    """Settings of the playground by the places of their cells."""
+    cells = {setting(book, name): value for name, value in settings.items()}
+    assert {cell.parent.title for cell in cells} == {"Playground"}
+    return {cell.coordinate: value for cell, value in cells.items()}
+
+
 @pytest.fixture(scope="module")
-def recalculated(path, tmp_path_factory) -> dict[str, Workbook]:
+def recalculated(path, written, tmp_path_factory) -> dict[str, Workbook]:
     """Four copies of the workbook after LibreOffice has calculated them."""
     soffice = shutil.which("soffice")
     if soffice is None:
@@ -132,9 +131,9 @@ def recalculated(path, tmp_path_factory) -> dict[str, Workbook]:
     settings.write_text(ALWAYS_RECALCULATE, "utf-8")
     files = [
         falsified(path, folder / "falsified.xlsx"),
-        changed(path, folder / "faster.xlsx", play_eta=3.7),
-        changed(path, folder / "other.xlsx", **of_playground(1.3, **OTHER)),
-        changed(path, folder / "extreme.xlsx", **of_playground(1000, **EXTREME)),
+        falsified(path, folder / "faster.xlsx", **in_place(written, {"play_eta": 3.7})),
+        falsified(path, folder / "other.xlsx", **in_place(written, of_playground(1.3, **OTHER))),
+        falsified(path, folder / "extreme.xlsx", **in_place(written, of_playground(1000, **EXTREME))),
     ]
     profile = f"-env:UserInstallation={(folder / 'profile').as_uri()}"
     command = [
