@@ -364,7 +364,8 @@ def sizes(groups: Mapping[str, Sequence[tuple[int, Interval]]], target: float) -
     """
     figure, ((axes,),) = subplots(size=(8.0, 4.4))
     words = []
-    for (name, points), colour, mark in zip(groups.items(), (BLUE, ORANGE, GREEN), ("o", "s", "D"), strict=False):
+    styles = zip(cycle((BLUE, ORANGE, GREEN, GREY)), cycle("osD^"), strict=False)
+    for (name, points), (colour, mark) in zip(groups.items(), styles, strict=False):
         line = "none" if words else "-"
         counts, means = zip(*points, strict=True)
         axes.plot(counts, [mean.center for mean in means], linestyle=line, marker=mark, color=colour, label=name)
@@ -376,7 +377,7 @@ def sizes(groups: Mapping[str, Sequence[tuple[int, Interval]]], target: float) -
     ticks = [each for power in range(2, 7) for each in (10**power, 2 * 10**power, 5 * 10**power) if low <= each <= high]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=3)  # it would cover a point
     return Picture(figure, f"Mean test accuracy against parameters. {'; '.join(words)}.")
 
 
