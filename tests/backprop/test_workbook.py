@@ -116,6 +116,7 @@ def in_place(book: Workbook, settings: dict[str, float]) -> dict[str, float]:
     """Settings of the playground by the places of their cells."""
     cells = {setting(book, name): value for name, value in settings.items()}
     assert {cell.parent.title for cell in cells} == {"Playground"}
+    assert all(isinstance(cell.value, float) for cell in cells)
     return {cell.coordinate: value for cell, value in cells.items()}
 
 
