@@ -1,15 +1,16 @@
 """Steps that are recorded on a GPU. What needs none is tested everywhere: the step takes tensors for numbers."""
 
+import contextlib
 import dataclasses
+import itertools
 
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
-from mnist_lib import data
+from mnist_lib import data, optimization, training
 from mnist_lib.blocks import Residual, conv_bn_relu
-from mnist_lib.captured import Captured
 from mnist_lib.data import Images
 from mnist_lib.optimization import RecordableSGD
 from mnist_lib.parameters import Recipe
@@ -67,9 +68,36 @@ def trainer(recipe: Recipe, device: str, make=network) -> Trainer:
     return Trainer(make, recipe, 3, few, TEST, torch.device(device), teachers=teachers)
 
 
-def as_tensors(run: Trainer):
-    """The run's step with tensors in the place of numbers, as it is recorded; none of it waits for a value."""
-    return lambda batch, *inputs: run._step(batch, *(torch.as_tensor(each) for each in inputs))
+def with_tensor(change):
+    """The same change of images, given a tensor for the number that says how strong it is."""
+    return lambda self, images, numbers, strength: change(self, images, numbers, torch.as_tensor(strength))
+
+
+@pytest.fixture
+def replayed(monkeypatch) -> list[torch.cuda.CUDAGraph]:
+    """The graphs that are replayed from now on, each as often as it is."""
+    seen = []
+
+    class Seen(torch.cuda.CUDAGraph):
+        def replay(self) -> None:
+            seen.append(self)
+            super().replay()
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Seen)
+    return seen
+
+
+@pytest.fixture
+def unrecorded(monkeypatch):
+    """Makes a context in which a step on a GPU is called as it is."""
+
+    @contextlib.contextmanager
+    def context():
+        with monkeypatch.context() as here:
+            here.setattr(training, "Captured", lambda function, unchanged, device: function)
+            yield
+
+    return context
 
 
 def weights(run: Trainer) -> dict[str, torch.Tensor]:
@@ -77,14 +105,19 @@ def weights(run: Trainer) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != "AdamW, bfloat16"])
-def test_a_step_takes_tensors_for_numbers(name):
+def test_a_step_takes_tensors_for_numbers(name, monkeypatch):
     recipe = RECIPES[name]
     plain, recordable = trainer(recipe, "cpu"), trainer(recipe, "cpu")
+    losses = plain.replay(4)
     if recipe.optimizer == "sgd":
         how = {"momentum": 0.9, "weight_decay": recipe.weight_decay, "nesterov": recipe.nesterov}
         recordable.optimizer = RecordableSGD(recordable.model.parameters(), **how)
-    recordable._take_step = as_tensors(recordable)
-    assert recordable.replay(4) == pytest.approx(plain.replay(4), rel=1e-4)
+    recordable.rates = [tuple(map(torch.as_tensor, each)) for each in recordable.rates]
+    for change in map(type, recordable.changes):
+        monkeypatch.setattr(change, "__call__", with_tensor(change.__call__))
+    share = optimization.average_share
+    monkeypatch.setattr(optimization, "average_share", lambda decay, step: torch.as_tensor(share(decay, step)))
+    assert recordable.replay(4) == pytest.approx(losses, rel=1e-4)
     torch.testing.assert_close(weights(recordable), weights(plain), rtol=1e-3, atol=1e-4)
 
 
@@ -104,19 +137,21 @@ def test_what_is_trained_in_between_leaves_no_trace():
 
 @gpu
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_a_recorded_step_computes_what_the_step_does(recipe):
-    plain, recorded = trainer(recipe, "cuda"), trainer(recipe, "cuda")
-    plain._take_step = plain._step
-    assert isinstance(recorded._take_step, Captured)
-    loose = recipe.precision == "bfloat16"
-    assert recorded.replay(6) == pytest.approx(plain.replay(6), rel=0.05 if loose else 2e-3)
-    for run in (plain, recorded):
-        run.optimizer.state.clear()
-        run.restore(trainer(recipe, "cuda").state(), 0, [])
-    plain._take_step = plain._step
-    ends = [run.train_epoch() for run in (plain, recorded)]
-    assert ends[1].train_loss == pytest.approx(ends[0].train_loss, rel=0.05)
-    assert len(recorded._take_step._graphs) == 2, "one for whole batches, one for the last"
+def test_a_recorded_step_computes_what_the_step_does(recipe, unrecorded, replayed):
+    with unrecorded():
+        plain = trainer(recipe, "cuda")
+        losses = plain.replay(6)
+    assert not replayed
+    recorded = trainer(recipe, "cuda")
+    assert recorded.replay(6) == pytest.approx(losses, rel=0.05 if recipe.precision == "bfloat16" else 2e-3)
+    assert len(replayed) == 6
+    with unrecorded():
+        plain = trainer(recipe, "cuda")
+        loss = plain.train_epoch().train_loss
+    replayed.clear()
+    assert trainer(recipe, "cuda").train_epoch().train_loss == pytest.approx(loss, rel=0.05)
+    assert len(replayed) == 8
+    assert len(set(replayed)) == 2, "one for whole batches, one for the last"
 
 
 @gpu
@@ -134,16 +169,17 @@ def test_a_resumed_run_is_the_same_to_the_last_bit():
 
 
 @gpu
-def test_dropout_is_another_one_at_every_step():
-    recipe = dataclasses.replace(SGD, learning_rate=1e-6, rotation=0.0, schedule="constant")
-    run = trainer(recipe, "cuda", lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10)))
-    batch = torch.arange(100, device="cuda")
-    losses = [float(run._take_step(batch, 1e-6, 0.9, 1.0, 1.0)[0]) for _ in range(5)]
-    assert len(set(losses)) == 5
+def test_dropout_is_another_one_at_every_step(replayed):
+    recipe = dataclasses.replace(SGD, batch_size=10, learning_rate=1e-6, rotation=0.0, schedule="constant")
+    same = Images(TRAIN.images[:1].repeat(50, 1, 1), TRAIN.labels[:1].repeat(50))  # steps differ by their dropout only
+    make = lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10))  # noqa: E731
+    losses = sorted(Trainer(make, recipe, 3, same, TEST, torch.device("cuda")).replay(5))
+    assert len(replayed) == 5
+    assert min(b - a for a, b in itertools.pairwise(losses)) > 1e-4
 
 
 @gpu
-def test_a_network_that_looks_at_a_value_is_trained_without_a_recording():
+def test_a_network_that_looks_at_a_value_is_trained_without_a_recording(replayed):
     class Looks(nn.Module):
         def forward(self, images):
             return images if float(images.mean()) > -100 else -images
@@ -151,6 +187,4 @@ def test_a_network_that_looks_at_a_value_is_trained_without_a_recording():
     run = trainer(SGD, "cuda", lambda: nn.Sequential(Looks(), network()))
     losses = [run.train_epoch().train_loss for _ in range(2)]
     assert losses[1] < losses[0]
-    assert not any(
-        hasattr(each, "__closure__") and each.__name__ == "replay" for each in run._take_step._graphs.values()
-    )
+    assert not replayed
