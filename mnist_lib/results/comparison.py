@@ -4,10 +4,12 @@ import statistics as averages
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+import numpy as np
+
 from mnist_lib.records import Record
 from mnist_lib.results import figures
 from mnist_lib.results.show import Table, as_text
-from mnist_lib.results.statistics import Interval, difference_interval, p_value
+from mnist_lib.results.statistics import Interval, difference_interval, mean_interval, p_value
 from mnist_lib.results.target import TASK_ACCURACY, final_accuracy, reached
 
 
@@ -26,6 +28,22 @@ def accuracy_difference(baseline: Sequence[Record], runs: Sequence[Record], comp
     """
     after, before = ([run.test_accuracy[-1] for run in each] for each in (runs, baseline))
     return difference_interval(after, before, comparisons)
+
+
+def difference_by_images(baseline: Sequence[Record], runs: Sequence[Record]) -> Interval:
+    """Return what was gained in mean accuracy, in percentage points, with an interval for other images, same runs.
+
+    For each image, the share of the runs that misread it is subtracted from the baseline's; the interval is that of the
+    mean of these differences. Both were evaluated on the same images.
+    """
+    before, after = (_misread(each) for each in (baseline, runs))
+    return mean_interval(100 * (before - after))
+
+
+def _misread(runs: Sequence[Record]) -> np.ndarray:
+    """In which share of the runs each image was misread."""
+    indices = [index for run in runs for index, _, _ in run.misclassified]
+    return np.bincount(indices, minlength=runs[0].test_size) / len(runs)
 
 
 def in_brief(difference: Interval) -> str:
