@@ -48,9 +48,8 @@ def source(name: str) -> str:
     """
     if name not in _kept:
         remember()
-    if name not in _kept:  # to read it is enough: importing all that pages use takes seconds
-        _kept[name] = (_read(name), {})
-    text, constants = _kept[name]
+    # To read a module is enough: importing all that pages use takes seconds.
+    text, constants = _kept.get(name) or _kept.setdefault(name, (_read(name), {}))
     if (module := sys.modules.get(name)) is None:
         return text
     functions = _functions(module, _defined(text, name))

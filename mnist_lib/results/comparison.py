@@ -50,7 +50,9 @@ def in_brief(difference: Interval) -> str:
     """Say in a word or two whether a difference can be told from noise: "a gain", "a loss", "not distinguishable"."""
     if not difference.is_known:
         return "too few runs to tell"
-    return "a gain" if difference.low > 0 else "a loss" if difference.high < 0 else "not distinguishable"
+    if difference.holds_zero:
+        return "not distinguishable"
+    return "a gain" if difference.center > 0 else "a loss"
 
 
 def in_words(difference: Interval) -> str:
@@ -125,18 +127,16 @@ def variants_table(runs: Sequence[Record], variants: Mapping[str, Sequence[Recor
 
 def variants_in_words(runs: Sequence[Record], variants: Mapping[str, Sequence[Record]]) -> str:
     """Say which variants of a recipe lose accuracy, which gain some, and which cannot be told from it."""
-    found: dict[str, list[str]] = {"lose": [], "gain": [], "open": [], "few": []}
-    for name, difference in variant_differences(runs, variants).items():
-        kind = "lose" if difference.high < 0 else "gain" if difference.low > 0 else "open"
-        kind = kind if difference.is_known else "few"
-        found[kind].append(f"*{as_text(name)}*" + f" ({difference.center:+z.2f})" * (kind != "few"))
     said = {
-        "lose": "Less accurate than the recipe, beyond what the seeds can explain: {}.",
-        "gain": "More accurate than the recipe, beyond what the seeds can explain: {}.",
-        "open": "Not distinguishable from the recipe with so many runs: {}.",
-        "few": "Too few runs to judge: {}.",
+        "a loss": "Less accurate than the recipe, beyond what the seeds can explain: {}.",
+        "a gain": "More accurate than the recipe, beyond what the seeds can explain: {}.",
+        "not distinguishable": "Not distinguishable from the recipe with so many runs: {}.",
+        "too few runs to tell": "Too few runs to judge: {}.",
     }
-    return " ".join(said[kind].format(", ".join(names)) for kind, names in found.items() if names)
+    found: dict[str, list[str]] = {verdict: [] for verdict in said}
+    for name, difference in variant_differences(runs, variants).items():
+        found[in_brief(difference)].append(f"*{as_text(name)}*" + f" ({difference.center:+z.2f})" * difference.is_known)
+    return " ".join(said[verdict].format(", ".join(names)) for verdict, names in found.items() if names)
 
 
 def _row(name: str, runs: Sequence[Record]) -> dict[str, str]:

@@ -425,7 +425,7 @@ def steps(names: Sequence[str], differences: Sequence[Interval]) -> Picture:
     """Draw what each change brought: the difference from the iteration before, with its 95 % interval."""
     figure, ((axes,),) = subplots(size=(8.0, 0.36 * len(names) + 1.0))
     for row, difference in enumerate(differences):
-        sure = difference.low > 0 or difference.high < 0
+        sure = difference.is_known and not difference.holds_zero
         colour = (GREEN if difference.center > 0 else ORANGE) if sure else GREY
         if difference.is_known:
             axes.hlines(row, difference.low, difference.high, color=colour, linewidth=2)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 import sys
 from types import SimpleNamespace
 
@@ -104,6 +105,24 @@ def test_the_seeds_table_tells_final_from_best():
 @pytest.mark.parametrize(("after", "words"), [(POOR, "a loss"), (MIXED, "not distinguishable")])
 def test_a_difference_in_words(after, words):
     assert comparison.in_words(comparison.accuracy_difference(GOOD, after)).startswith(words)
+
+
+def test_a_difference_with_other_images_is_that_of_paired_proportions():
+    """One run each: b images only the first misreads, c only the second; the variance is Agresti's (2002, 10.1.1)."""
+    before, after = run(0, 9940), run(1, 9955)
+    after.misclassified[:] = [[index, 4, 9] for index in range(30, 75)]
+    b, c, n = 30, 15, 10_000
+    difference = comparison.difference_by_images([before], [after])
+    assert difference.center == pytest.approx(100 * (b - c) / n)
+    assert difference.center == pytest.approx(comparison.accuracy_difference([before], [after]).center)
+    error = 100 * math.sqrt((b + c) - (b - c) ** 2 / n) / n
+    assert difference.high - difference.center == pytest.approx(1.96 * error, rel=1e-3)
+    assert difference.low + difference.high == pytest.approx(2 * difference.center)
+
+
+def test_an_image_that_half_of_the_runs_misread_counts_half():
+    difference = comparison.difference_by_images([run(0, 9999), run(1, 10_000)], [run(0, 10_000)])
+    assert difference.center == pytest.approx(0.005)
 
 
 def test_changes_between_neighbours():
