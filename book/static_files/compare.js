@@ -189,7 +189,9 @@
 
   // -- the images that most runs of one misread and most runs of the other do not
 
-  const answers = (e, index) => [...(e.mistakes[index] ?? "")];
+  const place = Object.fromEntries(Object.keys(labels).map((index, k) => [index, k]));
+  const answered = new Map(experiments.map(e => [e, e.mistakes.split(",")]));
+  const answers = (e, index) => [...answered.get(e)[place[index]]];
   const misread = (e, index) => answers(e, index).length > e.runs / 2;
 
   function taken(e, index) {
@@ -202,8 +204,8 @@
   // All pictures are one, one below the other.
   function picture(index) {
     if (!pictured.length) return [];
-    const words = `Test image ${index}, a ${labels[index]}`, place = `--place: ${pictured.indexOf(+index)}`;
-    return [html("td", {}, html("span", {class: "picture", role: "img", "aria-label": words, style: place}))];
+    const words = `Test image ${index}, a ${labels[index]}`, style = `--place: ${pictured.indexOf(+index)}`;
+    return [html("td", {}, html("span", {class: "picture", role: "img", "aria-label": words, style}))];
   }
 
   function showImages() {

@@ -9,7 +9,7 @@
   const IMAGE = 28, BOX = 20, CENTRE = 14;  // pixels: MNIST's image, the box of its digits, where their mass lies
   const PAPER = 280, PEN = 22, STEP = 10;  // pixels of the drawing: its side, the pen's width, the pen's step by key
   const WIDEST = 50;  // numbers in a row, where a layer has no maps
-  const HEAVY = 200_000;  // bytes: so large a script of weights waits for the reader's first stroke
+  const HEAVY = 100_000;  // bytes: so large a script of weights waits for the reader's first stroke
 
   // -- The networks. A signal is a Float64Array: channel by channel, row by row.
 

@@ -137,13 +137,16 @@ def _finite(interval: Interval) -> list[float | None]:
     return [None if math.isnan(number) else round(number, 4) for number in numbers]
 
 
-def _mistakes(runs: Sequence[Record], images: Collection[int]) -> dict[int, str]:
-    """Return what runs take these images for, a character a run that misreads it: ``779`` for three mistakes."""
+def _mistakes(runs: Sequence[Record], images: Collection[int]) -> str:
+    """Return what runs take these images for, in order, with commas between them.
+
+    Of an image there is a character a run that misreads it: ``779`` for three mistakes.
+    """
     answers = dict.fromkeys(images, "")
     for index, _, prediction in (mistake for run in runs for mistake in run.misclassified):
         if index in answers:
             answers[index] += str(prediction)
-    return {index: answer for index, answer in answers.items() if answer}
+    return ",".join(answers.values())
 
 
 def _chance(experiments: int, found: int) -> str:

@@ -22,7 +22,8 @@ from support import ROOT, networks
 NAMES = draw_page.offered()
 UPRIGHT = [name for name in NAMES if of_notebook(name).preparation == "deskew"]
 SCRIPTS = ("draw_a_digit.js", "draw_a_digit.css")
-HEAVY = {"iteration_01_setup"}  # whose weights wait for the reader's first stroke
+HEAVY = {"iteration_01_setup", *(f"frontier_{name}" for name in ("accuracy", "resolution", "time"))}
+"""Whose weights wait for the reader's first stroke."""
 LARGEST_PAGE = 900_000  # bytes, all that the page loads when it opens; the theme has 600,000 more
 
 
@@ -96,7 +97,8 @@ def test_when_it_opens_little_is_loaded(browser, written):
         fetched = page.evaluate("[...document.querySelectorAll('script[src], link[href]')].map(e => e.src || e.href)")
         files = [Path(address.removeprefix("file://")) for address in fetched] + [written]
         assert sum(file.stat().st_size for file in files) < LARGEST_PAGE
-        assert "1 setup, 2.3 MB, are loaded with your first stroke" in page.locator(".note").inner_text()
+        waiting = "1 setup, frontier accuracy, frontier resolution, frontier time, 2.6 MB,"
+        assert f"{waiting} are loaded with your first stroke" in page.locator(".note").inner_text()
         page.get_by_role("radio", name="1 setup").check()
         page.locator(".inside", has_text="431,080 parameters").wait_for()
 
@@ -273,7 +275,7 @@ def wait_for_answer(page) -> str:
 
 def test_a_digit_is_there_when_the_page_opens(page):
     """And inside the last iteration, its first layer, where a unit shows what it sees; nobody drew anything yet."""
-    assert said(page, len(NAMES) - len(HEAVY)).startswith("All 14 networks say 3")
+    assert said(page, len(NAMES) - len(HEAVY)).startswith("All 12 networks say 3")
     assert "Network 10 one cycle" in page.locator(".chosen").inner_text()
     assert page.locator(".layers > :visible").count() == 1
     assert "Layer 1, map 1, row 14, column 14:" in page.locator(".unit").inner_text()
@@ -313,7 +315,7 @@ def test_step_by_step_through_a_network(page):
     page.get_by_label("All layers at once").check()
     assert shown.count() == layers + 2
     assert following.is_disabled()
-    page.get_by_role("radio", name="frontier accuracy").check()
+    page.get_by_role("radio", name="frontier small").check()
     page.get_by_label("All layers at once").uncheck()
     assert shown.count() == 1
 
