@@ -75,6 +75,26 @@ def overview(groups: Mapping[str, Sequence[Record]]) -> Table:
     )
 
 
+def on_images(pairs: Mapping[str, tuple[Sequence[Record], Sequence[Record]]], before: str, after: str) -> Table:
+    """One row a set of images: how accurate two experiments are on it, and their difference with both its intervals.
+
+    Arguments:
+        pairs: the runs of both on the same images, by what these are called.
+        before: what the first of the two is called.
+        after: what the other one is called.
+    """
+    return Table(
+        {
+            "images": images,
+            f"{before}, %": f"{final_accuracy(pair[0]).center:.2f}",
+            f"{after}, %": f"{final_accuracy(pair[1]).center:.2f}",
+            "change, with other seeds": f"{accuracy_difference(*pair):+.2f}",
+            "change, with other images": f"{difference_by_images(*pair):+.2f}",
+        }
+        for images, pair in pairs.items()
+    )
+
+
 def overview_picture(groups: Mapping[str, Sequence[Record]]) -> figures.Picture:
     """Draw the accuracy of every experiment, one row each."""
     accuracies = [final_accuracy(runs) for runs in groups.values()]

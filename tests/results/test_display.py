@@ -125,6 +125,13 @@ def test_an_image_that_half_of_the_runs_misread_counts_half():
     assert difference.center == pytest.approx(0.005)
 
 
+def test_two_on_the_same_images_have_both_intervals():
+    (row,) = comparison.on_images({"test": (POOR, GOOD)}, "poor", "good").frame.to_dict("records")
+    assert (row["images"], row["poor, %"], row["good, %"]) == ("test", "98.00", "99.50")
+    assert row["change, with other seeds"] == f"{comparison.accuracy_difference(POOR, GOOD):+.2f}"
+    assert row["change, with other images"] == f"{comparison.difference_by_images(POOR, GOOD):+.2f}"
+
+
 def test_changes_between_neighbours():
     groups = {"iteration_01_poor": POOR, "iteration_02_good": GOOD}
     table = comparison.changes_table(groups).frame
