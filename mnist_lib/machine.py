@@ -61,6 +61,11 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
+def kind_of_cpu() -> list[str]:
+    """Return the processor's name and the instructions that PyTorch uses on it: where both agree, so do last digits."""
+    return [_processor(), torch.backends.cpu.get_cpu_capability()]
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

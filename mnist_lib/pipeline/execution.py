@@ -2,7 +2,8 @@
 
 A notebook's outputs carry digests of what produced them, in its metadata: its code cells, the modules of the library
 that it imports, and the records that it reads. They decide what is stale; modification times never do. The metadata
-also tell whether what was published has been edited since: the outputs, and the numbers in the prose.
+also tell whether what was published has been edited since: the outputs, and the numbers in the prose. And they name the
+kind of CPU, because on another one a figure may differ by a shade.
 """
 
 import os
@@ -18,7 +19,7 @@ from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 
-from mnist_lib import cells, experiments
+from mnist_lib import cells, experiments, machine
 from mnist_lib.base import files, loaded
 from mnist_lib.base.loaded import CodeError
 from mnist_lib.pipeline import catalogue, staleness
@@ -96,7 +97,8 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = N
             cell.outputs.remove(said)
     clean(notebook)
     if digests is not None:
-        notebook.metadata["mnist_lib"] = digests | {"outputs": staleness.outputs_digest(notebook)}
+        executed_on = {staleness.CPU: machine.kind_of_cpu()}
+        notebook.metadata["mnist_lib"] = digests | {"outputs": staleness.outputs_digest(notebook)} | executed_on
     files.write_atomically(target, to_text(notebook).encode())
 
 

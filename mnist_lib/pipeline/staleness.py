@@ -25,6 +25,9 @@ ADDRESS = re.compile(r"https?://\S+")
 DAMAGED = "damaged"
 """In the place of the digest of a record that cannot be read."""
 
+CPU = "cpu"
+"""Under this name a page tells on which kind of CPU it was executed. Another kind does not make it stale."""
+
 LEFT_OUT = ("training.Trainer", "training.begin", "data.folder", "parameters.Recipe")
 """What a page does not count as its own: what trains counts through the records; where images are found does not."""
 
@@ -51,7 +54,7 @@ def stale(path: Path) -> list[str]:
     if stored is None:
         return ["it has not been executed"]
     now = _digests(path, notebook)
-    if stored.keys() != now.keys():
+    if stored.keys() != now.keys() | {CPU}:
         return ["it was executed by another version of the library"]
     reasons = [f"its {kind} changed" for kind in ("cells", "library") if stored[kind] != now[kind]]
     reasons += [

@@ -7,7 +7,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 from mnist_lib import records
-from mnist_lib.pipeline import catalogue
+from mnist_lib.pipeline import catalogue, staleness
 from mnist_lib.results import tables
 
 COMMANDS = {
@@ -36,7 +36,8 @@ def describe(path: Path) -> str:
     rows = [f"<dt><code>{text.format(name=name)}</code></dt><dd>{COMMANDS[text]}</dd>" for text in commands]
     parts = [
         f"<p>Computed by the code cells of <code>notebooks/{name}.ipynb</code>, executed by papermill with "
-        f"the library of digest <code>{html.escape(digests['library'][:8])}</code>.</p>",
+        f"the library of digest <code>{html.escape(digests['library'][:8])}</code>, on this kind of processor: "
+        f"{html.escape(', '.join(digests[staleness.CPU]))}.</p>",
         *("<dl>", *rows, "</dl>"),
     ]
     if any(groups):
