@@ -33,6 +33,7 @@ PROCESSES.set_forkserver_preload(
         *("IPython.display", "filelock", "ipykernel.kernelapp", "jupyter_client", "nbclient", "nbformat", "papermill"),
         *("matplotlib.figure", "pandas", "platformdirs", "scipy.stats", "sklearn.datasets", "tqdm.auto"),
         *("safetensors.torch", "torchsummary", "torchvision.datasets"),
+        *("myst_parser.sphinx_ext.main", "sphinx.cmd.build", "sphinx.builders.html"),  # for small books
     ]
 )
 

@@ -171,7 +171,11 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "number"), MOMENTS)
+# Every second one is left to `make test-all`.
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [pytest.param(*moment, marks=[pytest.mark.slow] * (place % 2)) for place, moment in enumerate(MOMENTS)],
+)
 def test_killed_at_a_random_moment(tmp_path, few_images, whole, kind, number):
     earlier = with_recipe("earlier", epochs=1)
     train(tmp_path, [9], earlier)

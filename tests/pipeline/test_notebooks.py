@@ -353,15 +353,16 @@ def test_paths_may_be_injected_and_none_may_be_none(tmp_path):
     assert len(list((tmp_path / "runs").rglob("seed_*.json"))) == 1  # none of a baseline
 
 
+SLOW_CALL = "nbval without xdist"
 CALLS = {
     "nbval": ["--nbval"],
-    "nbval without xdist": ["--nbval", "-p", "no:xdist"],
+    SLOW_CALL: ["--nbval", "-p", "no:xdist"],
     "nbval in two processes": ["--nbval", "-n", "2", "--dist", "worksteal"],
     "nbmake": ["--nbmake", "-p", "no:nbval"],
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", [pytest.param(call, marks=[pytest.mark.slow] * (call == SLOW_CALL)) for call in CALLS])
 def test_notebooks_pass_as_an_outsider_calls_pytest(call, tmp_path):
     """A page that needs no images; and, in two processes, one that needs MNIST besides, where it is not."""
     names = ["introduction", *["iteration_05_global_average_pooling"] * ("2" in CALLS[call])]
