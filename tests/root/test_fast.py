@@ -52,8 +52,10 @@ IN_BLOCKS = {
     "in place": lambda: after_one(nn.ReLU(inplace=True)),
     "stride and dilation": lambda: ended(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 3, dilation=2)),
     "max-pool": lambda: after_one(nn.MaxPool2d(3, 2, 1, ceil_mode=True)),
+    "max-pool, its dilation a pair": lambda: after_one(nn.MaxPool2d(2, dilation=(1, 1))),
     "average pool": lambda: after_one(nn.AvgPool2d(3, 2, 1)),
     "average pool without padding": lambda: after_one(nn.AvgPool2d(3, 2, 1, count_include_pad=False)),
+    "normalisation with a large epsilon": lambda: after_one(nn.BatchNorm2d(8, eps=1.0), nn.ReLU()),
     "first normalisation": lambda: ended(nn.BatchNorm2d(1), nn.Conv2d(1, 16, 3)),
     "first pool": lambda: ended(nn.MaxPool2d(2), nn.Conv2d(1, 16, 3)),
     "a convolution to ten": lambda: nn.Sequential(
@@ -75,6 +77,7 @@ IN_BLOCKS = {
     "residual ending in a convolution": lambda: ended(
         Residual(nn.ReLU(), nn.Conv2d(1, 1, 3, padding=1)), nn.Conv2d(1, 16, 3)
     ),
+    "residual of an average": lambda: after_one(nn.ReLU(), Residual(nn.AdaptiveAvgPool2d(1))),
     "residual without weights": lambda: after_one(Residual(nn.ReLU())),
     "residual of nothing": lambda: after_one(Residual()),
     "residual after the average": lambda: nn.Sequential(
@@ -184,8 +187,9 @@ def test_gradients_are_as_good_as_those_of_mixed_precision(name, batch):
 
 @pytest.mark.parametrize("name", [*CHAINS, *CAST])
 def test_where_the_cpu_cannot_do_bfloat16_rounded_numbers_are_as_good(monkeypatch, name, batch):
-    """The sums behind them are those of mixed precision in another order."""
+    """The sums behind them are those of mixed precision in another order. Blocks would be several times slower."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch, "mkldnn_convolution", lambda *_: pytest.fail("computed in blocks"))
     torch.manual_seed(0)
     plain = without_dropout((PUBLISHED | IN_BLOCKS | CAST)[name]()).train()
     exact = copy.deepcopy(plain).double()
@@ -209,6 +213,18 @@ def test_where_the_cpu_cannot_do_bfloat16_a_layer_gives_what_it_would(monkeypatc
     assert not torch.equal(layer.weight, weight.float())
     ours = in_bfloat16(nn.Sequential(layer, nn.Flatten())).train()(images)
     assert torch.equal(ours, functional.conv2d(images.double(), weight.double()).bfloat16().float().flatten(1))
+
+
+def test_where_the_cpu_cannot_do_bfloat16_factors_given_by_name_are_rounded_too(monkeypatch):
+    class Named(nn.Module):
+        def forward(self, images):
+            return functional.linear(input=images.flatten(1), weight=weight)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    torch.manual_seed(0)
+    weight, images = torch.randn(3, 4), torch.randint(0, 256, (8, 1, 2, 2)) / 256
+    exact = images.flatten(1).double() @ weight.bfloat16().double().T
+    assert torch.equal(in_bfloat16(Named()).train()(images), exact.bfloat16().float())
 
 
 @pytest.mark.parametrize("name", CAST)
@@ -284,6 +300,8 @@ def test_a_network_that_is_no_chain_is_trained_in_bfloat16_too(monkeypatch, is_s
             self.seen.append(x)
             return self.last((x + images).mean((2, 3)))
 
+    asked, autocast = [], torch.autocast
+    monkeypatch.setattr(torch, "autocast", lambda *given: asked.append(given) or autocast(*given))
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: is_supported)
     ours = in_bfloat16(Branches())
     assert ours.train()(batch[0]).dtype == ours.eval()(batch[0]).dtype == torch.float32
@@ -291,6 +309,7 @@ def test_a_network_that_is_no_chain_is_trained_in_bfloat16_too(monkeypatch, is_s
     assert torch.equal(trained, trained.bfloat16().float())
     assert not torch.equal(evaluated, evaluated.bfloat16().float())
     assert isinstance(ours, Branches)
+    assert asked == [("cpu", torch.bfloat16)] * is_supported  # elsewhere than on a CPU its default is another type
 
 
 def test_dropout_drops(batch):
