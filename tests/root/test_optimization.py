@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ConstantLR, LambdaLR, OneCycleLR, StepLR
 
 from mnist_lib.optimization import (
     STATISTICS_BATCH,
+    Muon,
     RecordableSGD,
     average_share,
     follow,
@@ -229,12 +230,20 @@ def test_steps_are_those_of_the_formula(recipe):
 def test_kernels_that_mix_channels_are_muons():
     depthwise = nn.Conv2d(6, 6, 3, groups=6)
     network = small().append(depthwise)
+    assert is_kernel(nn.Conv2d(2, 3, 3).weight), "two channels are mixed, too"
     assert [is_kernel(parameter) for parameter in network.parameters()].count(True) == 2
     optimizer = make(Recipe(optimizer="muon", learning_rate=0.04, other_learning_rate=0.01), network)
     kernels, others = optimizer.param_groups
     assert [tuple(kernel.shape) for kernel in kernels["params"]] == [(6, 4, 3, 3), (72, 6, 3, 3)]
     assert any(parameter is depthwise.weight for parameter in others["params"])
     assert others["scale"] == 0.25
+
+
+def test_muon_alone_does_not_let_weights_decay():
+    kernel, other = nn.Parameter(torch.ones(2, 2, 1, 1)), nn.Parameter(torch.ones(3))
+    kernel.grad, other.grad = torch.zeros_like(kernel), torch.zeros_like(other)
+    Muon([kernel], [other], rate=0.1, other_rate=0.1).step()
+    assert (kernel == 1).all() and (other == 1).all()
 
 
 def test_muon_without_kernels_is_adamw():
@@ -283,7 +292,7 @@ def test_the_moving_average_forgets_faster_at_the_start(number):
         weight = layer.weight.detach().double()
         decay = min(0.9, (1 + updates) / (10 + updates))
         expected = weight if updates == 0 else decay * expected + (1 - decay) * weight
-    torch.testing.assert_close(average.weight.double(), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(average.weight.double(), expected, rtol=0, atol=1e-6)
 
 
 def test_the_average_of_the_buffers_is_the_last():
