@@ -112,8 +112,10 @@ def test_images_are_resampled_once_whatever_bends_them(recipe, changes):
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
 def test_strength_scales_angles_and_probabilities(digits, strength):
     numbers = torch.linspace(0, 1, 12)[:, None]
-    turned = Rotation(Recipe(rotation=40.0))(digits, numbers, strength)
-    torch.testing.assert_close(turned, rotate(digits, torch.linspace(-40, 40, 12) * strength), rtol=0, atol=1e-4)
+    for how in ("bilinear", "nearest"):
+        turned = Rotation(Recipe(rotation=40.0, interpolation=how))(digits, numbers, strength)
+        expected = rotate(digits, torch.linspace(-40, 40, 12) * strength, how)
+        assert (turned - expected).abs().mean() < 1e-4  # halfway between two pixels, rounding decides
     cropped = Crop(Recipe(crop_probability=0.8))(digits, numbers, strength)
     assert torch.equal(cropped, center_crop(digits, numbers[:, 0] < 0.8 * strength))
 
@@ -178,6 +180,31 @@ def middle(images: torch.Tensor) -> torch.Tensor:
 def test_shear_and_scale_read_where_the_formula_says(numbers, recipe, reads):
     expected = reads(CENTRED[None, :], CENTRED[:, None]).expand(1, 1, 28, 28)
     torch.testing.assert_close(middle(warped(ACROSS, *numbers, **recipe)), middle(expected), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("degrees", [-30.0, 20.0])
+def test_a_warp_reads_after_scaling_shearing_turning_and_moving_in_this_order(degrees):
+    """The product of the three matrices, worked by hand."""
+    angle = torch.deg2rad(torch.tensor(degrees))
+    turn = torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
+    matrix = turn @ torch.tensor([[1.0, 0.3], [0.0, 1.0]]) @ torch.diag(torch.tensor([1.2, 0.6]))
+    numbers = (0.5 + degrees / 2 / 30, 1.0, 0.75, 0.0, 1.0, 0.25)
+    how = {"rotation": 30.0, "shear": 0.3, "scale": 0.4, "translation": 2.0}
+    across, down = (warped(image, *numbers, **how) for image in (ACROSS, ACROSS.mT))
+    places = torch.stack([ACROSS[0, 0], ACROSS[0, 0].T])
+    expected = torch.einsum("ij,jyx->iyx", matrix, places) + torch.tensor([2.0, -1.0])[:, None, None]
+    found = torch.cat([across, down])[:, 0]
+    torch.testing.assert_close(middle(found), middle(expected), rtol=0, atol=1e-4)
+
+
+def test_the_outer_knots_lie_on_the_corners_of_the_image():
+    knots = torch.zeros(2, Warp.KNOTS, Warp.KNOTS)
+    knots[0, :, 0], knots[0, :, -1] = 1.0, -1.0  # the left edge reads from the right of it, the right one from the left
+    numbers = torch.cat([torch.zeros(6), knots.flatten()])[None] / 2 + 0.5
+    moved = (Warp(Recipe(elastic=2.0))(ACROSS, numbers, 1.0) - ACROSS)[0, 0]
+    for row in (0, 13, 27):
+        assert moved[row, 0] == pytest.approx(2.0, abs=1e-3)
+        assert moved[row, -1] == pytest.approx(-2.0, abs=1e-3)
 
 
 def test_bending_moves_at_its_knots_by_what_is_drawn_and_nowhere_by_much_more():
