@@ -79,6 +79,7 @@ def test_only_the_chosen_images_are_cropped(digits):
     assert torch.equal(mixed[~chosen], digits[~chosen])
     assert torch.equal(mixed[chosen], center_crop(digits, torch.ones(12, dtype=torch.bool))[chosen])
     assert not torch.equal(mixed[chosen], digits[chosen])
+    assert torch.equal(mixed, center_crop(digits, chosen, 22)), "if nothing else is said"
 
 
 def test_what_comes_in_is_left_as_it_was(digits):
@@ -271,12 +272,22 @@ def test_what_does_not_lean_is_not_sheared(digits, kind):
     torch.testing.assert_close(deskew(images), images, rtol=0, atol=1e-4)
 
 
-def test_no_image_is_sheared_by_more_than_one_pixel_a_row():
-    """A line at 30 degrees leans 1.7 pixels a row; it still leans by the rest afterwards."""
+def test_what_is_faint_or_flat_is_set_upright_as_well(digits):
+    torch.testing.assert_close(1e4 * deskew(digits * 1e-4), deskew(digits), rtol=0, atol=1e-3)
+    flat = torch.zeros(1, 1, 28, 28)
+    for row in (13, 14):
+        flat[0, 0, row, row - 4 : row] = 1.0  # its rows are half a pixel from the middle
+    assert moments(deskew(flat))[1].abs() < 0.02 < moments(flat)[1]
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_no_image_is_sheared_by_more_than_one_pixel_a_row(side):
+    """A line at 30 degrees leans 1.7 pixels a row, to either side; it still leans by the rest afterwards."""
     line = torch.zeros(1, 1, 28, 28)
     for row in range(10, 18):
         line[0, 0, row, round(3 + 1.7 * (row - 8)) : round(6 + 1.7 * (row - 8))] = 1.0
+    line = line if side == 1 else line.flip(-1)
     _, covariance, variance = moments(line)
     _, left, _ = moments(deskew(line))
-    assert (covariance / variance).item() == pytest.approx(1.7, abs=0.1)
-    assert (left / variance).item() == pytest.approx((covariance / variance).item() - 1, abs=0.1)
+    assert (covariance / variance).item() == pytest.approx(side * 1.7, abs=0.1)
+    assert (left / variance).item() == pytest.approx((covariance / variance).item() - side, abs=0.1)
