@@ -17,7 +17,7 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 from torch import nn
 
-from mnist_lib import experiments
+from mnist_lib import blocks, experiments
 from mnist_lib.blocks import Residual
 from mnist_lib.experiments import Experiment, find, runs
 from mnist_lib.network import Network
@@ -478,6 +478,29 @@ def test_a_network_of_any_kind_is_trained_and_found_again(tmp_store, tmp_path, m
     assert record.network["name"] == network.__name__
     assert record.parameter_count == sum(parameter.numel() for parameter in experiment.network().parameters())
     assert find(experiment, 0) == record
+
+
+# -- blocks
+
+
+@pytest.mark.parametrize("kind", ["conv_relu", "conv_bn_relu", "conv_relu_bn", "conv_bn", "biased_relu_bn"])
+def test_a_block_has_the_size_and_the_bias_that_it_says(kind):
+    """By default kernels of 3 × 3 without padding; only one kind has a bias."""
+    convolution, *others = getattr(blocks, kind)(2, 5)
+    assert (convolution.kernel_size, convolution.padding, convolution.stride) == ((3, 3), (0, 0), (1, 1))
+    assert (convolution.in_channels, convolution.out_channels) == (2, 5)
+    assert (convolution.bias is not None) == ("biased" in kind)
+    assert [type(each) for each in others] == [
+        {"bn": nn.BatchNorm2d, "relu": nn.ReLU}[word] for word in kind.split("_")[1:]
+    ]
+    assert getattr(blocks, kind)(2, 5, 1)[0].kernel_size == (1, 1)
+
+
+def test_a_block_with_dropout_drops_last_and_has_no_bias():
+    dropout = nn.Dropout2d(0.3)
+    convolution, *others = blocks.relu_bn_dropout(2, 5, dropout)
+    assert (convolution.kernel_size, convolution.padding, convolution.bias) == ((3, 3), (0, 0), None)
+    assert [type(each) for each in others] == [nn.ReLU, nn.BatchNorm2d, nn.Dropout2d] and others[-1] is dropout
 
 
 # -- papermill
