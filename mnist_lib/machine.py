@@ -62,7 +62,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def kind_of_cpu() -> list[str]:
-    """Return the processor's name and the instructions that PyTorch uses on it: where both agree, so do last digits."""
+    """Return the processor's name and the instructions that PyTorch uses on it: where they differ, last digits may."""
     return [_processor(), torch.backends.cpu.get_cpu_capability()]
 
 

@@ -3,7 +3,7 @@
 A notebook's outputs carry digests of what produced them, in its metadata: its code cells, the modules of the library
 that it imports, and the records that it reads. They decide what is stale; modification times never do. The metadata
 also tell whether what was published has been edited since: the outputs, and the numbers in the prose. And they name the
-kind of CPU, because on another one a figure may differ by a shade.
+kind of CPU: on another one a figure may differ by a shade, and what is trained while a page is executed by more.
 """
 
 import os

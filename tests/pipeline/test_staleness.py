@@ -138,6 +138,15 @@ def test_a_page_that_an_older_version_executed_is_stale_and_not_altered(tmp_path
     assert staleness.stale(path) == ["it was executed by another version of the library"]
 
 
+def test_a_page_that_was_executed_on_another_kind_of_cpu_is_as_current_as_before(tmp_path):
+    path = tmp_path / f"{ITERATIONS[0]}.ipynb"
+    notebook = nbformat.read(ROOT / "notebooks" / path.name, as_version=4)
+    before = staleness.stale(ROOT / "notebooks" / path.name)
+    notebook.metadata["mnist_lib"][staleness.CPU] = ["another", "older"]
+    nbformat.write(notebook, path)
+    assert staleness.stale(path) == before == staleness.edited(path) == []
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [("$a + b$", "$a - b$"), ("$$\n\\frac{a}{2}\n$$", "$$\n\\frac{2}{a}\n$$"), ("by +3 points", "by −3 points")],

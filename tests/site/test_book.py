@@ -286,6 +286,7 @@ def test_every_result_leads_to_its_records_and_to_commands_that_exist(book, name
     (note,) = page.select("aside#origin[popover]")
     text = note.get_text()
     (path,) = catalogue.find(name)
+    assert f"kind of processor: {', '.join(catalogue.read(path).metadata['mnist_lib']['cpu'])}." in text
     for experiment, seeds in catalogue.read_runs(path):
         record = records.read(records.record_path(experiment.published, 0))
         assert f"{experiment.name}, seeds 0–{seeds - 1}" in text
