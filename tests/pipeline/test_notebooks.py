@@ -353,23 +353,22 @@ def test_paths_may_be_injected_and_none_may_be_none(tmp_path):
     assert len(list((tmp_path / "runs").rglob("seed_*.json"))) == 1  # none of a baseline
 
 
-SLOW_CALL = "nbval without xdist"
-CALLS = {
-    "nbval": ["--nbval"],
-    SLOW_CALL: ["--nbval", "-p", "no:xdist"],
-    "nbval in two processes": ["--nbval", "-n", "2", "--dist", "worksteal"],
-    "nbmake": ["--nbmake", "-p", "no:nbval"],
-}
+CALLS = [
+    pytest.param(["--nbval"], id="nbval"),
+    pytest.param(["--nbval", "-p", "no:xdist"], id="nbval without xdist", marks=pytest.mark.slow),
+    pytest.param(["--nbval", "-n", "2", "--dist", "worksteal"], id="nbval in two processes"),
+    pytest.param(["--nbmake", "-p", "no:nbval"], id="nbmake"),
+]
 
 
-@pytest.mark.parametrize("call", [pytest.param(call, marks=[pytest.mark.slow] * (call == SLOW_CALL)) for call in CALLS])
+@pytest.mark.parametrize("call", CALLS)
 def test_notebooks_pass_as_an_outsider_calls_pytest(call, tmp_path):
     """A page that needs no images; and, in two processes, one that needs MNIST besides, where it is not."""
-    names = ["introduction", *["iteration_05_global_average_pooling"] * ("2" in CALLS[call])]
+    names = ["introduction", *["iteration_05_global_average_pooling"] * ("2" in call)]
     pages = [FOLDER / f"{name}.ipynb" for name in names]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "MNIST_LIB_BLANK"))}
     environment |= {"MNIST_LIB_DATA": str(tmp_path), "MNIST_LIB_RUNS": str(tmp_path / "runs")}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *CALLS[call], *map(str, pages)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *call, *map(str, pages)]
     done = subprocess.run(command, cwd=FOLDER.parent, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
     assert re.search(r"[1-9]\d* passed", done.stdout) or "." in done.stdout
