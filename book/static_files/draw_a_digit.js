@@ -34,6 +34,19 @@
     return values;
   }
 
+  const mean = values => values.reduce((sum, value) => sum + value) / values.length;
+
+  // What `merged` makes of the numbers in a window, for each place at which the window lies.
+  function pooled({kernel, stride, shape: [channels, outside]}, signal, side, merged) {
+    const window = new Float64Array(kernel * kernel);
+    return Float64Array.from({length: channels * outside * outside}, (_, place) => {
+      const row = Math.floor(place / outside), channel = Math.floor(row / outside);
+      const from = (channel * side + row % outside * stride) * side + place % outside * stride;
+      for (let n = 0; n < window.length; n++) window[n] = signal[from + Math.floor(n / kernel) * side + n % kernel];
+      return merged(window);
+    });
+  }
+
   const LAYERS = {
     Conv2d({kernel, stride, padding, groups, shape: [outputs, outside]}, signal, [channels, side], {weight, bias}) {
       const inside = side + 2 * padding, size = outside * outside, values = new Float64Array(outputs * size);
@@ -67,22 +80,12 @@
       return values;
     },
     ReLU: (_, signal) => signal.map(value => value > 0 ? value : 0),
-    MaxPool2d({kernel, stride, shape: [channels, outside]}, signal, [, side]) {
-      const values = new Float64Array(channels * outside * outside).fill(-Infinity);
-      for (let place = 0; place < values.length; place++) {
-        const row = Math.floor(place / outside), channel = Math.floor(row / outside);
-        const from = (channel * side + row % outside * stride) * side + place % outside * stride;
-        for (let n = 0; n < kernel * kernel; n++) {
-          const value = signal[from + Math.floor(n / kernel) * side + n % kernel];
-          if (value > values[place]) values[place] = value;
-        }
-      }
-      return values;
-    },
+    MaxPool2d: (layer, signal, [, side]) => pooled(layer, signal, side, window => Math.max(...window)),
+    AvgPool2d: (layer, signal, [, side]) => pooled(layer, signal, side, mean),
     AdaptiveAvgPool2d({shape: [channels]}, signal) {
       const size = signal.length / channels;
       return Float64Array.from({length: channels}, (_, channel) =>
-        signal.subarray(channel * size, (channel + 1) * size).reduce((sum, value) => sum + value) / size);
+        mean(signal.subarray(channel * size, (channel + 1) * size)));
     },
     Linear: ({shape: [outputs]}, signal, _, {weight, bias}) =>
       Float64Array.from({length: outputs}, (_, n) => dot(weight, n * signal.length, signal) + (bias ? bias[n] : 0)),
@@ -245,6 +248,8 @@
       "next meets numbers of a familiar size.",
     ReLU: () => "What is below zero becomes zero, and all else stays.",
     MaxPool2d: ({kernel}) => `Of each ${kernel} × ${kernel} places only the largest number is kept.`,
+    AvgPool2d: ({kernel, stride}) => `Of each ${kernel} × ${kernel} places only the mean is kept` +
+      (stride < kernel ? ", and neighbouring windows overlap." : "."),
     AdaptiveAvgPool2d: () => "Of each map one number is left, its mean: what was found counts, and no longer where.",
     Linear: () => "Each new number is a weighted sum of all numbers before it.",
     Sum: ({of}) => `To each number is added the one that stood in its place after ${of ? `layer ${of}` : "step 0"}. So ` +

@@ -100,8 +100,7 @@ def _max_pool(
     units, input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
 ) -> Window:
     window = _pool("max-pool", kernel_size, stride, padding, dilation, ceil_mode)
-    computed = _square(window.kernel, window.stride) and not ceil_mode
-    computed = computed and (window.padding, window.dilation) == ((0, 0), (1, 1))
+    computed = _is_plain(window) and not ceil_mode
     # No average, which stands for the maximum in a measurement, is dilated.
     return replace(window, in_browser="MaxPool2d" * computed, known=window.dilation == (1, 1))
 
@@ -109,7 +108,14 @@ def _max_pool(
 def _average_pool(
     units, input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
 ) -> Window:
-    return _pool("average pool", kernel_size, stride, padding, ceil_mode=ceil_mode)
+    window = _pool("average pool", kernel_size, stride, padding, ceil_mode=ceil_mode)
+    computed = _is_plain(window) and not ceil_mode and divisor_override is None
+    return replace(window, in_browser="AvgPool2d" * computed)
+
+
+def _is_plain(window: Window) -> bool:
+    """Whether a window is square, and lies in the map with no holes in it."""
+    return _square(window.kernel, window.stride) and (window.padding, window.dilation) == ((0, 0), (1, 1))
 
 
 def _adaptive(what: str, in_browser: str = "") -> Callable[..., Window]:

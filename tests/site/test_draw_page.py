@@ -168,12 +168,17 @@ def test_chains_and_residual_sums_may_be_nested(outer):
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        (nn.Sequential(nn.Conv2d(1, 1, 3), nn.AvgPool2d(2)), "average pool: the page cannot compute this layer"),
+        (nn.Sequential(nn.Conv2d(1, 1, 3), nn.LPPool2d(2, 2)), "the page cannot compute this layer"),
+        (nn.Sequential(nn.AvgPool2d(2, padding=1)), "2×2 average pool, padding 1: the page cannot"),
+        (nn.Sequential(nn.AvgPool2d((2, 4))), "2×4 average pool: the page cannot"),
+        (nn.Sequential(nn.AvgPool2d(3, ceil_mode=True)), "average pool, rounded up: the page cannot"),
+        (nn.Sequential(nn.AvgPool2d(2, divisor_override=3)), "average pool: the page cannot"),
         (nn.Sequential(nn.Conv2d(1, 1, 3, dilation=2)), "dilation 2: the page cannot"),
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3, groups=2, dilation=2)), "groups 2: the page cannot"),
         (nn.Sequential(nn.Conv2d(1, 1, (3, 5))), "3×5 convolution, 1 → 1: the page cannot"),
         (nn.Sequential(nn.MaxPool2d(2, padding=1)), "padding 1: the page cannot"),
-        (nn.Sequential(nn.MaxPool2d(3, ceil_mode=True)), "rounded up: the page cannot"),
+        (nn.Sequential(nn.MaxPool2d(3, ceil_mode=True)), "max-pool, rounded up: the page cannot"),
+        (nn.Sequential(nn.MaxPool2d(2, dilation=2)), "dilation 2: the page cannot"),
         (nn.Sequential(nn.BatchNorm2d(1, affine=False)), "batch normalisation: the page cannot"),
         (nn.Sequential(nn.GELU()), "GELU: the page cannot"),
         (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 3))), "a chain of layers"),
@@ -487,10 +492,19 @@ def check_logits(name: str, found: torch.Tensor, images: torch.Tensor) -> None:
     torch.testing.assert_close(found.softmax(1).float(), exact.softmax(1), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("groups", [1, 2, 4])
-def test_maps_may_be_read_in_groups(page, groups):
+@pytest.mark.parametrize(
+    "layers",
+    [
+        *(pytest.param([nn.Conv2d(4, 8, 3, padding=1, groups=groups)], id=f"{groups} groups") for groups in (1, 2, 4)),
+        pytest.param([nn.MaxPool2d(3, 2)], id="maxima of windows that overlap"),
+        pytest.param([nn.AvgPool2d(3, 2)], id="means of windows that overlap"),
+        pytest.param([nn.AvgPool2d(2), nn.Flatten(), nn.Linear(64, 10)], id="means side by side"),
+        pytest.param([nn.AvgPool2d(2, 3)], id="means of windows with gaps between them"),
+    ],
+)
+def test_a_layer_is_computed_as_torch_does(page, layers):
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(1, 4, 5, stride=3), nn.Conv2d(4, 8, 3, padding=1, groups=groups)).eval()
+    network = nn.Sequential(nn.Conv2d(1, 4, 5, stride=3), *layers).eval()
     layers, numbers = draw_page.describe(network)
     image = torch.rand(1, 1, 28, 28)
     run = """([layers, content, pixels]) => {
