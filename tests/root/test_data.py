@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,11 +146,13 @@ LAYOUTS = {
     "in the folder itself": lambda name: name,
     "raw": lambda name: f"raw/{name}",
     "in small letters": lambda name: f"mnist/raw/{name}",
+    "in small letters, without raw": lambda name: f"mnist/{name}",
     "compressed": lambda name: f"MNIST/raw/{name}.gz",
     "compressed, in the folder itself": lambda name: f"{name}.gz",
     "with dots": dotted,
     "a folder for each file": lambda name: f"{name}/{name}",
     "a folder for each file, with dots": lambda name: f"{dotted(name)}/{dotted(name)}",
+    "a folder for one of them": lambda name: f"{name}/{name}" if name.startswith("t10k-l") else name,
 }
 
 
@@ -163,6 +166,15 @@ def test_files_that_are_there_are_found_wherever_others_put_them(root, small_fil
     train, test = data.load("mnist")
     assert idx(train.images.numpy()) == small_files["train-images-idx3-ubyte"]
     assert len(test) == 20
+
+
+def test_whole_files_of_the_usual_names_are_read_where_they_are(root, small_files):
+    (root / "raw").mkdir(parents=True)
+    for name, content in small_files.items():
+        (root / "raw" / name).write_bytes(content)
+    before = everything_in(root)
+    assert data.folder() == root / "raw"
+    assert everything_in(root) == before
 
 
 @pytest.mark.parametrize("deeper", ["MNIST", "MNIST/raw"])
@@ -181,7 +193,39 @@ def test_compressed_files_in_a_folder_that_cannot_be_written_are_unpacked_into_t
     (root / "MNIST").write_text("in the way, whoever runs this")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert len(data.load("mnist")[0]) == 30
-    assert len(list((tmp_path / "cache").rglob("*-ubyte"))) == 4
+    copies = [f"mnist_lib/data/MNIST/raw/{name}" for name in MNIST_FILES]
+    assert set(copies) <= set(everything_in(tmp_path / "cache"))
+    monkeypatch.delenv("MNIST_LIB_DATA")
+    assert data.have_mnist()  # the cache is where they are looked for, if no place is named
+
+    (tmp_path / "cache").rename(tmp_path / "moved")
+    (tmp_path / "cache").write_text("in the way, too")
+    monkeypatch.setenv("MNIST_LIB_DATA", str(root))
+    with pytest.raises(DataError, match=f"{root}: MNIST's files need to be unpacked, and neither .*cache.* can be wr"):
+        data.load("mnist")
+
+
+def test_another_archive_is_named_and_so_is_the_way_out(root, small_files):
+    root.mkdir()
+    for name, content in small_files.items():
+        (root / f"{name}.gz").write_bytes(gzip.compress(content + b"more"))
+    with pytest.raises(DataError, match=r"ubyte\.gz is damaged: .* Delete the file to have it downloaded again"):
+        data.load("mnist")
+
+
+def test_a_file_that_may_not_be_read_is_named(root, small_files, monkeypatch):
+    """By a stub: root, who may run these tests, may read all files."""
+    folder = put(root, small_files)
+    read = Path.read_bytes
+
+    def refuse(path):
+        if path == folder / "t10k-labels-idx1-ubyte":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError, match=f"{folder}/t10k-labels-idx1-ubyte cannot be read: .*denied. Make it readable"):
+        data.load("mnist")
 
 
 def test_a_damaged_archive_is_named(root, small_files):
@@ -192,13 +236,34 @@ def test_a_damaged_archive_is_named(root, small_files):
         data.load("mnist")
 
 
-def test_what_cannot_be_used_is_named(root, mirror):
+KINDS = ("csv", "npz", "parquet", "mat", "pkl", "pt", "png", "jpg", "zip", "tar", "tgz")
+
+
+@pytest.mark.parametrize("file", ["MNIST.ZIP", *(f"mnist_train.{kind}" for kind in KINDS)])
+def test_what_cannot_be_used_is_named(root, mirror, file):
     mirror.answers.clear()
     root.mkdir()
-    (root / "mnist_train.csv").touch()
-    assert "In it there is mnist_train.csv, which is not read: the four files ending in -ubyte" in refused_download(
-        root
-    )
+    (root / file).touch()
+    said = f"In it there is {file}, which is not read: the four files ending in -ubyte are needed. Set MNIST_LIB_DATA"
+    assert said in refused_download(root)
+
+
+def test_of_many_files_that_cannot_be_used_the_first_are_named(root, mirror):
+    mirror.answers.clear()
+    root.mkdir()
+    for name in ("d.png", "b.png", "a.png", "c.png", "readme.txt"):
+        (root / name).touch()
+    assert "In it there is a.png, b.png, c.png, which is not read" in refused_download(root)
+
+
+@pytest.mark.parametrize("there", ["no folder", "an empty folder", "a text"])
+def test_where_nothing_could_be_meant_nothing_is_said(root, mirror, there):
+    mirror.answers.clear()
+    if there != "no folder":
+        root.mkdir()
+    if there == "a text":
+        (root / "readme.txt").touch()
+    assert "could not be downloaded. Set MNIST_LIB_DATA to a directory that holds MNIST/raw/" in refused_download(root)
 
 
 def test_a_part_of_the_files_is_named(root, small_files, mirror):
@@ -257,6 +322,35 @@ def test_download_leaves_the_four_files_and_nothing_else(root, mirror):
     assert everything_in(root) == sorted(expected)
     mirror.answers.clear()  # the second time nothing is asked for
     assert len(data.load("mnist")[0]) == 30
+
+
+@pytest.mark.parametrize("there", ["no folder above", "an empty folder", "three of the files"])
+def test_download_completes_what_is_there(root, mirror, small_files, monkeypatch, there):
+    """Files are moved within the data directory, so that none is ever half there."""
+    if there == "no folder above":
+        root = root / "not" / "yet"
+        monkeypatch.setenv("MNIST_LIB_DATA", str(root))
+    elif there == "an empty folder":
+        root.mkdir()
+    else:
+        put(root, dict(list(small_files.items())[:3]))
+    moved, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda here, there: moved.append(Path(here)) or replace(here, there))
+    assert len(data.load("mnist")[0]) == 30
+    assert len(moved) == 4 and all(root in path.parents for path in moved)
+    assert sum(name.endswith("-ubyte") for name in everything_in(root)) == 4
+
+
+def test_a_silent_mirror_is_given_up_and_other_sockets_keep_their_patience(root, mirror, monkeypatch):
+    before, told, tell = socket.getdefaulttimeout(), [], socket.setdefaulttimeout
+    monkeypatch.setattr(socket, "setdefaulttimeout", lambda seconds: told.append(seconds) or tell(seconds))
+    try:
+        tell(77)
+        data.load("mnist")
+        assert socket.getdefaulttimeout() == 77
+        assert told[0] == data.DOWNLOAD_TIMEOUT < 60
+    finally:
+        tell(before)
 
 
 def test_missing_without_a_network(root, monkeypatch):
