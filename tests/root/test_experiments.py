@@ -5,7 +5,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from mnist_lib import data, experiments, machine, records
+from mnist_lib import data, experiments, records
 from mnist_lib.base.files import FileError
 from mnist_lib.experiments import PUBLISHED_ONLY, Experiment, find, find_path, runs, train
-from mnist_lib.machine import resolve_device
 from mnist_lib.parameters import ParameterError, Recipe
 from mnist_lib.records import RecordError, record_path, weights_path
 from mnist_lib.results import page
@@ -561,46 +559,11 @@ def test_too_large_a_learning_rate_leaves_nothing():
 # -- devices
 
 
-@pytest.fixture
-def only_a_cpu(monkeypatch):
+def test_missing_device_is_an_error_before_anything_is_read(log, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-
-
-def test_device_that_is_there(only_a_cpu):
-    assert resolve_device("auto") == resolve_device("cpu") == CPU
-
-
-@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7", "mps"])
-def test_device_that_is_not_there(only_a_cpu, name):
-    with pytest.raises(ParameterError) as caught:
-        resolve_device(name)
-    assert str(caught.value) == f"device = {name!r}: there is no such device on this machine; auto would use cpu"
-
-
-@pytest.mark.parametrize(
-    "name", ["gpu", "", "CUDA", "cuda:", "cpu:", "cuda:x", "cuda:-1", "cuda:0:1", "cuda:²", "tpu:0"]
-)
-def test_device_that_does_not_exist(name):
-    with pytest.raises(ParameterError) as caught:
-        resolve_device(name)
-    assert str(caught.value) == f"device = {name!r}: expected auto, cpu, cuda, cuda:<number> or mps"
-
-
-def test_missing_device_is_an_error_before_anything_is_read(only_a_cpu, log, monkeypatch):
     monkeypatch.setattr(data, "load", digits)
-    with pytest.raises(ParameterError, match="auto would use cpu"):
+    with pytest.raises(ParameterError, match="there is no such device"):
         runs(small(), 1, "cuda", log)
-
-
-def test_a_gpu_computes_float32_as_other_devices_do(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert resolve_device("cpu").type == "cpu" and torch.backends.cudnn.allow_tf32
-    for name in ("auto", "cuda", "cuda:0"):
-        torch.backends.cudnn.allow_tf32 = True
-        assert resolve_device(name).type == "cuda" and not torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -608,19 +571,3 @@ def test_run_on_a_gpu():
     (record,) = runs(small(), 1, "cuda")
     assert record.environment["device"] == "cuda"
     assert np.isfinite(record.history["test_loss"]).all()
-
-
-@pytest.mark.parametrize(("place", "own"), [("mnist_lib", True), (".venv/lib/site-packages/mnist_lib", False)])
-def test_the_commit_is_that_of_the_library_not_of_where_it_is_installed(tmp_path, monkeypatch, place, own):
-    for name in [name for name in os.environ if name.startswith("GIT_")]:  # set inside a hook: another repository
-        monkeypatch.delenv(name)
-    author = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false", "-c", "core.hooksPath=")
-    for command in (["init", "-q"], [*author, "commit", "-q", "--allow-empty", "-m", "A project"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True)
-    (tmp_path / place).mkdir(parents=True)
-    monkeypatch.setattr(machine, "__file__", str(tmp_path / place / "machine.py"))
-    assert machine.commit() == (head.stdout.strip() if own else None)
-    assert machine.is_changed() is (False if own else None)
-    (tmp_path / place / "machine.py").write_text("changed = True\n")
-    assert machine.is_changed() is (True if own else None)
