@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnist_lib import data, experiments, records, training
+from mnist_lib import augmentation, data, experiments, records, training
 from mnist_lib.experiments import Experiment
 
 MOST = 4
@@ -42,6 +42,23 @@ def trained(experiment: Experiment, seed: int = 0) -> nn.Module:
     return network.eval()
 
 
+def evaluated_on(experiment: Experiment) -> tuple[Tensor, Tensor]:
+    """Return the images that runs are judged on as the network gets them, shape ``(n, 1, 28, 28)``, and their labels.
+
+    A hundred blank ones where the page does without (`mnist_lib.data.may_be_blank`).
+    """
+    recipe = experiment.recipe
+    if data.may_be_blank(recipe.dataset):
+        return torch.zeros(100, 1, 28, 28), torch.arange(100) % 10
+    train, judged = data.load(recipe.dataset, recipe.evaluate_on)
+    mean, std = training.mean_and_std(train.images)
+    torch.set_num_threads(recipe.threads)  # as in training: two give other last digits
+    pictures = judged.images[:, None] / 255
+    if recipe.preparation == "deskew":
+        pictures = augmentation.deskew(pictures)
+    return ((pictures - mean) / std).to(memory_format=torch.channels_last), judged.labels
+
+
 def certainty(experiment: Experiment, parts: int = 10) -> tuple[list[float], list[float]]:
     """Return how sure seed 0 is of its answers and how many of them are right, both in percent.
 
@@ -50,11 +67,11 @@ def certainty(experiment: Experiment, parts: int = 10) -> tuple[list[float], lis
     """
     if data.may_be_blank(experiment.recipe.dataset):
         return [100.0] * parts, [100.0] * parts
-    prepared = training.begin(experiment.recipe, experiment.network, 0, torch.device("cpu"))
+    pictures, labels = evaluated_on(experiment)
     with torch.no_grad():
-        sure, answers = trained(experiment)(prepared.test_images).softmax(1).max(1)
+        sure, answers = trained(experiment)(pictures).softmax(1).max(1)
     order = sure.argsort()
-    right = (answers == prepared.test_labels).float()
+    right = (answers == labels).float()
     return tuple([100 * float(part.mean()) for part in each[order].chunk(parts)] for each in (sure, right))
 
 

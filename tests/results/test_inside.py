@@ -1,5 +1,7 @@
 """What is seen inside of a network, against the same by other means."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -46,6 +48,16 @@ def test_how_sure_a_network_is_and_how_often_right(monkeypatch, tmp_store):
     assert sum(sure) / 4 == pytest.approx(float(of_answers.mean()), abs=0.5)  # the parts are nearly of one size
     part = of_answers.argsort()[: -(-len(logits) // 4)]
     assert right[0] == pytest.approx(100 * float((logits.argmax(1) == trainer.test_labels)[part].float().mean()))
+
+
+@pytest.mark.parametrize("preparation", ["none", "deskew"])
+@pytest.mark.parametrize("images", ["test", "validation"])
+def test_images_are_judged_as_a_run_judges_them(monkeypatch, preparation, images):
+    few_digits(monkeypatch)
+    recipe = dataclasses.replace(DIGITS.recipe, preparation=preparation, evaluate_on=images)
+    trainer = training.begin(recipe, DIGITS.network, 0, torch.device("cpu"))
+    pictures, labels = inside.evaluated_on(dataclasses.replace(DIGITS, recipe=recipe))
+    assert torch.equal(pictures, trainer.test_images) and torch.equal(labels, trainer.test_labels)
 
 
 def test_spreads_by_hand():
