@@ -23,6 +23,9 @@ READS_IMAGES = re.compile(r"evaluation_images|inside\.")
 TRAINS = "training_from_scratch"
 """The notebook that trains while it is executed: its numbers are those of a kind of CPU, and of the seed."""
 
+READS_ALL = "second_look"
+"""The notebook whose numbers are all computed from MNIST's images: without them there is nothing to compare."""
+
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
 
 
@@ -39,6 +42,8 @@ def _compare(
     """In the place of nbval's method: the same comparison, and then that of the whole outputs."""
     if TRAINS in item.nodeid and _cpu() != item.parent.nb.metadata["mnist_lib"][staleness.CPU]:
         return without_numbers(fresh) == without_numbers(published)
+    if READS_ALL in item.nodeid and not data.have_mnist():
+        return True
     if not compare(fresh, published):
         return False
     if READS_IMAGES.search(item.cell.source) and not data.have_mnist():
