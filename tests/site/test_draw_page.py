@@ -280,7 +280,7 @@ def wait_for_answer(page) -> str:
 
 def test_a_digit_is_there_when_the_page_opens(page):
     """And inside the last iteration, its first layer, where a unit shows what it sees; nobody drew anything yet."""
-    assert said(page, len(NAMES) - len(HEAVY)).startswith("All 12 networks say 3")
+    assert said(page, len(NAMES) - len(HEAVY)).startswith(f"All {len(NAMES) - len(HEAVY)} networks say 3")
     assert "Network 10 one cycle" in page.locator(".chosen").inner_text()
     assert page.locator(".layers > :visible").count() == 1
     assert "Layer 1, map 1, row 14, column 14:" in page.locator(".unit").inner_text()
