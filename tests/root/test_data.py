@@ -272,6 +272,25 @@ def test_a_part_of_the_files_is_named(root, small_files, mirror):
     assert "there is a part of it; these files are missing: t10k-labels-idx1-ubyte" in refused_download(root)
 
 
+def test_all_that_is_missing_is_named(root, small_files, mirror):
+    mirror.answers.clear()
+    put(root, dict(list(small_files.items())[:2]))
+    _, _, missing = refused_download(root).partition("these files are missing: ")
+    assert {*missing.partition(". ")[0].split(", ")} == {*list(MNIST_FILES)[2:]}
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "digits"])
+@pytest.mark.parametrize("asked", ["", "1"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_page_does_without_images_only_where_they_are_missing_and_that_was_asked_for(
+    root, small_files, monkeypatch, dataset, asked, there
+):
+    monkeypatch.setenv("MNIST_LIB_BLANK_IMAGES", asked)
+    if there:
+        put(root, small_files)
+    assert data.may_be_blank(dataset) is (dataset == "mnist" and bool(asked) and not there)
+
+
 def test_a_folder_that_may_not_be_entered_is_named(root, mirror, monkeypatch):
     (root / "MNIST").mkdir(parents=True)
     access = os.access

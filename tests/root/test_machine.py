@@ -73,19 +73,21 @@ def test_a_gpu_of_apple_is_taken_where_there_is_no_other(only_a_cpu, monkeypatch
 # -- what a record says
 
 
-@pytest.mark.parametrize(("device", "name"), [("cuda", "GPU of cuda:0"), ("mps", "a chip"), ("cpu", "a processor")])
+@pytest.mark.parametrize(("device", "name"), [("cuda", "GPU of cuda:0"), ("mps", "a chip"), ("cpu", "a CPU: fast")])
 def test_a_device_is_named(monkeypatch, device, name):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device}")
     monkeypatch.setattr(platform, "processor", lambda: "a chip")
-    monkeypatch.setattr(Path, "read_text", lambda path: "vendor_id\t: A\nmodel name\t: a processor \nmodel name\t: b\n")
+    said = {Path("/proc/cpuinfo"): "vendor_id\t: A\nmodel name\t: a CPU: fast \nmodel name\t: b\n"}
+    monkeypatch.setattr(Path, "read_text", lambda path: said[path])
     described = machine.describe(torch.device(device, 0) if device == "cuda" else torch.device(device))
     assert (described["device"], described["device_name"]) == (device, name)
     assert described["date"] == machine.today() == f"{datetime.now(UTC):%Y-%m-%d}"
     assert (described["python"], described["torch"]) == (platform.python_version(), torch.__version__)
     assert described["threads"] == torch.get_num_threads()
+    assert (described["commit"], described["changed"]) == (machine.commit(), machine.is_changed())
     instructions = torch.backends.cpu.get_cpu_capability()
     assert described["cpu_capability"] == instructions
-    assert machine.kind_of_cpu() == ["a processor", instructions]
+    assert machine.kind_of_cpu() == ["a CPU: fast", instructions]
 
 
 @pytest.mark.parametrize(("said", "named"), [("a chip", "a chip"), ("", platform.machine())])
