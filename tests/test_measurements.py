@@ -93,8 +93,8 @@ def test_a_published_measurement_says_how_it_was_made(file):
 def test_the_check_of_records_allows_what_was_measured():
     rows = json.loads((ROOT / "book" / "measurements" / "bit_identity.json").read_text("utf-8"))["rows"]
     measured = [row for row in rows if "network" in row]
-    assert len(measured) >= 10
     names = {row["network"] for row in measured}
+    assert names
     trainers = {name: experiments.make_trainer(page.experiment(page.of_notebook(name)), 0, CPU) for name in names}
     allowed = {name: verification.replayed(trainer)[1] for name, trainer in trainers.items()}
     for row in measured:

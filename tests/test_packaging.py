@@ -79,7 +79,7 @@ def test_the_lock_satisfies_every_requirement():
 
 
 def test_every_pin_of_the_lock_has_hashes_and_no_address():
-    assert len(pins()) > 100
+    assert pins()
     for pin, rest in pins():
         assert re.fullmatch(r"( +--hash=sha256:[0-9a-f]{64}( \\\n)?)+", rest), f"{pin} is not hashed"
     for address in ("http:", "https:", "file:", "index-url", "find-links", "@"):

@@ -154,7 +154,7 @@ def test_the_spread_of_all_networks_widens_what_few_runs_make_narrow():
 def test_published_networks_scatter_alike_and_verdicts_follow():
     """As the book says: there is no sign that spreads differ; two claims are outside, and five with spreads apart."""
     peers = page.beside_runs(page.of_notebook("reported_a_light_dropout"))
-    assert {report.notebook for report in IN_THE_BOOK} < set(peers) and len(peers) >= 16
+    assert {report.notebook for report in IN_THE_BOOK} < set(peers)
     assert min(judgement.equal_spreads(peers.values()).values()) > 0.2
     reports = of_reports(peers)
     outside = [

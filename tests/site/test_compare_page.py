@@ -348,7 +348,7 @@ def test_everything_has_a_name_and_can_be_reached_by_keyboard(page):
     for picture in page.locator("svg.plot").all():
         named_by = picture.get_attribute("aria-labelledby").split()
         assert len(named_by) == 2 and all(picture.locator(f"> #{name}").text_content() for name in named_by)
-        assert len(picture.locator("> desc").text_content().split()) > 20
+        assert re.search(r"\d", picture.locator("> desc").text_content()), "numbers are what it shows"
     page.get_by_label("Name contains").focus()
     reached = []
     for _ in range(13):
