@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import inspect
 import linecache
 import pickle
 import subprocess
@@ -391,6 +392,31 @@ def test_an_argument_without_a_default_is_given_later():
         untyped.with_arguments({"width": None})
 
 
+def test_an_annotation_decides_the_kind_and_not_the_default():
+    network = Network("def network(rate: float = 1): pass")
+    assert network.signature == {"rate": (float, 1)}
+    assert repr(dict(network.arguments)["rate"]) == "1.0"
+    with pytest.raises(ParameterError, match=r"^rate = 'x': expected float, for network\(rate\)$"):
+        network.with_arguments({"rate": "x"})
+
+
+def test_arguments_after_one_without_a_default_have_theirs():
+    network = Network("def network(*, width: int, depth: int = 2): pass")
+    assert dict(network.arguments) == {"depth": 2}
+    with pytest.raises(ParameterError, match=r"^depth = 'x': expected int"):
+        network.with_arguments({"depth": "x"})
+
+
+def test_what_is_returned_must_be_a_network():
+    with pytest.raises(ParameterError, match=r"^net returned int: expected a torch\.nn\.Module$"):
+        Network("def net(): return 3", "net")()
+
+
+def test_the_function_of_a_cell_may_have_another_name():
+    network = Network.of_cell(SHOWN.replace("network", "net"), "net")
+    assert network.name == "net" and network()[1].out_features == 4
+
+
 DRAWING = """\
 import torch
 from torch import nn
@@ -430,6 +456,22 @@ def test_an_error_in_a_network_shows_its_line():
     with pytest.raises(ZeroDivisionError) as caught:
         Network("def network():\n    return 1 / 0  # here\n")()
     assert "return 1 / 0  # here" in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_class_of_a_network_is_found_by_pickle_and_by_inspect():
+    text = """\
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, width: int = 3):
+        super().__init__()
+        self.layer = nn.Linear(784, width)
+"""
+    built = Network(text, "Net")()
+    assert inspect.getsource(type(built)) == text.partition("\n\n\n")[2]
+    again = pickle.loads(pickle.dumps(built))
+    assert type(again) is type(built) and torch.equal(again.layer.weight, built.layer.weight)
 
 
 def test_published_networks_of_equal_text_are_the_same():
