@@ -14,6 +14,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 from jupyter_client.provisioning import local_provisioner
 from torchvision.datasets import MNIST
 
@@ -56,6 +57,15 @@ def others_are_left_aside():
     """Before the library trains, it looks for cycles: not among all that other tests keep, the book's pages, say."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch):
+    """What a kernel executes cells with."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # its own stands there meanwhile
+    yield InteractiveShell.instance()
+    InteractiveShell.clear_instance()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import dataclasses
 import keyword
+import math
 from pathlib import Path
 
 import nbformat
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 from nbclient import NotebookClient
 from papermill.translators import PythonTranslator
 
-from mnist_lib.cells import assigned_names, from_notebook, has_network, notebook_parameters, of_file, tagged
+from mnist_lib import cells
+from mnist_lib.cells import (
+    assigned_names,
+    from_notebook,
+    has_its_name,
+    has_network,
+    notebook_parameters,
+    of_file,
+    tagged,
+)
 from mnist_lib.parameters import NotebookParameters, ParameterError
 from support import PATIENCE, ROOT
 
@@ -58,6 +68,7 @@ NAMES = ["name", "epochs", "learning_rate"]
         pytest.param([PARAMETERS, "count: int = 3"], NAMES, id="another annotated name"),
         pytest.param([PARAMETERS, "# Parameters of each layer\nrows = []"], NAMES, id="a comment that begins alike"),
         pytest.param([PARAMETERS, "x = 1\n# Parameters\ny = 2"], NAMES, id="the comment further down"),
+        pytest.param([PARAMETERS, "\n# Parameters \nepcohs = 2"], [*NAMES, "epcohs"], id="the comment among spaces"),
     ],
 )
 def test_assigned_names(cells, expected):
@@ -219,12 +230,39 @@ def test_two_network_cells_are_refused(tmp_path):
         of_file(path)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"cells": 3}'])
-def test_what_is_no_notebook_is_refused_by_name(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", ""),
+        ("[]", ""),
+        ("{}", ""),
+        ('{"nbformat": 4, "cells": 3}', ""),
+        (
+            '{"nbformat": 3, "cells": []}',
+            r"ValueError\('its format is 3, expected 4: open it in Jupyter and save it'\)$",
+        ),
+    ],
+)
+def test_what_is_no_notebook_is_refused_by_name(tmp_path, content, reason):
     path = tmp_path / "x.ipynb"
     path.write_text(content)
-    with pytest.raises(ParameterError, match=f"^{path}: not a notebook"):
+    with pytest.raises(ParameterError, match=f"^{path}: not a notebook: {reason}"):
         of_file(path)
+
+
+def test_a_notebook_may_begin_with_the_mark_of_its_encoding(tmp_path):
+    path = notebook_file(tmp_path, (PARAMETERS, ["parameters"]))
+    path.write_text(path.read_text("utf-8"), "utf-8-sig")
+    assert notebook_parameters(path)["epochs"] == 15
+
+
+def test_a_copy_is_not_called_as_its_file_is(tmp_path):
+    path = notebook_file(tmp_path, (PARAMETERS, ["parameters"]))
+    assert has_its_name(path)
+    copy = path.rename(tmp_path / "iteration_00-Copy1.ipynb")
+    assert not has_its_name(copy)
+    copy.write_text("no notebook")
+    assert not has_its_name(copy)
 
 
 def test_a_file_that_may_not_be_read_is_not_called_something_else(tmp_path):
@@ -250,55 +288,115 @@ from torch import nn
 def network(width: int = 10):
     return nn.Sequential(nn.Flatten(), nn.Linear(784, width))
 """
+USUAL = "iteration_00 15 0.01 (('width', 10),) {digest}"
+
+CASES = [
+    ("%xmode Plain", USUAL),
+    ("# Parameters\nPAPERMILL_INPUT_PATH = 'a'\nPAPERMILL_OUTPUT_PATH = 'b'", USUAL),
+    (INJECTED, "iteration_00 2 0.01 (('width', 10),) {digest}"),
+    ("epcohs = 3  # any cell may use any name", USUAL),
+    ("# Parameters\nepcohs = 5", "ParameterError unknown parameter 'epcohs': did you mean 'epochs'?"),
+    ("# Parameters\nepochs = '5'", "ParameterError epochs = '5': expected a whole number from 1 to 1000 (a string"),
+    ("# Parameters\n_x = 5", "ParameterError unknown parameter '_x': known: "),
+    ("# Parameters\nopen = 5", "ParameterError unknown parameter 'open': known: "),
+    ("# Parameters\nIn = 5", "ParameterError unknown parameter 'In': known: "),
+    ("# Parameters\nwidht = 5", "ParameterError unknown parameter 'widht': did you mean 'width'?"),
+    ("# Parameters\nwidth = '5'", "ParameterError width = '5': expected a whole number (a string that looks"),
+    ("# Parameters\nwidth = 12", "iteration_00 15 0.01 (('width', 12),) "),
+    ("# Parameters\nnetwork = 'deep'", "ParameterError unknown parameter 'network': a network is changed in the"),
+    (PARAMETERS + "width: int = 7", "iteration_00 15 0.01 (('width', 7),) "),
+    (SMALL_NETWORK.replace("784, width", "784, 2 * width"), "iteration_00 15 0.01 (('width', 10),) "),
+    (
+        SMALL_NETWORK.replace("width", "epochs"),
+        "ParameterError network(epochs): epochs is a parameter of",
+    ),
+    (
+        SMALL_NETWORK.replace("784", "side"),
+        "ParameterError the network cell uses 'side', which is defined elsewhere",
+    ),
+    (
+        "%%time\n" + SMALL_NETWORK.replace("784, width", "784, 3 * width"),
+        "ParameterError the text of network as it was executed is not found",
+    ),
+    ("network = lambda width: width", "ParameterError network = <function <lambda> at"),
+]
+"""What stands between the parameters and the question, and what is printed then."""
+
+
+def steps(between: str) -> list[str]:
+    """The parameters cell anew, as a person would run it in Jupyter; papermill's comes after it, a network later."""
+    is_network = "network" in between and not between.startswith("# Param")
+    return [PARAMETERS, between, *[SMALL_NETWORK] * (not is_network), CHECK]
+
+
+def digest_of_small(folder: Path) -> str:
+    path = notebook_file(folder, (PARAMETERS, ["parameters"]), (SMALL_NETWORK, ["network"]))
+    return of_file(path).network.digest[:9]
+
+
+@pytest.mark.parametrize(("between", "expected"), CASES)
+def test_from_notebook_in_a_shell(tmp_path, shell, capsys, between, expected):
+    for cell in steps(between):
+        shell.run_cell(cell, store_history=True)
+    assert capsys.readouterr().out.splitlines()[-1].startswith(expected.format(digest=digest_of_small(tmp_path)))
+
+
+def test_an_argument_without_kind_and_default_takes_what_is_injected(shell, capsys):
+    network = SMALL_NETWORK.replace(": int = 10", "")
+    for cell in (PARAMETERS, "# Parameters\nwidth = 12", network, CHECK, PARAMETERS, network, CHECK):
+        shell.run_cell(cell, store_history=True).raise_error()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("iteration_00 15 0.01 (('width', 12),) ")
+    assert second == "ParameterError parameter 'width' is missing"
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("# Parameters\nlearning-rate = 1", "unknown parameter 'learning-rate': did you mean 'learning_rate'?"),
+        ("# Parameters\nlearning rate = 1", "unknown parameter 'learning rate': it is no name of Python"),
+        ("# Parameters\nepochs = 1\nrate-of = 1 = 2\nx-y = 1", "unknown parameter 'rate-of': it is no name of Python"),
+        ("# Parameters\nnan-x = 1\n", "unknown parameter 'nan-x': it is no name of Python"),
+        ("# Parameters\nvars()['epochs'] = 1", "unknown parameter \"vars()['epochs']\": it is no name of Python"),
+        ("# Parameters\nepochs = x = vars()['x'] = 3", "unknown parameter 'epochs': "),
+        ("# Parameters\nepochs = print('executed')", "unknown parameter 'epochs': "),
+        ("# Parameters\nprint('executed')", "unknown parameter \"print('executed')\": it is no name of Python"),
+    ],
+)
+def test_what_papermill_injects_only_assigns(shell, capsys, cell, message):
+    cells.prepare()
+    shell.run_cell(PARAMETERS)
+    with pytest.raises(ParameterError) as error:
+        shell.run_cell(cell).raise_error()
+    assert str(error.value).startswith(message)
+    assert shell.user_ns["epochs"] == 15 and not capsys.readouterr().out.startswith("executed")
+
+
+def test_what_is_assigned_or_not_injected_is_executed(shell):
+    cells.prepare()
+    cells.prepare()
+    assert len(shell.input_transformers_cleanup) == len(set(shell.input_transformers_cleanup))
+    for cell in (
+        " # Parameters\na = float('nan')\nb = [float('-inf'), float('inf')]\nc = d = {'x': (1, None, -2.5)}",
+        "",
+        "x = vars()\nx['e'] = abs(-3)",
+        "# Parameter\nf = abs(-3)",
+    ):
+        shell.run_cell(cell).raise_error()
+    assert [shell.user_ns[name] for name in "bdef"] == [[-math.inf, math.inf], {"x": (1, None, -2.5)}, 3, 3]
 
 
 def test_from_notebook_in_a_kernel(tmp_path):
-    """Each case runs the parameters cell anew, as a person would in Jupyter."""
-    path = notebook_file(tmp_path, (PARAMETERS, ["parameters"]), (SMALL_NETWORK, ["network"]))
-    digest = of_file(path).network.digest[:9]
-    usual = f"iteration_00 15 0.01 (('width', 10),) {digest}"
-    cases = [
-        ("%xmode Plain", usual),
-        (INJECTED, f"iteration_00 2 0.01 (('width', 10),) {digest}"),
-        ("epcohs = 3  # any cell may use any name", usual),
-        ("# Parameters\nepcohs = 5", "ParameterError unknown parameter 'epcohs': did you mean 'epochs'?"),
-        ("# Parameters\nepochs = '5'", "ParameterError epochs = '5': expected a whole number from 1 to 1000 (a string"),
-        ("# Parameters\n_x = 5", "ParameterError unknown parameter '_x': known: "),
-        ("# Parameters\nopen = 5", "ParameterError unknown parameter 'open': known: "),
-        ("# Parameters\nIn = 5", "ParameterError unknown parameter 'In': known: "),
-        ("# Parameters\nwidht = 5", "ParameterError unknown parameter 'widht': did you mean 'width'?"),
-        ("# Parameters\nwidth = '5'", "ParameterError width = '5': expected a whole number (a string that looks"),
-        ("# Parameters\nwidth = 12", "iteration_00 15 0.01 (('width', 12),) "),
-        ("# Parameters\nnetwork = 'deep'", "ParameterError unknown parameter 'network': a network is changed in the"),
-        (PARAMETERS + "width: int = 7", "iteration_00 15 0.01 (('width', 7),) "),
-        (SMALL_NETWORK.replace("784, width", "784, 2 * width"), "iteration_00 15 0.01 (('width', 10),) "),
-        (
-            SMALL_NETWORK.replace("width", "epochs"),
-            "ParameterError network(epochs): epochs is a parameter of",
-        ),
-        (
-            SMALL_NETWORK.replace("784", "side"),
-            "ParameterError the network cell uses 'side', which is defined elsewhere",
-        ),
-        (
-            "%%time\n" + SMALL_NETWORK.replace("784, width", "784, 3 * width"),
-            "ParameterError the text of network as it was executed is not found",
-        ),
-        ("network = lambda width: width", "ParameterError network = <function <lambda> at"),
-    ]
-    sources = [CHECK]
-    for between, _ in cases:
-        # papermill puts its cell after the parameters; a network is defined later.
-        after = [between] if "network" in between and not between.startswith("# Param") else [between, SMALL_NETWORK]
-        sources += [PARAMETERS, *after, CHECK]
+    sources = [CHECK, *(cell for between, _ in CASES for cell in steps(between))]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     patience = dict.fromkeys(("timeout", "startup_timeout", "iopub_timeout"), PATIENCE)
     NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}, **patience).execute()
     checks = [cell for cell in notebook.cells if cell.source == CHECK]
     printed = ["".join(output.text for output in cell.outputs) for cell in checks]
     assert printed[0].startswith("NameError name 'network' is not defined")
-    for (between, expected), text in zip(cases, printed[1:], strict=True):
-        assert text.startswith(expected), between
+    digest = digest_of_small(tmp_path)
+    for (between, expected), text in zip(CASES, printed[1:], strict=True):
+        assert text.startswith(expected.format(digest=digest)), between
     assert len({text.split()[-1] for text in printed if "'width', " in text}) == 4, "the arguments and the text count"
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from mnist_lib import blocks, experiments
 from mnist_lib.blocks import Residual
 from mnist_lib.experiments import Experiment, find, runs
-from mnist_lib.network import Network
+from mnist_lib.network import Network, cut
 from mnist_lib.parameters import ParameterError, Recipe
 from support import few_digits, networks
 
@@ -33,15 +33,6 @@ def network(width: int = 4):
 """
 SHOWN = IMPORTS + "\n\n" + LINEAR
 """A cut has two empty lines before a function."""
-
-
-@pytest.fixture
-def shell(tmp_path, monkeypatch):
-    """What a kernel executes cells with."""
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # its own stands there meanwhile
-    yield InteractiveShell.instance()
-    InteractiveShell.clear_instance()
 
 
 def executed(shell: InteractiveShell, *cells: str, name: str = "network"):
@@ -88,6 +79,7 @@ def test_a_cell_that_was_edited_and_run_again(shell):
 
 def test_a_text_that_linecache_has_lost_is_in_the_history(shell):
     function = executed(shell, IMPORTS + LINEAR)
+    shell.run_cell("what is no Python", store_history=True)
     linecache.clearcache()
     assert Network.of(function) == Network(SHOWN)
 
@@ -276,6 +268,11 @@ def test_a_cut_holds_what_the_network_needs_as_it_is_written():
     assert network.source == CUT
     assert Network.of_cell(network.source) == network
     assert network()[1].in_features == 4
+
+
+def test_a_cut_keeps_two_empty_lines_before_a_decorator():
+    text = "import functools\n\n\n@functools.cache\ndef network():\n    pass\n"
+    assert cut(text, "network") == (text, set())
 
 
 def test_a_kernel_and_a_file_cut_the_same(shell):
