@@ -316,6 +316,7 @@ def test_what_other_cells_define_is_gathered(shell):
         "hidden = 5",
     ):
         assert line in network.source.splitlines()
+    assert "alias = layers" in network.source and "Scaled = Scaled" not in network.source
     torch.manual_seed(0)
     expected = function()
     torch.manual_seed(0)
@@ -327,6 +328,22 @@ def test_what_other_cells_define_is_gathered(shell):
 def test_what_cannot_be_gathered_is_refused(shell, value):
     function = executed(shell, IMPORTS, f"sizes = {value}", "def network():\n    return nn.Sequential(sizes)")
     assert refused(function) == "network uses 'sizes', which is defined elsewhere: define it in the same cell"
+
+
+def test_what_a_gathered_function_needs_is_refused_in_the_networks_name(shell):
+    function = executed(
+        shell,
+        IMPORTS,
+        "sizes = [1]",
+        "def layer():\n    return nn.Linear(*sizes)",
+        "def network():\n    return layer()",
+    )
+    assert refused(function) == "network uses 'sizes', which is defined elsewhere: define it in the same cell"
+
+
+def test_a_method_of_another_module_cannot_be_gathered(shell):
+    function = executed(shell, IMPORTS, "relu = nn.ReLU.forward", "def network():\n    return relu(nn.ReLU(), 1)")
+    assert refused(function) == "the cell must define a function 'forward', at its top level"
 
 
 def test_a_name_that_nothing_defines_is_refused(shell):
