@@ -350,9 +350,27 @@ def test_an_argument_without_kind_and_default_takes_what_is_injected(shell, caps
     assert second == "ParameterError parameter 'width' is missing"
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_notebook_without_a_network_in_a_shell(shell, kept):
+    for cell in (PARAMETERS, "from mnist_lib import cells, parameters"):
+        shell.run_cell(cell, store_history=kept)
+    shell.run_cell("found = cells.from_notebook(parameters.NotebookParameters)", store_history=kept).raise_error()
+    found = shell.user_ns["found"]
+    assert (found.name, found.epochs, found.learning_rate, found.network) == ("iteration_00", 15, 0.01, None)
+
+
+def test_where_no_history_is_kept_the_values_are_those_of_now(shell, capsys):
+    """As under nbval."""
+    network = SMALL_NETWORK.replace(": int = 10", "")
+    for cell in (PARAMETERS + "width: int = 7", "epochs = 3", network, CHECK):
+        shell.run_cell(cell, store_history=False).raise_error()
+    assert capsys.readouterr().out.startswith("iteration_00 3 0.01 (('width', 7),) ")
+
+
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
+        ("# Parameters\nx-y = 1\nepochs = 1", "unknown parameter 'x-y': it is no name of Python"),
         ("# Parameters\nlearning-rate = 1", "unknown parameter 'learning-rate': did you mean 'learning_rate'?"),
         ("# Parameters\nlearning rate = 1", "unknown parameter 'learning rate': it is no name of Python"),
         ("# Parameters\nepochs = 1\nrate-of = 1 = 2\nx-y = 1", "unknown parameter 'rate-of': it is no name of Python"),
