@@ -51,13 +51,16 @@ def _only_assigns(text: str) -> bool:
             if not isinstance(node, ast.Assign) or not all(isinstance(each, ast.Name) for each in node.targets):
                 return False
             ast.literal_eval(node.value)
-    except (SyntaxError, ValueError):
+    except UNPARSABLE:
         return False
     return True
 
 
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What reading a file raises that is no notebook."""
+
+UNPARSABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
+"""What reading a text as Python raises that is none, or is nested too deeply."""
 
 
 def content(text: str) -> dict[str, Any]:
@@ -122,7 +125,20 @@ def of_file(path: Path, schema: type[Schema] = NotebookParameters) -> Schema:
     return checked(schema, notebook_parameters(path), network, kinds)
 
 
-_network = cache(Network.of_cell)  # many pages ask for one cell's
+@cache  # many pages ask for one cell's
+def _network(cell: str) -> Network:
+    try:
+        return Network.of_cell(cell)
+    except ParameterError:
+        raise
+    except UNPARSABLE as error:
+        raise ParameterError(f"the network cell cannot be read: {_why(error)}") from error
+
+
+def _why(error: BaseException) -> str:
+    """Say why a text cannot be read as Python: where memory or the stack is exhausted, Python itself does not."""
+    deep = isinstance(error, MemoryError | RecursionError)
+    return "it is nested too deeply; write it in several statements" if deep else str(error)
 
 
 def checked(
@@ -178,8 +194,8 @@ def notebook_parameters(path: Path) -> dict[str, Any]:
     try:
         nodes = [node for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
         return {ast.unparse(node.target): ast.literal_eval(node.value) for node in nodes}
-    except (SyntaxError, ValueError) as error:
-        raise ParameterError(f"{path.name}: the parameters cell must hold literals only: {error}") from error
+    except UNPARSABLE as error:
+        raise ParameterError(f"{path.name}: the parameters cell must hold literals only: {_why(error)}") from error
 
 
 def has_its_name(path: Path) -> bool:
@@ -206,7 +222,7 @@ def tagged(path: Path, tag: str) -> str | None:
     except OSError as error:
         raise ParameterError(f"{path}: cannot be read: {error.strerror}") from error
     except UNREADABLE as error:
-        raise ParameterError(f"{path}: not a notebook: {error!r}") from error
+        raise ParameterError(f"{path}: not a notebook: {error!r:.200}") from error
     if len(sources) > 1:
         raise ParameterError(f"{path.name}: one cell must have the tag `{tag}`, {len(sources)} have it")
     return sources[0] if sources else None
@@ -240,9 +256,9 @@ def _assignments(source: str) -> tuple[list[str], dict[str, str]]:
     """All names that a cell assigns at its top level, in order, and the annotations of those that have one."""
     try:
         body = ast.parse(source).body
-    except SyntaxError:  # a cell with IPython's own syntax holds no parameters
+        nodes = [node for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+        annotated = {node.target.id: ast.unparse(node.annotation) for node in nodes}
+    except UNPARSABLE:  # a cell with IPython's own syntax holds no parameters
         return [], {}
-    nodes = [node for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
-    annotated = {node.target.id: ast.unparse(node.annotation) for node in nodes}
     plain = [t.id for n in body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
     return [*annotated, *plain], annotated

@@ -505,6 +505,7 @@ def _workbook(options: argparse.Namespace) -> int:
 
 
 def _clean(options: argparse.Namespace) -> int:
+    from mnist_lib.base import files
     from mnist_lib.pipeline import catalogue, execution
 
     read = {path: catalogue.read(path) for path in options.files}  # all of them, before any is written
@@ -512,7 +513,7 @@ def _clean(options: argparse.Namespace) -> int:
         execution.clean(notebook)
         text = execution.to_text(notebook)
         if text != path.read_text("utf-8"):
-            path.write_text(text, "utf-8")
+            files.write_atomically(path, text.encode())
             print(f"cleaned {path}")
     return 0
 

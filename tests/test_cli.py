@@ -108,6 +108,113 @@ def test_a_file_that_is_no_notebook_is_named_and_nothing_is_written(copy, text):
     assert good.read_text() == before
 
 
+def cell(content: dict, tag: str) -> dict:
+    return next(each for each in content["cells"] if tag in each["metadata"].get("tags", ()))
+
+
+def append(content: dict, tag: str, line: str) -> None:
+    cell(content, tag)["source"] = "".join(cell(content, tag)["source"]) + f"\n{line}\n"
+
+
+DEEP = f"{'-' * 30_000}1"
+
+NO_NOTEBOOKS = {
+    "no metadata": lambda content: content.pop("metadata"),
+    "outputs a word": lambda content: cell(content, "remove-cell").update(outputs="abc"),
+    "an output a word": lambda content: cell(content, "remove-cell").update(outputs=["abc"]),
+    "no outputs": lambda content: cell(content, "remove-cell").pop("outputs"),
+    "no type": lambda content: cell(content, "remove-cell").pop("cell_type"),
+    "no source": lambda content: content["cells"][0].pop("source"),
+    "source 5": lambda content: content["cells"][0].update(source=5),
+    "source null": lambda content: content["cells"][0].update(source=None),
+    "half a character": lambda content: content["cells"][0].update(source="\ud800"),
+    "nested": lambda content: content["metadata"].update(x=json.loads(f"{'[' * 800}{']' * 800}")),
+}
+"""What is done to a notebook so that none is left."""
+
+NO_EXECUTION = {
+    "a word": lambda content: content["metadata"].update(mnist_lib="a"),
+    "a list": lambda content: content["metadata"].update(mnist_lib=[1]),
+    "numbers null": lambda content: content["metadata"]["mnist_lib"].update(numbers=None),
+    "numbers 5": lambda content: content["metadata"]["mnist_lib"].update(numbers={"a": 5}),
+    "records 5": lambda content: content["metadata"]["mnist_lib"].update(records=5),
+    "a record 5": lambda content: content["metadata"]["mnist_lib"].update(records={"a": 5}),
+    "a digest a list": lambda content: content["metadata"]["mnist_lib"].update(records={"a": [["b", []]]}),
+}
+"""What is done to what a page says of its execution."""
+
+NO_CODE = {
+    "parameters no literals": lambda content: append(content, "parameters", "x: dict = {[1]: 2}"),
+    "parameters nested": lambda content: append(content, "parameters", f"x: int = {DEEP}"),
+    "network nested": lambda content: append(content, "network", f"    x = {DEEP}"),
+    "cell nested": lambda content: append(content, "remove-cell", f"x = {DEEP}"),
+    "cell nested less": lambda content: append(content, "remove-cell", f"x = {DEEP[-1000:]}"),
+}
+
+SAID = dict.fromkeys(NO_NOTEBOOKS, "  refused: {path}: not a notebook: ")
+SAID |= dict.fromkeys(NO_EXECUTION, "  refused: {path}: no execution has written what is under mnist_lib")
+SAID |= dict.fromkeys(NO_CODE, "not published: {path.name}: the parameters cell must hold literals only: ")
+SAID |= {"network nested": "  refused: the network cell cannot be read"}
+SAID |= dict.fromkeys(("cell nested", "cell nested less"), "  refused: {path}: code in it is nested too deeply")
+
+
+def strange(folder: Path, change: str) -> Path:
+    """Write a further page into a folder, and do something to it."""
+    name = f"iteration_02_{change.replace(' ', '_')}"
+    content = json.loads((ROOT / "notebooks" / "iteration_02_light_skeleton.ipynb").read_text("utf-8"))
+    append(content, "parameters", f'name: str = "{name}"')
+    (NO_NOTEBOOKS | NO_EXECUTION | NO_CODE)[change](content)
+    (path := folder / f"{name}.ipynb").write_text(json.dumps(content), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def status(tmp_path_factory) -> tuple[Path, str]:
+    """A report with every strange page between two others, and what is said of them."""
+    root = tmp_path_factory.mktemp("strange")
+    shutil.copytree(ROOT / "mnist_lib", root / "mnist_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "notebooks").mkdir()
+    for name in ("iteration_01_setup", "training_from_scratch"):
+        shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", root / "notebooks")
+    for change in SAID:
+        strange(root / "notebooks", change)
+    done = mnist_lib("status", root=root)
+    assert done.returncode == 0, done.stderr
+    return root, done.stdout
+
+
+@pytest.mark.parametrize("change", SAID)
+def test_a_strange_page_is_refused_and_the_others_are_looked_at(status, tmp_path, change):
+    root, said = status
+    path = root / "notebooks" / strange(tmp_path, change).name
+    assert f"{path.stem}: {SAID[change].format(path=path)}" in said.replace(": \n", ": ")
+    assert "\niteration_01_setup: \n" in f"\n{said}" and "\ntraining_from_scratch: " in said
+
+
+@pytest.mark.parametrize("change", NO_NOTEBOOKS)
+def test_clean_leaves_what_is_no_notebook_as_it_was(tmp_path, capsys, change):
+    path = strange(tmp_path, change)
+    before = path.read_bytes()
+    assert cli.main(["clean", str(path)]) == 1
+    assert f"ParameterError: {path}: not a notebook: " in capsys.readouterr().err
+    assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
+
+
+def test_clean_writes_a_file_whole_or_not_at_all(tmp_path, monkeypatch, capsys):
+    path = strange(tmp_path, "cell nested")
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", broken)
+        assert cli.main(["clean", str(path)]) == 1
+    assert f"FileError: {path} could not be written: no space" in capsys.readouterr().err
+    assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
+    assert cli.main(["clean", str(path)]) == 0 and path.read_bytes() != before
+
+
+def broken(*_):
+    raise OSError("no space")
+
+
 LONG = "x" * 300
 
 

@@ -58,7 +58,7 @@ def read(path: Path) -> "NotebookNode":
     """Return the notebook at `path`. A cell without an id of its own, as in older formats, gets the same every time.
 
     Raises:
-        ParameterError: it is no notebook, or one of format 3 or older.
+        ParameterError: it is no notebook, one of format 3 or older, or one that Jupyter would not take, or not save.
     """
     import nbformat  # what finds and trains does without it
 
@@ -74,11 +74,20 @@ def read(path: Path) -> "NotebookNode":
                 taken.add(cell["id"])
             seen.add(cell["id"])
         content["nbformat_minor"] = max(content["nbformat_minor"], 5)  # the first with ids
-        return nbformat.reads(json.dumps(content), as_version=4)
+        if half := re.search("[\ud800-\udfff]", json.dumps(content, ensure_ascii=False)):
+            raise ValueError(f"{half[0]!r} in it is half a character, which no file can hold: delete it")
+        nbformat.validate(content)
+        return nbformat.v4.to_notebook(content)
+    except nbformat.ValidationError as error:
+        where = "".join(f"[{each!r}]" for each in error.absolute_path) or "at its top"
+        what = error.message if len(error.message) < 100 else "not as Jupyter writes it"
+        raise ParameterError(
+            f"{path}: not a notebook: {where}: {what}; mend it, or take it back with `git restore`"
+        ) from error
     except OSError as error:
         raise ParameterError(f"{path}: cannot be read: {error.strerror}") from error
     except cells.UNREADABLE as error:
-        raise ParameterError(f"{path}: not a notebook: {error!r}") from error
+        raise ParameterError(f"{path}: not a notebook: {error!r:.200}") from error
 
 
 def _is_id(value: Any) -> bool:

@@ -14,6 +14,7 @@ from mnist_lib import records
 from mnist_lib.base import loaded
 from mnist_lib.base.digests import bytes_digest, canonical, plain, text_digest
 from mnist_lib.experiments import Experiment
+from mnist_lib.parameters import ParameterError
 from mnist_lib.pipeline import catalogue
 
 NUMBER = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$|[-−+±]?\d+(?:[.,]\d+)*", re.DOTALL)
@@ -39,18 +40,21 @@ def current_digests(path: Path) -> dict[str, Any]:
 
 def _digests(path: Path, notebook: nbformat.NotebookNode) -> dict[str, Any]:
     # Lines in IPython's own syntax install the library: no output depends on them.
-    code = [_parsed(plain(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
-    return {
-        "cells": text_digest(*(cell if isinstance(cell, str) else canonical(cell) for cell in code)),
-        "library": _library_digest([node for cell in code if not isinstance(cell, str) for node in cell.body]),
-        "records": {run.name: _record_digests(run, seeds) for run, seeds in catalogue.read_runs(path)},
-    } | noted(notebook)
+    try:
+        code = [_parsed(plain(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
+        return {
+            "cells": text_digest(*(cell if isinstance(cell, str) else canonical(cell) for cell in code)),
+            "library": _library_digest([node for cell in code if not isinstance(cell, str) for node in cell.body]),
+            "records": {run.name: _record_digests(run, seeds) for run, seeds in catalogue.read_runs(path)},
+        } | noted(notebook)
+    except (MemoryError, RecursionError) as error:
+        raise ParameterError(f"{path}: code in it is nested too deeply: write it in several statements") from error
 
 
 def stale(path: Path) -> list[str]:
     """Say why a notebook's outputs are not current; empty if they are."""
     notebook = catalogue.read(path)
-    stored = notebook.metadata.get("mnist_lib")
+    stored = _stored(path, notebook)
     if stored is None:
         return ["it has not been executed"]
     now = _digests(path, notebook)
@@ -79,9 +83,9 @@ def written(path: Path) -> dict[Path, tuple[int, int]]:
 def edited(path: Path) -> list[str]:
     """Say what of a page was changed by hand after its execution: its outputs, or the numbers in its prose."""
     notebook = catalogue.read(path)
-    stored = notebook.metadata.get("mnist_lib", {})
+    stored = _stored(path, notebook)
     now = noted(notebook)
-    return _edits(stored, now) if now.keys() <= stored.keys() else []
+    return _edits(stored, now) if stored is not None and now.keys() <= stored.keys() else []
 
 
 def noted(notebook: nbformat.NotebookNode) -> dict[str, Any]:
@@ -105,7 +109,7 @@ def altered(path: Path) -> list[str]:
 
     Training gives such a record only where the one before was lost; anything else is an alteration by hand.
     """
-    stored = catalogue.read(path).metadata.get("mnist_lib")
+    stored = _stored(path, catalogue.read(path))
     if stored is None:
         return []
     now = {run.name: _record_digests(run, seeds) for run, seeds in catalogue.read_runs(path)}
@@ -115,6 +119,29 @@ def altered(path: Path) -> list[str]:
         if isinstance(old, list) and isinstance(new, list) and old[0] == new[0]
         if not {None, DAMAGED} & {old[1], new[1]}  # what is missing is said elsewhere
     ]
+
+
+def _stored(path: Path, notebook: nbformat.NotebookNode) -> dict[str, Any] | None:
+    """Return what a page says of its execution; None if it has not been executed.
+
+    Raises:
+        ParameterError: no version of the library has written that.
+    """
+    stored = notebook.metadata.get("mnist_lib")
+    if stored is None:
+        return None
+    try:
+        pairs = [pair for runs in stored.get("records", {}).values() for pair in runs]
+        texts = [*stored.get("numbers", {}).values(), *(each for pair in pairs for each in pair if each is not None)]
+        holds = {*map(len, pairs)} <= {2} and all(isinstance(each, str) for each in texts)
+    except (AttributeError, TypeError):
+        holds = False
+    if not holds:
+        raise ParameterError(
+            f"{path}: no execution has written what is under mnist_lib in its metadata: take it back with "
+            f"`git restore`, or execute it with `mnist-lib run {path.stem} --accept --force`"
+        )
+    return stored
 
 
 def _differing(

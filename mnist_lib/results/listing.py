@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mnist_lib import experiments, records
+from mnist_lib import cells, experiments, records
 from mnist_lib.base.digests import code_digest
 from mnist_lib.parameters import NotebookParameters, ParameterError, Recipe
 from mnist_lib.records import Record, RecordError
@@ -111,12 +111,12 @@ def _name(folder: Path) -> str:
 
 
 def _read(folder: Path) -> Iterator[Record]:
-    """Return the records in a folder that can be read."""
+    """Return the records in a folder that can be read, their networks too."""
     for seed in records.published_seeds(folder):
-        try:
-            yield records.read(records.record_path(folder, seed))
-        except RecordError:
-            continue
+        with suppress(RecordError, *cells.UNPARSABLE):
+            record = records.read(records.record_path(folder, seed))
+            code_digest(record.network["source"])  # what differs is told by it
+            yield record
 
 
 def _row(folder: Path, name: str | None = None, runs: list[Record] | None = None) -> dict[str, Any]:

@@ -257,6 +257,8 @@ def read(name: str) -> Sweep:
     try:
         content = json.loads(path(name).read_text("utf-8"))
         grid = [dict(zip(content["values"], each, strict=True)) for each in content["combinations"]]
+        if not any(grid):
+            raise ValueError("it has no combinations")
         trials = _trials(content["notebook"], Recipe(**content["recipe"]), Network(**content["network"]), grid)
         return Sweep(name, content["notebook"], tuple(content["seeds"]), trials)
     except FileNotFoundError:
@@ -264,8 +266,8 @@ def read(name: str) -> Sweep:
         raise ParameterError(f"there is no sweep {name!r} in {folder()}; there: {known}") from None
     except OSError as error:
         raise ParameterError(f"{path(name)}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ParameterError(f"{path(name)}: cannot be read as a sweep: {error!r}; delete it") from error
+    except (*cells.UNREADABLE, *cells.UNPARSABLE) as error:
+        raise ParameterError(f"{path(name)}: cannot be read as a sweep: {error!r:.200}; delete it") from error
 
 
 def _page(name: str) -> Path:

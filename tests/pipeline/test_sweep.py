@@ -15,10 +15,13 @@ import papermill
 import pytest
 
 import forked
-from mnist_lib import experiments, records, table
+from mnist_lib import cli, experiments, records, table
 from mnist_lib.parameters import ParameterError
 from mnist_lib.results import sweeps
 from support import ROOT, edit, mnist_lib, own_notebook, sealed
+
+DEEP = f"{'-' * 30_000}1"
+"""What exhausts Python's parser."""
 
 OPTIONS = "--set learning_rate=0.05,0.2 --set width=4,8 --seeds 0-2 --workers 1".split()
 
@@ -136,6 +139,61 @@ def test_a_network_that_would_fail_in_every_run_is_refused_before_the_first(note
     done = sweep(notebook, tmp_store, "--set", "width=4,8")
     assert done.returncode == 1 and not tmp_store.exists()
     assert "(width 4): 4.weight has no shape yet: give the layer its number of inputs" in done.stderr
+
+
+NO_CODE = {
+    "no literals": (
+        "epochs: int = 1",
+        "epochs: dict = {[1]: 2}",
+        "the parameters cell must hold literals only: unhash",
+    ),
+    "parameters": (
+        "epochs: int = 1",
+        f"epochs: int = {DEEP}",
+        "the parameters cell must hold literals only: it is nes",
+    ),
+    "network": ("nn.ReLU()", f"nn.ReLU({DEEP})", "the network cell cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "said"), NO_CODE.values(), ids=NO_CODE)
+def test_a_notebook_that_python_cannot_read_is_refused(notebook, tmp_store, old, new, said):
+    edit(notebook, old, new)
+    with pytest.raises(ParameterError, match=said):
+        sweeps.plan(notebook, {"width": [4, 8]})
+
+
+@pytest.mark.parametrize("source", ["def", "(" * 3000, DEEP], ids=["def", "parentheses", "minuses"])
+def test_a_run_whose_network_cannot_be_read_is_left_out_as_a_damaged_record_is(tmp_store, source):
+    there = experiments.published_records() / "iteration_01_setup" / "seed_0.json"
+    content = json.loads(there.read_text("utf-8"))
+    (folder := tmp_store / "mine").mkdir(parents=True)
+    for seed in range(3):
+        content["seed"], content["network"]["source"] = seed, source if seed == 1 else content["network"]["source"]
+        (folder / f"seed_{seed}.json").write_text(json.dumps(sealed(content)), "utf-8")
+        content = json.loads(there.read_text("utf-8"))
+    (row,) = table("mine").to_dict("records")
+    assert (row["seeds"], row["runs"]) == ("0, 2", 2)
+    assert row["differences"] == f"1 cannot be read: mnist-lib verify {folder}"
+    assert len(table()) > 1
+
+
+DAMAGED = {
+    "no combinations": {"combinations": []},
+    "nor a list of them": {"combinations": {}},
+    "no values": {"values": {}, "combinations": [[]]},
+    "no code": {"network": {"source": "def"}},
+    "too deep": {"network": {"source": f"def network(x: int = {DEEP}): ..."}},
+}
+
+
+@pytest.mark.parametrize("change", DAMAGED)
+def test_a_sweep_that_cannot_be_read_is_named(notebook, tmp_store, capsys, change):
+    path = sweeps.write(sweeps.plan(notebook, {"width": [4, 8]}, name="wide"))
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | DAMAGED[change]), "utf-8")
+    assert cli.main(["runs", "--sweep", "wide"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"ParameterError: {path}: cannot be read as a sweep: ") and said.endswith("; delete it\n")
 
 
 def test_a_table_holds_no_formula_for_a_spreadsheet(notebook, tmp_store):

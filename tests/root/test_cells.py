@@ -110,6 +110,10 @@ def test_parameters_are_read_from_a_file(tmp_path):
     assert notebook_parameters(path) == expected
 
 
+DEEP = f"{'-' * 30_000}1"
+"""What exhausts Python's parser."""
+
+
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
@@ -118,7 +122,10 @@ def test_parameters_are_read_from_a_file(tmp_path):
         ([("epochs: int = len('abc')", ["parameters"])], "the parameters cell must hold literals only"),
         ([("epochs: int", ["parameters"])], "the parameters cell must hold literals only"),
         ([("%time\nepochs: int = 3", ["parameters"])], "the parameters cell must hold literals only"),
+        ([("x: dict = {[1]: 2}", ["parameters"])], "the parameters cell must hold literals only: unhashable type"),
+        ([(f"x: int = {DEEP}", ["parameters"])], "the parameters cell must hold literals only: it is nested too deep"),
     ],
+    ids=range(7),
 )
 def test_file_without_a_proper_parameters_cell_is_refused(tmp_path, cells, message):
     with pytest.raises(ParameterError, match=f"^iteration_00.ipynb: {message}"):
@@ -214,6 +221,12 @@ def test_a_network_cell_that_does_not_stand_alone_is_refused(tmp_path, cell, mes
         read(tmp_path, "", cell)
 
 
+@pytest.mark.parametrize("count", [500, 30_000])
+def test_a_network_cell_that_is_nested_too_deeply_is_refused(tmp_path, count):
+    with pytest.raises(ParameterError, match="the network cell cannot be read"):
+        read(tmp_path, network=f"{NETWORK}\n    x = {'-' * count}1\n")
+
+
 def test_a_notebook_without_a_network(tmp_path):
     path = notebook_file(tmp_path, (PARAMETERS, ["parameters"]))
     assert not has_network(path) and tagged(path, "injected-parameters") is None
@@ -237,11 +250,13 @@ def test_two_network_cells_are_refused(tmp_path):
         ("[]", ""),
         ("{}", ""),
         ('{"nbformat": 4, "cells": 3}', ""),
+        (f'{{"nbformat": {"[" * 100_000}', "RecursionError"),
         (
             '{"nbformat": 3, "cells": []}',
             r"ValueError\('its format is 3, expected 4: open it in Jupyter and save it'\)$",
         ),
     ],
+    ids=range(6),
 )
 def test_what_is_no_notebook_is_refused_by_name(tmp_path, content, reason):
     path = tmp_path / "x.ipynb"
