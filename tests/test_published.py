@@ -1,5 +1,6 @@
 """The published records: complete, consistent in themselves, and what the published weights really do."""
 
+import json
 import math
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def test_a_record_is_consistent(file):
     assert record.weights_digest == bytes_digest(records.weights_path(file).read_bytes())
     assert all(math.isfinite(loss) for loss in record.first_losses)
     assert len(record.first_losses) == training.FIRST_STEPS
+
+
+def test_no_two_records_are_of_the_same_run():
+    """The first losses alone may be the same: variants may part later, in what is averaged, say."""
+    runs = [records.read(file) for file in FILES]
+    assert len({run.weights_digest for run in runs}) == len(runs)
+    assert len({json.dumps([run.first_losses, run.history]) for run in runs}) == len(runs)
 
 
 @pytest.mark.parametrize("path", ITERATIONS, ids=lambda path: path.stem)
