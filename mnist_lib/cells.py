@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from mnist_lib.network import KINDS, Network, executed_text
+from mnist_lib.network import KINDS, UNPARSABLE, Network, executed_text, why
 from mnist_lib.parameters import NotebookParameters, ParameterError, Schema, validate
 
 FROM_PAPERMILL = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
@@ -59,9 +59,6 @@ def _only_assigns(text: str) -> bool:
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What reading a file raises that is no notebook."""
 
-UNPARSABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
-"""What reading a text as Python raises that is none, or is nested too deeply."""
-
 
 def content(text: str) -> dict[str, Any]:
     """Return what the text of a notebook holds, as JSON does; raises one of `UNREADABLE` if it is none of format 4."""
@@ -95,12 +92,20 @@ def from_notebook(schema: type[Schema], network: Callable | None = None) -> Sche
     if any(cells):  # nbval keeps no history; it runs notebooks as they are, with nothing injected
         kinds = {name: kind for cell in cells for name, kind in _assignments(cell)[1].items()}
         names = [name for name in assigned_names(cells, set(names)) if name not in FROM_PAPERMILL]
+        _check_shown(schema, [name for name in names if name not in kinds])
     values = {name: shell.user_ns[name] for name in names if name in shell.user_ns}
     try:
         return checked(schema, values, built, kinds)
     except ParameterError:
         _come_into_view()
         raise
+
+
+def _check_shown(schema: type, injected: Sequence[str]) -> None:
+    """Refuse what this page's parameters cell does not have, and no recipe either: it would change nothing."""
+    shown = {f.name for f in dataclasses.fields(schema) if f.metadata.get("shown")}
+    if idle := [name for name in injected if name in shown]:
+        raise ParameterError(f"{idle[0]}: this page has no such parameter, and would show nothing of it")
 
 
 def _come_into_view() -> None:
@@ -125,20 +130,7 @@ def of_file(path: Path, schema: type[Schema] = NotebookParameters) -> Schema:
     return checked(schema, notebook_parameters(path), network, kinds)
 
 
-@cache  # many pages ask for one cell's
-def _network(cell: str) -> Network:
-    try:
-        return Network.of_cell(cell)
-    except ParameterError:
-        raise
-    except UNPARSABLE as error:
-        raise ParameterError(f"the network cell cannot be read: {_why(error)}") from error
-
-
-def _why(error: BaseException) -> str:
-    """Say why a text cannot be read as Python: where memory or the stack is exhausted, Python itself does not."""
-    deep = isinstance(error, MemoryError | RecursionError)
-    return "it is nested too deeply; write it in several statements" if deep else str(error)
+_network = cache(Network.of_cell)  # many pages ask for one cell's
 
 
 def checked(
@@ -195,7 +187,7 @@ def notebook_parameters(path: Path) -> dict[str, Any]:
         nodes = [node for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
         return {ast.unparse(node.target): ast.literal_eval(node.value) for node in nodes}
     except UNPARSABLE as error:
-        raise ParameterError(f"{path.name}: the parameters cell must hold literals only: {_why(error)}") from error
+        raise ParameterError(f"{path.name}: the parameters cell must hold literals only: {why(error)}") from error
 
 
 def has_its_name(path: Path) -> bool:

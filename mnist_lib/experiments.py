@@ -71,15 +71,24 @@ class Experiment:
 
     def __post_init__(self) -> None:
         if not records.is_name(self.name):
-            raise ParameterError(
-                f"name = {self.name!r:.80}: expected a name such as iteration_11_mine, "
-                f"of fewer than {records.LONGEST_NAME} bytes"
-            )
+            raise ParameterError(f"name = {self.name!r:.80}: expected {records.NAMED}")
         if not isinstance(self.recipe, Recipe):
             raise ParameterError(f"recipe = {self.recipe!r:.60}: expected a Recipe, such as Recipe(epochs=2)")
         if bool(self.recipe.teachers) != (self.teacher is not None):
             raise ParameterError(f"teachers = {self.recipe.teachers}: it goes with an experiment to learn from")
         object.__setattr__(self, "network", Network.of(self.network))
+
+    def check(self) -> None:
+        """Refuse what training would fail over, or what would change nothing.
+
+        Raises:
+            ParameterError: as `Network.check`, or statistics are to be counted that the network does not keep.
+        """
+        self.network.check()
+        if self.recipe.statistics_images and not any("running_mean" in name for name in self.network().state_dict()):
+            raise ParameterError(
+                f"statistics_images = {self.recipe.statistics_images}: the network has no batch normalisation"
+            )
 
     @property
     def digests(self) -> dict[str, str]:
@@ -276,7 +285,7 @@ def train(
         if path.exists() and not experiment.differences(found := records.read(path)):
             record = found
         else:
-            experiment.network()  # what cannot be built is refused before the images are loaded
+            experiment.check()  # before the images are loaded
             record = _train(experiment, seed, device, checkpoint, report)
             explain(experiment, folder)
         checkpoint.unlink(missing_ok=True)

@@ -10,8 +10,9 @@ import ast
 import inspect
 import linecache
 import sys
+import traceback
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -25,6 +26,9 @@ from mnist_lib.parameters import ParameterError
 
 KINDS = {"int": int, "float": float, "str": str, "bool": bool}
 """What an argument of a network may be."""
+
+UNPARSABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
+"""What reading a text as Python raises that is none, or is nested too deeply."""
 
 _FUTURE = sum({getattr(__future__, name).compiler_flag for name in __future__.all_feature_names})
 _SIMPLE = (int, float, str, bool, tuple, type(None))
@@ -85,6 +89,22 @@ class Network:
         """Return the network with other arguments; those not named stay."""
         return Network(self.source, self.name, dict(self.arguments) | dict(values))
 
+    def check(self) -> None:
+        """Build the network, show it two images and ask for a gradient, so that no run fails over it later.
+
+        Raises:
+            ParameterError: it does not work, or does not give ten scores an image that its weights decide.
+        """
+        try:
+            found = _unfit(self)
+        except ParameterError as error:
+            found = str(error)
+        except (Exception, SystemExit) as error:  # whatever the text raises
+            found = f"it does not work{_place(self.source, error)}: {str(error) or type(error).__name__}"
+        if found:
+            given = ", ".join(f"{name} {value!r}" for name, value in self.arguments)
+            raise ParameterError(f"{self.name}({given}): {found}")
+
     def __call__(self) -> nn.Module:
         """Build the network.
 
@@ -113,11 +133,9 @@ class Network:
     @cached_property
     def signature(self) -> dict[str, tuple[type, Any]]:
         """The kind and the default of each argument, by name; the default is None where there is none."""
-        *_, function = (  # the last one of a name counts
-            node
-            for node in ast.parse(self.source).body
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == self.name
-        )
+        *_, function = _definitions(parsed(self.source).body, self.name) or [None]  # the last one of a name counts
+        if function is None:
+            raise ParameterError(f"the network's text does not define {self.name!r}")
         is_class = isinstance(function, ast.ClassDef)
         if is_class:
             methods = [node for node in function.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
@@ -160,7 +178,9 @@ class Network:
         # Tracebacks and inspect find the text here; without a time, checkcache leaves it alone.
         linecache.cache[module.__file__] = (len(self.source), None, self.source.splitlines(True), module.__file__)
         sys.modules[module.__name__] = module  # classes find their module
-        exec(compile(self.source, module.__file__, "exec", dont_inherit=True), vars(module))
+        # An annotation decides nothing: so it is not executed.
+        code = compile(self.source, module.__file__, "exec", __future__.annotations.compiler_flag, dont_inherit=True)
+        exec(code, vars(module))
         return module
 
     def _check_same(self, function: Callable) -> None:
@@ -178,8 +198,60 @@ class Network:
 
 
 @cache
+def _unfit(network: Network) -> str:
+    """Say why a network cannot be trained on the report's images; nothing if it can."""
+    with torch.random.fork_rng():
+        built = network().eval()
+        if lazy := [name for name, each in built.named_parameters() if torch.nn.parameter.is_lazy(each)]:
+            return f"{lazy[0]} has no shape yet: give the layer its number of inputs"
+        scores = built(torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0)))
+    if not isinstance(scores, torch.Tensor):
+        return f"from two images it makes a {type(scores).__name__}, not a tensor of the shape (2, 10)"
+    if tuple(scores.shape) != (2, 10):
+        return f"from two images it makes the shape {tuple(scores.shape)}, not (2, 10)"
+    if scores.dtype != torch.float32:
+        return f"its scores are {scores.dtype}, not torch.float32"
+    if not scores.isfinite().all():
+        return "its scores are not finite before it has learnt anything"
+    if not scores.requires_grad:
+        return "its scores depend on no weight that can be trained"
+    scores.sum().backward()
+    return ""
+
+
+def _place(source: str, error: BaseException) -> str:
+    """Say in which line of a network's text an error came up; nothing if it was elsewhere."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename[:9] == "<network_"]
+    if not lines:
+        return ""
+    return f", at line {lines[-1]} of its text, `{source.splitlines()[lines[-1] - 1].strip()}`"
+
+
+@cache
 def _used_of_library(source: str) -> list[str]:
-    return loaded.imported(ast.parse(source).body)
+    return loaded.imported(parsed(source).body)
+
+
+def parsed(text: str) -> ast.Module:
+    """Return the syntax tree of a text.
+
+    Raises:
+        ParameterError: it is no Python, or nested too deeply.
+    """
+    try:
+        return ast.parse(text)
+    except UNPARSABLE as error:
+        raise ParameterError(f"the network cell cannot be read: {why(error)}") from None
+
+
+def why(error: BaseException) -> str:
+    """Say why a text cannot be read as Python: where memory or the stack is exhausted, Python itself does not."""
+    deep = isinstance(error, MemoryError | RecursionError)
+    return "it is nested too deeply; write it in several statements" if deep else str(error)
+
+
+def _definitions(statements: Iterable[ast.stmt], name: str) -> list[ast.FunctionDef | ast.ClassDef]:
+    return [each for each in statements if isinstance(each, ast.FunctionDef | ast.ClassDef) and each.name == name]
 
 
 def cut(text: str, name: str) -> tuple[str, set[str]]:
@@ -190,9 +262,9 @@ def cut(text: str, name: str) -> tuple[str, set[str]]:
     """
     try:
         statements, missing = needed(text, [name])
-    except SyntaxError as error:
-        raise ParameterError(f"the network cell cannot be read: {error}") from None
-    if not any(getattr(node, "name", None) == name for node in statements):
+    except UNPARSABLE as error:
+        raise ParameterError(f"the network cell cannot be read: {why(error)}") from None
+    if not _definitions(statements, name):
         raise ParameterError(f"the cell must define a function {name!r}, at its top level")
     lines = text.splitlines()
     spans = dict.fromkeys(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
+from mnist_lib import records
 from mnist_lib.data import DATASETS
 
 Schema = TypeVar("Schema")
@@ -65,6 +66,8 @@ class Checked:
         for f in dataclasses.fields(self):
             if not f.metadata.get("internal"):
                 object.__setattr__(self, f.name, _check(f, getattr(self, f.name), hints[f.name]))
+        if not records.is_name(name := getattr(self, "name", "unnamed")):
+            raise ParameterError(f"name = {name!r:.80}: expected {records.NAMED}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +94,8 @@ class Recipe(Checked):
     nesterov: bool = switch(effect=lambda r: r.optimizer == "sgd")
     weight_decay: float = bounded(0.0, low=0, high=10)
     schedule: str = choice("constant", options=("constant", "step", "one_cycle", "linear", "cosine"))
-    step_size: int = bounded(10, low=1, high=1000, effect=lambda r: r.schedule == "step")
-    step_factor: float = bounded(0.1, low=0, high=1, above=True, effect=lambda r: r.schedule == "step")
+    step_size: int = bounded(10, low=1, high=1000, effect=lambda r: r.is_stepped)
+    step_factor: float = bounded(0.1, low=0, high=1, above=True, effect=lambda r: r.is_stepped)
     warm_up: float = bounded(0.2, low=0, high=0.9, effect=lambda r: r.schedule in ("linear", "cosine"))
     label_smoothing: float = bounded(0.0, low=0, high=0.9)
     average_decay: float = bounded(0.0, low=0, high=0.99999)
@@ -107,8 +110,8 @@ class Recipe(Checked):
     scale: float = bounded(0.0, low=0, high=0.9)
     translation: float = bounded(0.0, low=0, high=14)
     elastic: float = bounded(0.0, low=0, high=14)
-    fade: float = bounded(0.0, low=0, high=1, effect=lambda r: r.is_augmented)
-    final_strength: float = bounded(0.0, low=0, high=1, effect=lambda r: r.is_augmented and r.fade > 0)
+    fade: float = bounded(0.0, low=0, high=1, effect=lambda r: r.may_fade)
+    final_strength: float = bounded(0.0, low=0, high=1, effect=lambda r: r.may_fade and r.fade > 0)
     precision: str = choice("float32", options=("float32", "bfloat16"))
     threads: int = bounded(1, low=1, high=256)
 
@@ -116,6 +119,13 @@ class Recipe(Checked):
         super().__post_init__()
         if self.nesterov and not self.momentum:
             raise ParameterError("nesterov = True: it needs a momentum above 0")
+        if self.teachers and not self.distillation:
+            raise ParameterError("distillation = 0.0: from teachers nothing would be learnt; for none, teachers is 0")
+
+    @property
+    def is_stepped(self) -> bool:
+        """Whether the rate changes in steps, and one comes before the end."""
+        return self.schedule == "step" and self.step_size < self.epochs
 
     @property
     def is_affine(self) -> bool:
@@ -133,10 +143,19 @@ class Recipe(Checked):
         return bool(self.rotation or self.crop_probability or self.is_affine or self.elastic)
 
     @property
+    def may_fade(self) -> bool:
+        """Whether there are changes of images that could become smaller from one epoch to the next."""
+        return self.is_augmented and self.epochs > 1
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What decides a run's result: the values that are no defaults, where they have an effect."""
         recipe = {f.name: (f.default, getattr(self, f.name)) for f in dataclasses.fields(Recipe)}
         return {n: value for n, (default, value) in recipe.items() if value != default and has_effect(self, n)}
+
+
+SHOWN = {"shown": True}
+"""What is shown beside a page's own runs: a page whose parameters cell does not name it shows nothing of the kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,14 +173,14 @@ class NotebookParameters(Recipe):
     name: str
     seeds: int = bounded(5, low=1, high=1000)
     device: str = "auto"
-    baseline: str = "none"
-    learning_rates: list[float] = bounded((), low=0, high=100, above=True)
-    candidate_seeds: int = bounded(3, low=1, high=1000)
-    continued_seeds: int = bounded(0, low=0, high=1000)
-    teacher: str = "none"
-    variants: list[str] = field(default=())
-    variant_seeds: int = bounded(10, low=1, high=1000)
-    beside: list[str] = field(default=())
+    baseline: str = field(default="none", metadata=SHOWN)
+    learning_rates: list[float] = bounded((), low=0, high=100, above=True, **SHOWN)
+    candidate_seeds: int = bounded(3, low=1, high=1000, **SHOWN)
+    continued_seeds: int = bounded(0, low=0, high=1000, **SHOWN)
+    teacher: str = field(default="none", metadata={"effect": lambda p: p.teachers > 0})
+    variants: list[str] = field(default=(), metadata=SHOWN)
+    variant_seeds: int = bounded(10, low=1, high=1000, **SHOWN)
+    beside: list[str] = field(default=(), metadata=SHOWN)
     network: Any = field(default=None, metadata={"internal": True})  # a Network, from the cell of that name
 
     def __post_init__(self) -> None:
@@ -189,7 +208,7 @@ def literal(text: str) -> int | float | bool | str:
     """Return the value that a text writes: a number, True or False, or else a word."""
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
     return value if isinstance(value, int | float | str) else text
 

@@ -35,6 +35,9 @@ FORMAT = 2
 LONGEST_NAME = 200
 """Bytes; a name is part of a folder's, which may have 255."""
 
+NAMED = f"a name such as iteration_11_mine, of fewer than {LONGEST_NAME} bytes"
+"""What an experiment may be called, in words."""
+
 
 class RecordError(FileError):
     """A record is none, is damaged, or is not to be had now."""
@@ -197,7 +200,7 @@ def read(path: Path) -> Record:
         RecordError: the file is missing, is not JSON, or is not a record: the message names the field.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"), object_pairs_hook=_named_once)
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: cannot be read as a record: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.keys() != _FIELDS.keys():
@@ -211,6 +214,15 @@ def read(path: Path) -> Record:
     if record.digest != stated:
         raise RecordError(f"{path}: altered: its content does not have the digest that it states")
     return record
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a dictionary of JSON; of two values of one name, people would read the one and `json` the other."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it says {next(name for name in names if names.count(name) > 1)!r} twice")
+    return content
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -124,7 +124,7 @@ def published_runs(path: Path) -> list[tuple[Experiment, int]]:
     varied = [*page.variants(parameters).values()]
     again = [(page.continued(parameters), parameters.continued_seeds)] if parameters.continued_seeds else []
     own = [(experiment, seeds) for experiment, seeds in _baseline(parameters) if experiment.name != parameters.baseline]
-    return [*trials, (page.experiment(parameters), parameters.seeds), *again, *varied, *own]
+    return [*trials, (page.unchecked(parameters), parameters.seeds), *again, *varied, *own]
 
 
 def _baseline(parameters: NotebookParameters) -> list[tuple[Experiment, int]]:

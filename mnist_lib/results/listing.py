@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mnist_lib import cells, experiments, records
+from mnist_lib import experiments, records
 from mnist_lib.base.digests import code_digest
+from mnist_lib.network import UNPARSABLE
 from mnist_lib.parameters import NotebookParameters, ParameterError, Recipe
 from mnist_lib.records import Record, RecordError
 from mnist_lib.results import page, sweeps
@@ -113,7 +114,7 @@ def _name(folder: Path) -> str:
 def _read(folder: Path) -> Iterator[Record]:
     """Return the records in a folder that can be read, their networks too."""
     for seed in records.published_seeds(folder):
-        with suppress(RecordError, *cells.UNPARSABLE):
+        with suppress(RecordError, *UNPARSABLE):
             record = records.read(records.record_path(folder, seed))
             code_digest(record.network["source"])  # what differs is told by it
             yield record

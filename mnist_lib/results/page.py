@@ -92,8 +92,13 @@ class ScratchParameters(Checked):
     images: int = bounded(19_200, low=64, high=60_000)
     batch_size: int = bounded(64, low=2, high=10_000)
     learning_rate: float = bounded(0.05, low=0, high=100, above=True)
-    momentum: float = bounded(0.9, low=0, high=1)
+    momentum: float = bounded(0.9, low=0, high=0.9999)
     seeds: int = bounded(3, low=1, high=1000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.images % self.batch_size == 1:
+            raise refusal("images", self.images, f"a last batch of more than one image, not {self.batch_size} and one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +146,28 @@ def of_notebook(name: str, parameter: str = "experiment") -> NotebookParameters:
 
 
 def experiment(parameters: NotebookParameters) -> Experiment:
-    """Return the experiment that a notebook is about.
+    """Return the experiment that a notebook is about; all that its page is asked to show is checked before it trains.
+
+    Raises:
+        ParameterError: the device is not there, the network does not work, there is no notebook of the teacher's name
+            or the baseline's, `variants` or `beside` are not accepted, or a variant is the page's own recipe.
+    """
+    own = unchecked(parameters)
+    own.check()
+    for label, (each, _) in variants(parameters).items():
+        try:
+            each.check()
+        except ParameterError as error:
+            raise ParameterError(f"variants: {label!r}: {error}") from error
+        if (each.recipe.identity, each.network) == (own.recipe.identity, own.network):
+            raise ParameterError(f"variants: {label!r}: these would be the page's own runs")
+    baseline(parameters)
+    beside(parameters)
+    return own
+
+
+def unchecked(parameters: NotebookParameters) -> Experiment:
+    """Return the experiment that a notebook is about; neither its network nor what else its page shows is looked at.
 
     Raises:
         ParameterError: the device is not there, or there is no notebook of the teacher's name.
@@ -162,11 +188,13 @@ def teacher(name: str, recipe: Recipe) -> Experiment | None:
     """
     if not recipe.teachers:
         return None
+    if name == "none":
+        raise ParameterError(f"teachers = {recipe.teachers}: teacher must name the notebook whose runs teach")
     there = _of_variant(name, "teacher")
     if there.teachers:
         raise ParameterError(f"teacher = {name!r}: its runs have teachers themselves; choose one whose runs have none")
     images = {"dataset": recipe.dataset, "evaluate_on": recipe.evaluate_on}  # a teacher has not seen what is held out
-    return experiment(dataclasses.replace(there, **images))
+    return unchecked(dataclasses.replace(there, **images))
 
 
 def _of_variant(name: str, parameter: str) -> NotebookParameters:
@@ -185,7 +213,7 @@ def at_equal_effort(
     other = of_notebook(name, parameter)
     effort = {key: getattr(parameters, key) for key in ("dataset", "epochs", "evaluate_on")}
     effort["epochs"] = parameters.epochs or other.epochs
-    return experiment(dataclasses.replace(other, **effort))
+    return unchecked(dataclasses.replace(other, **effort))
 
 
 def baseline(parameters: NotebookParameters) -> Experiment | None:
@@ -219,7 +247,7 @@ def baseline_runs(parameters: NotebookParameters, report: Report | None = None) 
 def candidates(parameters: NotebookParameters) -> dict[float, Experiment]:
     """One experiment for each candidate learning rate, judged on the validation split."""
     return {
-        rate: experiment(
+        rate: unchecked(
             dataclasses.replace(
                 parameters,
                 name=f"{parameters.name}/learning_rate_{rate:g}",
@@ -248,32 +276,38 @@ def variants(parameters: NotebookParameters) -> dict[str, tuple[Experiment, int]
     Raises:
         ParameterError: it is written otherwise, or a name or a value in it is not accepted.
     """
-    return {label: (experiment(varied), varied.seeds) for label, varied in _varied(parameters).items()}
+    return {label: (unchecked(varied), varied.seeds) for label, varied in _varied(parameters).items()}
 
 
 def _varied(parameters: NotebookParameters) -> dict[str, NotebookParameters]:
     """Return the parameters of a notebook's variants by their labels."""
-    own = {f.name: getattr(parameters, f.name) for f in dataclasses.fields(parameters) if f.name != "network"}
+    own = {f.name: getattr(parameters, f.name) for f in dataclasses.fields(NotebookParameters) if f.name != "network"}
     own["seeds"] = parameters.variant_seeds
-    found = {}
+    found: dict[str, NotebookParameters] = {}
     for text in parameters.variants:
         label, _, changes = text.partition(":")
         pairs = [each.split() for each in changes.split(",")]
         if not label.strip() or any(len(pair) != 2 for pair in pairs):
             raise ParameterError(f"variants: {text!r}: expected a label and values, such as 'no rotation: rotation 0'")
         values = {name: literal(value) for name, value in pairs}
+        if len(values) < len(pairs):
+            raise ParameterError(f"variants: {text!r}: a name has two values")
         if idle := sorted(NO_VARIANT & values.keys()):
             raise ParameterError(f"variants: {text!r}: {idle[0]} is the same for all runs of a page")
-        other = values.pop("network", None)
-        try:
-            changed = cells.checked(NotebookParameters, own | values, parameters.network, {})
-        except ParameterError as error:
-            raise ParameterError(f"variants: {text!r}: {error}") from error
         folder = re.sub("[^a-z0-9]+", "_", label.lower()).strip("_")
+        if not folder or not records.is_name(f"{parameters.name}/{folder}"):
+            raise ParameterError(
+                f"variants: {text!r:.80}: a label needs letters from a to z or digits, and fewer than 200"
+            )
         if folder in {each.name.partition("/")[2] for each in found.values()}:
             raise ParameterError(f"variants: {text!r}: another one has the folder {folder}, too: choose another label")
-        network = changed.network if other is None else of_notebook(other, "network").network
-        found[label.strip()] = dataclasses.replace(changed, name=f"{parameters.name}/{folder}", network=network)
+        other = values.pop("network", None)
+        try:
+            network = parameters.network if other is None else of_notebook(other, "network").network
+            changed = cells.checked(NotebookParameters, own | dict(network.arguments) | values, network, {})
+        except ParameterError as error:
+            raise ParameterError(f"variants: {text!r}: {error}") from error
+        found[label.strip()] = dataclasses.replace(changed, name=f"{parameters.name}/{folder}")
     return found
 
 
@@ -285,7 +319,7 @@ def variant_runs(parameters: NotebookParameters, report: Report | None = None) -
 
 def continued(parameters: NotebookParameters) -> Experiment:
     """Return the experiment that repeats a notebook's recipe from the weights that the recipe led to."""
-    before = experiment(parameters)
+    before = unchecked(parameters)
     return dataclasses.replace(before, name=f"{parameters.name}/continued", start=before)
 
 
@@ -307,7 +341,7 @@ def sweep(parameters: SweepParameters) -> dict[float, Experiment]:
     )
     named = {rate: f"learning_rate_sweep/learning_rate_{rate:g}" for rate in parameters.cnn_learning_rates}
     return {
-        rate: experiment(dataclasses.replace(briefly, name=name, learning_rate=rate)) for rate, name in named.items()
+        rate: unchecked(dataclasses.replace(briefly, name=name, learning_rate=rate)) for rate, name in named.items()
     }
 
 
@@ -335,7 +369,7 @@ def beside(parameters: NotebookParameters) -> list[tuple[Experiment, int]]:
     names = [[each] if "/" in each else _matching("beside", [each]) for each in parameters.beside]
     there = [_of_variant(name, "beside") for name in dict.fromkeys(chain(*names))]
     images = (parameters.dataset, parameters.evaluate_on)
-    return [(experiment(each), each.seeds) for each in there if (each.dataset, each.evaluate_on) == images]
+    return [(unchecked(each), each.seeds) for each in there if (each.dataset, each.evaluate_on) == images]
 
 
 def beside_runs(parameters: NotebookParameters) -> dict[str, list[Record]]:

@@ -14,13 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mnist_lib import cells, experiments, records
 from mnist_lib.base import files
 from mnist_lib.experiments import Experiment
-from mnist_lib.network import Network
-from mnist_lib.parameters import NotebookParameters, ParameterError, Recipe, suggestion, validate
+from mnist_lib.network import UNPARSABLE, Network
+from mnist_lib.parameters import (
+    DISTINCT,
+    NotebookParameters,
+    ParameterError,
+    Recipe,
+    refusal,
+    suggestion,
+    validate,
+)
 from mnist_lib.records import Record
 from mnist_lib.results import page
 from mnist_lib.results.page import SweepParameters
@@ -125,8 +131,11 @@ def plan(
     recipe = dataclasses.replace(parameters.recipe, evaluate_on="validation")
     trials = _trials(parameters.name, recipe, parameters.network, grid)
     _check_different(trials)
-    for trial in {trial.experiment.network: trial for trial in trials}.values():
-        _check_network(trial)
+    for trial in trials:
+        try:
+            trial.experiment.check()
+        except ParameterError as error:
+            raise ParameterError(f"({trial}): {error}") from error
     return Sweep(name, parameters.name, seeds, trials)
 
 
@@ -151,6 +160,8 @@ def _check_names(values: Mapping[str, Sequence[Any]], parameters: NotebookParame
     for name in values:
         if name == "seeds":
             raise ParameterError("seeds is no value to sweep: give --seeds 0-4")
+        if len({f"{value:g}" if isinstance(value, float) else value for value in values[name]}) < len(values[name]):
+            raise refusal(name, list(values[name]), DISTINCT)
         if name not in known:
             hint = suggestion(name, known, "") or f"known: {', '.join(known)}"
             raise ParameterError(f"unknown parameter {name!r}: {hint}")
@@ -165,22 +176,6 @@ def _check_different(trials: Sequence[Trial]) -> None:
         if key in seen:
             raise ParameterError(f"({seen[key]}) and ({trial}) would be the same run: leave one of them out")
         seen[key] = trial
-
-
-def _check_network(trial: Trial) -> None:
-    """Build a network and show it two blank images, so that no run fails over it later."""
-    try:
-        with torch.random.fork_rng(), torch.no_grad():
-            network = trial.experiment.network().eval()
-            if lazy := [name for name, each in network.named_parameters() if torch.nn.parameter.is_lazy(each)]:
-                raise ParameterError(f"({trial}): {lazy[0]} has no shape yet: give the layer its number of inputs")
-            shape = tuple(network(torch.zeros(2, 1, 28, 28)).shape)
-    except ParameterError:
-        raise
-    except Exception as error:  # whatever the notebook's network raises
-        raise ParameterError(f"({trial}): the network does not work: {error}") from error
-    if shape != (2, 10):
-        raise ParameterError(f"({trial}): from two images the network makes the shape {shape}, not (2, 10)")
 
 
 def _trials(notebook: str, recipe: Recipe, network: Network, grid: Sequence[Mapping[str, Any]]) -> tuple[Trial, ...]:
@@ -266,7 +261,7 @@ def read(name: str) -> Sweep:
         raise ParameterError(f"there is no sweep {name!r} in {folder()}; there: {known}") from None
     except OSError as error:
         raise ParameterError(f"{path(name)}: cannot be read: {error.strerror}") from error
-    except (*cells.UNREADABLE, *cells.UNPARSABLE) as error:
+    except (*cells.UNREADABLE, *UNPARSABLE) as error:
         raise ParameterError(f"{path(name)}: cannot be read as a sweep: {error!r:.200}; delete it") from error
 
 

@@ -51,11 +51,7 @@ class Target:
             verdicts.append("met" if runs[0].parameter_count < self.parameters else "missed")
         if self.epochs:
             verdicts.append("met" if runs[0].parameters["epochs"] < self.epochs else "missed")
-        if len(runs) < self.seeds:
-            return [*verdicts, "undecided"]
-        if accuracy.low >= self.accuracy:
-            return [*verdicts, "met"]
-        return [*verdicts, "missed" if accuracy.high < self.accuracy else "undecided"]
+        return [*verdicts, "undecided" if len(runs) < self.seeds else verdict(accuracy, self.accuracy)]
 
     def check(self, runs: Sequence[Record]) -> Table:
         """Return the target beside the result; to three decimals where two would hide the reason of a verdict."""
@@ -70,6 +66,18 @@ class Target:
             row | {"result": results[row["criterion"]], "verdict": verdict}
             for row, verdict in zip(self.rows(), self.verdicts(runs), strict=True)
         )
+
+
+def verdict(accuracy: Interval, bound: float) -> str:
+    """Return ``met`` where the whole interval lies at or above `bound`, ``missed`` where all of it lies below.
+
+    Otherwise, and where there is no interval, it is ``undecided``.
+    """
+    if not accuracy.is_known:
+        return "undecided"
+    if accuracy.low >= bound:
+        return "met"
+    return "missed" if accuracy.high < bound else "undecided"
 
 
 def reached(accuracies: Iterable[float]) -> int:

@@ -54,7 +54,7 @@ def export(names: Sequence[str], published: Path, folder: Path) -> list[str]:
     missing: list[str] = []
     too_much: list[str] = []
     for name in names:
-        experiment = page.experiment(page.of_notebook(name))
+        experiment = page.unchecked(page.of_notebook(name))
         path = records.record_path(published / name, SEED)
         if not path.exists() or experiment.differences(record := catalogue.record(path)):
             missing.append(name)

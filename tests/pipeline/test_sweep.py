@@ -114,7 +114,7 @@ def few() -> tuple[Images, Images]:
 REFUSED = {
     ("learning_rate=0.1,-1",): "learning_rate = -1: expected a number above 0 up to 100",
     ("learnign_rate=0.1",): "unknown parameter 'learnign_rate': did you mean 'learning_rate'?",
-    ("width=4,-1",): "(width -1): the network does not work",
+    ("width=4,-1",): "(width -1): network(width -1): it does not work, at line 5 of its text",
     ("width=4,many",): "width = 'many': expected int",
     ("seeds=1,2",): "seeds is no value to sweep: give --seeds 0-4",
     ("step_size=5,6",): "(step_size 5) and (step_size 6) would be the same run",
@@ -138,7 +138,7 @@ def test_a_network_that_would_fail_in_every_run_is_refused_before_the_first(note
     edit(notebook, "nn.Linear(width, 10)", "nn.LazyLinear(10)")
     done = sweep(notebook, tmp_store, "--set", "width=4,8")
     assert done.returncode == 1 and not tmp_store.exists()
-    assert "(width 4): 4.weight has no shape yet: give the layer its number of inputs" in done.stderr
+    assert "(width 4): network(width 4): 4.weight has no shape yet: give the layer its number of inputs" in done.stderr
 
 
 NO_CODE = {

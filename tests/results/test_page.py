@@ -43,14 +43,16 @@ def test_a_variant_may_take_the_network_of_another_notebook():
         ("no rotation:", "expected a label and values"),
         ("no rotation: rotation", "expected a label and values"),
         (": rotation 0", "expected a label and values"),
-        ("???: rotation 0", "expected a name such as"),
+        ("???: rotation 0", "a label needs letters from a to z or digits"),
+        ("a" * 250 + ": rotation 0", "and not too many"),
+        ("twice: rotation 0, rotation 5", "a name has two values"),
         ("no rotation: rotatoin 0", "did you mean 'rotation'?"),
         ("no rotation: rotation -1", "rotation = -1: expected a number from 0 to 180"),
         ("none: epochs none", "epochs = 'none': expected a whole number"),
         ("wider: width wide", "width = 'wide': expected a whole number"),
         ("another: network report_c", "network = 'report_c': it is no notebook"),
         ("taught: teachers 1, teacher report_c", "teacher = 'report_c': it is no notebook"),
-        ("taught: teachers 1", "teacher = 'none': it is no notebook"),
+        ("taught: teachers 1", "teachers = 1: teacher must name the notebook whose runs teach"),
         (
             "taught: teachers 1, teacher iteration_10_one_cycle/8_channels",
             "teacher = 'iteration_10_one_cycle/8_channels': expected one of iteration_10_one_cycle, "

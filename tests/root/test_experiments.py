@@ -271,7 +271,7 @@ def nothing():
 
 def test_a_network_that_cannot_be_built_is_refused_before_images_are_loaded(monkeypatch):
     monkeypatch.setitem(data.DATASETS, "digits", dataclasses.replace(data.DATASETS["digits"], read=digits))
-    with pytest.raises(ParameterError, match=r"^nothing returned NoneType: expected a torch\.nn\.Module$"):
+    with pytest.raises(ParameterError, match=r"^nothing\(\): nothing returned NoneType: expected a torch\.nn\.Module$"):
         runs(small(nothing), 1, "cpu")
 
 
@@ -509,7 +509,7 @@ def test_runs_are_kept_where_the_environment_says(tmp_store, monkeypatch):
 
 
 class Failing(nn.Module):
-    """A linear network whose logits are not numbers at one training step, or whenever it is evaluated."""
+    """A linear network whose logits are not numbers at one training step, or whenever it is evaluated after one."""
 
     def __init__(self, step: int | None = None):
         super().__init__()
@@ -517,7 +517,7 @@ class Failing(nn.Module):
 
     def forward(self, images):
         self.steps += self.training
-        fails = self.steps == self.fail_at if self.training else self.fail_at is None
+        fails = self.steps == self.fail_at if self.training else self.fail_at is None and self.steps > 0
         return self.layers(images) * (math.nan if fails else 1)
 
 
