@@ -174,13 +174,18 @@ def test_dropout_draws_other_numbers_on_another_kind_of_device(tmp_path, monkeyp
         run = Experiment(page_name, dataclasses.replace(RECIPE, epochs=1), network)
         experiments.train(run, 0, CPU, run.published)
         record = records.read(record_path(run.published, 0))
-        losses = [1.5 * loss for loss in record.first_losses]
-        change(run, first_losses=losses, environment=record.environment | {"device": "cuda"})
+        elsewhere = record.environment | {"device": "cuda"}
+        losses = [1.01 * loss for loss in record.first_losses]
+        change(run, first_losses=losses, environment=elsewhere)
         verdict = verification.verify(run, 0, CPU)
         assert bool(verdict.problems) != is_open
         assert bool(verdict.open) == is_open
         change(run, first_losses=losses, environment=record.environment)
         assert verification.verify(run, 0, CPU).problems, "from the same kind of device"
+        for nonsense in ([2 * loss for loss in record.first_losses], [], [*record.first_losses] * 2):
+            change(run, first_losses=nonsense, environment=elsewhere)
+            (problem,) = verification.verify(run, 0, CPU).problems
+            assert problem.startswith("the loss of step "), "no device draws so"
 
 
 def test_what_rounding_may_move_is_measured_and_grows(experiment):
@@ -260,6 +265,51 @@ def test_training_in_full_finds_every_epoch_again(experiment):
     change(experiment, history=with_entry(experiment, "train_correct", 1, 7))
     (problem,) = verification.verify_fully(experiment, 0, CPU).problems
     assert problem.startswith("epoch 2 came out differently: train_correct 7, now ")
+
+
+def test_the_weights_tell_the_kind_of_machine_where_every_loss_was_changed(experiment, trained):
+    """And where the file of weights says something besides."""
+    _, weights = trained
+    history = with_entry(experiment, "test_correct", 0, 7)
+    history |= {name: [loss * (1 + 1e-9) for loss in history[name]] for name in ("train_loss", "test_loss")}
+    content = safetensors.torch.save(safetensors.torch.load(weights), {"said": "by hand"})
+    weights_path(record_path(experiment.published, 0)).write_bytes(content)
+    change(experiment, history=history, weights_digest=bytes_digest(content))
+    assert verification.verify(experiment, 0, CPU).problems == ()
+    (problem,) = verification.verify_fully(experiment, 0, CPU).problems
+    assert problem.startswith("epoch 1 came out differently: ") and "test_correct 7, now " in problem
+
+
+def test_where_the_weights_are_others_too_it_says_that_the_record_names_this_machine(experiment, trained):
+    """This cannot be told from another machine of the same name, so it is said, and not refused."""
+    record, weights = trained
+    moved = {n: v * (1 + 1e-7) if v.is_floating_point() else v for n, v in safetensors.torch.load(weights).items()}
+    history = {n: [v * (1 + 1e-9) for v in each] if "loss" in n else each for n, each in record.history.items()}
+    weights_path(record_path(experiment.published, 0)).write_bytes(content := safetensors.torch.save(moved))
+    for named, said in ((record.environment, "though the record names this kind of machine"), ({}, "as on another")):
+        environment = record.environment | {"device_name": "another one"} | named
+        change(experiment, history=history, weights_digest=bytes_digest(content), environment=environment)
+        verdict = verification.verify_fully(experiment, 0, CPU)
+        assert not verdict.problems and said in verdict.open[-1]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def",
+        "x = 1",
+        "(" * 3000,
+        "def network():\n    raise SystemExit(0)",
+        "import torch\ndef network():\n    torch.x",
+    ],
+)
+def test_a_record_whose_network_cannot_be_built_is_refused_in_a_sentence(experiment, tmp_path, source):
+    """Where it lies elsewhere, what it says of itself is what is built."""
+    record = records.read(record_path(experiment.published, 0))
+    change(experiment, network=record.network | {"source": source})
+    done = mnist_lib("verify", experiment.published)
+    assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
+    assert "network" in done.stdout + done.stderr
 
 
 def test_a_change_of_code_that_computes_the_same_is_accepted(experiment):

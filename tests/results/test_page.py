@@ -44,7 +44,7 @@ def test_a_variant_may_take_the_network_of_another_notebook():
         ("no rotation: rotation", "expected a label and values"),
         (": rotation 0", "expected a label and values"),
         ("???: rotation 0", "a label needs letters from a to z or digits"),
-        ("a" * 250 + ": rotation 0", "and not too many"),
+        ("a" * 250 + ": rotation 0", "and fewer than 200"),
         ("twice: rotation 0, rotation 5", "a name has two values"),
         ("no rotation: rotatoin 0", "did you mean 'rotation'?"),
         ("no rotation: rotation -1", "rotation = -1: expected a number from 0 to 180"),
@@ -66,6 +66,24 @@ def test_a_variant_may_take_the_network_of_another_notebook():
 def test_a_variant_that_is_not_accepted_is_refused_by_name(text, said):
     with pytest.raises(ParameterError, match=re.escape(said)):
         varied(text)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"variants": ["x: rotatoin 10"]}, "did you mean 'rotation'?"),
+        ({"variants": ["x: width 0"]}, "variants: 'x': network(width 0): it does not work: "),
+        ({"variants": ["x: width 4, network reported_c_strided"]}, "unknown parameter 'width'"),
+        ({"variants": ["same: rotation 0"], "rotation": 0.0}, "variants: 'same': these would be the page's own runs"),
+        ({"beside": ["nope"]}, "beside: no notebook with a network matches 'nope'"),
+        ({"baseline": "nope"}, "baseline = 'nope': it is no notebook"),
+        ({"network": TEN.network.with_arguments({"width": 0})}, "network(width 0): it does not work"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_what_a_page_would_show_is_checked_before_its_experiment_trains(asked, said):
+    with pytest.raises(ParameterError, match=re.escape(said)):
+        page.experiment(dataclasses.replace(TEN, **asked))
 
 
 def test_a_variant_has_as_many_runs_as_all_of_them_or_a_number_of_its_own():

@@ -334,6 +334,9 @@ CASES = [
         "ParameterError the text of network as it was executed is not found",
     ),
     ("network = lambda width: width", "ParameterError network = <function <lambda> at"),
+    ("# Parameters\nbeside = ['a']", "ParameterError beside: this page has no such parameter, and would show nothing"),
+    ("# Parameters\nrotation = 5.0", "iteration_00 15 0.01 (('width', 10),) {digest}"),
+    (PARAMETERS + "beside: list = ['a']\n", "iteration_00 15 0.01 (('width', 10),) {digest}"),
 ]
 """What stands between the parameters and the question, and what is printed then."""
 

@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import linecache
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -424,6 +425,62 @@ def test_arguments_after_one_without_a_default_have_theirs():
 def test_what_is_returned_must_be_a_network():
     with pytest.raises(ParameterError, match=r"^net returned int: expected a torch\.nn\.Module$"):
         Network("def net(): return 3", "net")()
+
+
+@pytest.mark.parametrize("place", ["-> nn.Sequential", "-> wide.update(width=99)", "-> 1 / 0"])
+def test_annotations_are_not_executed(place):
+    """They decide nothing, so no digest heeds them; and what is named in them alone need not be there."""
+    text = SHOWN.replace("):\n    # One", f") {place}:\n    # One").replace(
+        "from torch import nn", "import torch.nn as nn"
+    )
+    assert place in text
+    network = Network.of_cell(text)
+    assert network.digest == Network.of_cell(text.replace(f" {place}", "")).digest
+    assert network()[1].out_features == 4
+
+
+FITS = "return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return nn.Linear(784, 0 // width)", "it does not work, at line 4 of its text, `return nn.Linear(784, 0 // w"),
+        ("raise SystemExit(0)", "it does not work, at line 4 of its text, `raise SystemExit(0)`: 0"),
+        (FITS.replace("784, 10", "784, 11"), "from two images it makes the shape (2, 11), not (2, 10)"),
+        ("return nn.Conv2d(1, 10, 28)", "from two images it makes the shape (2, 10, 1, 1), not (2, 10)"),
+        ("return nn.Conv2d(3, 10, 28)", "it does not work: Given groups=1"),
+        ("return nn.LSTM(28, 10)", "it does not work: "),
+        ("return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))", "1.weight has no shape yet"),
+        (f"{FITS}.double()", "it does not work: mat1 and mat2 must have the same dtype"),
+        (f"{FITS}.requires_grad_(False)", "its scores depend on no weight that can be trained"),
+        ("return nn.Sequential(nn.AvgPool2d((14, 4), (14, 6)), nn.Flatten())", "its scores depend on no weight"),
+        (
+            f"net = {FITS[7:]}\n    nn.init.constant_(net[1].weight, float('nan'))\n    return net",
+            "its scores are not finite",
+        ),
+        ("return width", "network returned int: expected a torch.nn.Module"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_its_arguments(body, said):
+    network = Network(f"from torch import nn\n\ndef network(width: int = 0):\n    {body}\n")
+    state = torch.get_rng_state()
+    with pytest.raises(ParameterError, match=f"^{re.escape('network(width 0): ' + said)}"):
+        network.check()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_can_be_trained_is_not_refused():
+    Network(f"from torch import nn\n\ndef network():\n    {FITS}\n").check()
+    for network in networks().values():
+        Network.of(network).check()
+
+
+def test_statistics_need_batch_normalisation():
+    network = Network(f"from torch import nn\n\ndef network():\n    {FITS}\n")
+    with pytest.raises(ParameterError, match=r"^statistics_images = 30: the network has no batch normalisation$"):
+        Experiment("a", Recipe(statistics_images=30), network).check()
+    Experiment("a", Recipe(statistics_images=30), networks()["iteration_03_batch_normalisation"]).check()
 
 
 def test_the_function_of_a_cell_may_have_another_name():

@@ -227,6 +227,17 @@ def with_mistakes(mistakes: list[list[int]]) -> dict:
     return {"misclassified": mistakes, "history": history, "environment": ENVIRONMENT | {"epoch_seconds": [1]}}
 
 
+@pytest.mark.parametrize("field", ["trained_correct", "test_correct", "device"])
+def test_a_record_that_says_something_twice_is_refused(record, tmp_path, field):
+    """Whoever reads the file would read the first, and the library the last."""
+    path = records.write(record, WEIGHTS, tmp_path)
+    text = path.read_text("utf-8")
+    assert text.count(f'"{field}":') == 1
+    path.write_text(text.replace(f'"{field}":', f'"{field}": 9999, "{field}":'), "utf-8")
+    with pytest.raises(RecordError, match=f"cannot be read as a record: it says '{field}' twice"):
+        records.read(path)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
