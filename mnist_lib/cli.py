@@ -107,7 +107,8 @@ def parser() -> argparse.ArgumentParser:
 
     added = command("verify", _verify, "Check records, published ones or yours, without training them again.")
     added.add_argument(
-        "pattern", **pattern | {"help": f"{pattern['help']}, or the path of a record or a folder of yours"}
+        "pattern",
+        **pattern | {"help": f"{pattern['help']}, or the path of a record or a folder, whose code is then run"},
     )
     either = added.add_mutually_exclusive_group()
     either.add_argument(

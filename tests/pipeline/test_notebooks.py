@@ -312,6 +312,20 @@ def test_bad_parameters_are_refused_before_anything_else(tmp_store):
     assert not tmp_store.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("reported_d_padded_pairs", ["continued_seeds: 0"]),
+        ("frontier_curve", ["variants: ['other: network iteration_03_batch_normalisation']", "beside: []"]),
+    ],
+)
+def test_what_is_accepted_makes_a_page(name, options, tmp_path):
+    """No continued runs; a lent network that has no widths."""
+    shared = ["dataset: digits", "epochs: 1", "seeds: 1"]
+    done = papermill(name, *(part for each in [*shared, *options] for part in ("-y", each)), folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-1000:]
+
+
 def test_missing_data_are_named(tmp_path, monkeypatch):
     empty = tmp_path / "empty"
     monkeypatch.setenv("MNIST_LIB_DATA", str(empty))

@@ -117,6 +117,7 @@ REFUSED = {
     ("width=4,-1",): "(width -1): network(width -1): it does not work, at line 5 of its text",
     ("width=4,many",): "width = 'many': expected int",
     ("seeds=1,2",): "seeds is no value to sweep: give --seeds 0-4",
+    ("learning_rate=0.1,0.1000001",): "learning_rate = [0.1, 0.1000001]: expected at least one, and none of them twice",
     ("step_size=5,6",): "(step_size 5) and (step_size 6) would be the same run",
     ("width=4", "width=8"): "--set: give all values of a name at once",
     ("width=4", "name:../x"): "name = '../x': expected the name of a sweep",

@@ -192,6 +192,10 @@ PICTURES = {
         lambda: drawing.panels({"a": [4, 2], "b": [8, 1]}, x="step", y="loss", log=True),
         "One panel each. Loss against step. a: from 4 at step 0 to 2 at step 1; b: from 8 at step 0 to 1 at step 1.",
     ),
+    "panels without a positive number": (
+        lambda: drawing.panels({"a": [0.0, 0.0]}, x="step", y="loss", log=True),
+        "One panel each. Loss against step. a: from 0 at step 0 to 0 at step 1.",
+    ),
     "overview": (lambda: comparison.overview_picture({"iteration_01_a": GOOD}), "1 a: 7,884 parameters, 99.50 %"),
     "seeds": (
         lambda: figures.seeds(MIXED, {"the task": 99.4}),

@@ -71,6 +71,18 @@ def test_a_variant_that_is_not_accepted_is_refused_by_name(text, said):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
+        ({"images": 65, "batch_size": 64}, "images = 65: expected a last batch of more than one image, not 64 and one"),
+        ({"momentum": 1.0}, "momentum = 1.0: expected a number from 0 to 0.9999"),
+    ],
+)
+def test_what_training_from_scratch_could_not_do_is_refused(asked, said):
+    with pytest.raises(ParameterError, match=f"^{re.escape(said)}"):
+        page.ScratchParameters(name="training_from_scratch", **asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
         ({"variants": ["x: rotatoin 10"]}, "did you mean 'rotation'?"),
         ({"variants": ["x: width 0"]}, "variants: 'x': network(width 0): it does not work: "),
         ({"variants": ["x: width 4, network reported_c_strided"]}, "unknown parameter 'width'"),
