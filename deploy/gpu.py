@@ -23,7 +23,7 @@ try:
 except (yaml.YAMLError, TypeError):
     sys.exit(f"parameters = {text!r}: write them as epochs: 2, learning_rates: [0.1, 0.2]")
 
-recipe = {f.name for f in dataclasses.fields(NotebookParameters)}
+recipe = {f.name for f in dataclasses.fields(NotebookParameters) if not f.metadata.get("shown")}
 accepted = {
     path: {*cells.notebook_parameters(path)} | (recipe if cells.has_network(path) else set())
     for path in catalogue.find(pattern)

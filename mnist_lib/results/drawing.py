@@ -201,8 +201,9 @@ def panels(series: Mapping[str, Sequence[float]], *, x: str, y: str, log: bool =
     columns = 3
     rows = -(-len(series) // columns)
     figure, grid = subplots(rows, columns, size=(8.0, 0.5 + 1.9 * rows))
-    shown = [value for values in series.values() for value in values if value > 0 or not log] or [1.0]
-    low, high = min(shown), max(shown)
+    log = log and any(value > 0 for values in series.values() for value in values)
+    shown = [value for values in series.values() for value in values if value > 0 or not log]
+    low, high = min(shown), max(shown) or 1.0
     for axes in grid.flat[len(series) :]:
         axes.set_axis_off()
     for (name, values), axes in zip(series.items(), grid.flat, strict=False):

@@ -150,7 +150,7 @@ def experiment(parameters: NotebookParameters) -> Experiment:
 
     Raises:
         ParameterError: the device is not there, the network does not work, there is no notebook of the teacher's name
-            or the baseline's, `variants` or `beside` are not accepted, or a variant is the page's own recipe.
+            or the baseline's, or `variants` or `beside` are not accepted.
     """
     own = unchecked(parameters)
     own.check()
@@ -159,8 +159,6 @@ def experiment(parameters: NotebookParameters) -> Experiment:
             each.check()
         except ParameterError as error:
             raise ParameterError(f"variants: {label!r}: {error}") from error
-        if (each.recipe.identity, each.network) == (own.recipe.identity, own.network):
-            raise ParameterError(f"variants: {label!r}: these would be the page's own runs")
     baseline(parameters)
     beside(parameters)
     return own

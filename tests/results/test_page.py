@@ -86,7 +86,6 @@ def test_what_training_from_scratch_could_not_do_is_refused(asked, said):
         ({"variants": ["x: rotatoin 10"]}, "did you mean 'rotation'?"),
         ({"variants": ["x: width 0"]}, "variants: 'x': network(width 0): it does not work: "),
         ({"variants": ["x: width 4, network reported_c_strided"]}, "unknown parameter 'width'"),
-        ({"variants": ["same: rotation 0"], "rotation": 0.0}, "variants: 'same': these would be the page's own runs"),
         ({"beside": ["nope"]}, "beside: no notebook with a network matches 'nope'"),
         ({"baseline": "nope"}, "baseline = 'nope': it is no notebook"),
         ({"network": TEN.network.with_arguments({"width": 0})}, "network(width 0): it does not work"),
