@@ -204,7 +204,7 @@ def test_a_network_that_the_page_cannot_compute_is_left_out(monkeypatch, tmp_pat
 
     record = SimpleNamespace(seed=0, parameter_count=7850, test_accuracy=[90.0])
     stubs = {
-        "page": SimpleNamespace(of_notebook=str, experiment=experiment),
+        "page": SimpleNamespace(of_notebook=str, unchecked=experiment),
         "records": SimpleNamespace(
             record_path=lambda folder, seed: tmp_path,
             read_weights=lambda path: networks["plain"].state_dict(),
