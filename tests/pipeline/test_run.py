@@ -272,7 +272,11 @@ def test_the_gpu_workflow_gives_each_notebook_what_it_accepts_lists_too(report):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     made = report / "_build" / "gpu" / "notebooks"
     assert {path.stem for path in made.glob("*.ipynb")} == {FIRST, CANDIDATES, SMALL}
-    assert "learning_rates = [0.01, 0.02]" in (made / f"{FIRST}.ipynb").read_text("utf-8")
+    injected = {
+        name: (made / f"{name}.ipynb").read_text("utf-8").count("learning_rates = [0.01, 0.02]")
+        for name in (FIRST, CANDIDATES)
+    }
+    assert injected == {FIRST: 0, CANDIDATES: 1}, "a page without candidates is given none"
     trained = [records.read(path).parameters for path in (report / "runs").rglob("seed_*.json")]
     judged = [each["learning_rate"] for each in trained if each["evaluate_on"] == "validation"]
     assert sorted(judged) == [0.01, 0.02]
