@@ -39,8 +39,9 @@ hypothesis.settings.load_profile("untimed")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     executed.compare_all(items)
-    # The book is compiled while another process has other tests; whoever opens it later need not wait.
-    items.sort(key=lambda item: item.path.name != "test_book.py")
+    # The book is compiled while another process has other tests; whoever opens it later need not wait. And the longest
+    # of the notebooks, which would come last, would have one process wait for the other.
+    items.sort(key=lambda item: item.path.name not in ("test_book.py", f"{executed.READS_ALL}.ipynb"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -182,7 +182,7 @@ def test_dropout_draws_other_numbers_on_another_kind_of_device(tmp_path, monkeyp
         assert bool(verdict.open) == is_open
         change(run, first_losses=losses, environment=record.environment)
         assert verification.verify(run, 0, CPU).problems, "from the same kind of device"
-        for nonsense in ([2 * loss for loss in record.first_losses], [], [*record.first_losses] * 2):
+        for nonsense in ([2 * loss for loss in record.first_losses], [], [*record.first_losses] * 2) if is_open else ():
             change(run, first_losses=nonsense, environment=elsewhere)
             (problem,) = verification.verify(run, 0, CPU).problems
             assert problem.startswith("the loss of step "), "no device draws so"

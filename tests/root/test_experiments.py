@@ -313,6 +313,7 @@ def test_a_student_learns_from_the_first_runs_of_its_teacher():
     record = train(student, 0, CPU, student.store)
     assert find(teacher, 1) is not None, "its runs are trained if they are missing"
     trainer = experiments.make_trainer(student, 0, CPU)
+    assert len(trainer.teachers) == 2
     for seed, network in enumerate(trainer.teachers):
         weights = records.read_weights(find_path(teacher, seed))
         assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
