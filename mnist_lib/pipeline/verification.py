@@ -18,7 +18,7 @@ from mnist_lib.base.digests import code_digest
 from mnist_lib.base.files import FileError
 from mnist_lib.data import Images
 from mnist_lib.experiments import Experiment
-from mnist_lib.network import Network
+from mnist_lib.network import UNPARSABLE, Network
 from mnist_lib.parameters import ParameterError, Recipe
 from mnist_lib.pipeline.catalogue import CODE_ONLY
 from mnist_lib.records import Record, RecordError, record_path
@@ -210,7 +210,7 @@ def _described(record: Record, experiment: Experiment) -> Iterator[str]:
 def _code(source: str) -> str | None:
     try:
         return code_digest(source)
-    except (SyntaxError, ValueError, RecursionError):
+    except UNPARSABLE:
         return None
 
 
