@@ -62,6 +62,8 @@ def address(checkout):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     environment |= {"PYTHONPATH": str(checkout), "MNIST_LIB_RUNS": str(checkout / "runs")}
     environment |= {"JUPYTER_PATH": str(checkout / "jupyter")}
+    # What somebody had open here before would be opened again, before the notebook that is asked for.
+    environment |= {"JUPYTERLAB_WORKSPACES_DIR": str(checkout / "workspaces")}
     started = subprocess.Popen(["make", "lab", f"LAB={options}"], cwd=checkout, env=environment, start_new_session=True)
     for _ in range(PATIENCE):
         with socket.socket() as probe:
