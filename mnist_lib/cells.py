@@ -9,7 +9,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from mnist_lib.network import KINDS, UNPARSABLE, Network, executed_text, why
+from mnist_lib.base.digests import UNPARSABLE
+from mnist_lib.network import KINDS, Network, executed_text, why
 from mnist_lib.parameters import NotebookParameters, ParameterError, Schema, validate
 
 FROM_PAPERMILL = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
@@ -39,7 +40,12 @@ def _checked_lines(lines: list[str]) -> list[str]:
         line = next((line for line in lines[1:] if not _only_assigns(line)), lines[-1])
         name = line.partition(" = ")[0].strip()
         likely = name.replace("-", "_")
-        hint = f"did you mean {likely!r}?" if likely in get_ipython().user_ns else "it is no name of Python"
+        if likely not in get_ipython().user_ns:
+            hint = "it is no name of Python"
+        elif likely == name:
+            hint = f"`{line.strip():.80}` does more than give it a value"
+        else:
+            hint = f"did you mean {likely!r}?"
         raise ParameterError(f"unknown parameter {name!r}: {hint}")
     return lines
 

@@ -23,6 +23,7 @@ import platformdirs
 import torch
 
 from mnist_lib.base import files
+from mnist_lib.base.digests import bytes_digest
 
 MNIST_FILES = {  # MD5 of the uncompressed file
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -276,12 +277,13 @@ class Dataset:
 
     read: Callable[[], tuple[Images, Images]]
     digest: str
+    training_images: int
     held_out: int  # training images, the last ones, on which a recipe is chosen
     title: str = ""  # what a page calls it; its name, if there is none
 
 
 DATASETS = {
-    "mnist": Dataset(mnist, hashlib.sha256("".join(MNIST_FILES.values()).encode()).hexdigest(), 10_000, "MNIST"),
-    "digits": Dataset(digits, "embedded", 240),
+    "mnist": Dataset(mnist, bytes_digest("".join(MNIST_FILES.values()).encode()), 60_000, 10_000, "MNIST"),
+    "digits": Dataset(digits, "embedded", 1437, 240),
 }
 """The data sets, by the name that a recipe gives; a further one of the same shape is one more entry."""

@@ -84,11 +84,7 @@ class Experiment:
         Raises:
             ParameterError: as `Network.check`, or statistics are to be counted that the network does not keep.
         """
-        self.network.check()
-        if self.recipe.statistics_images and not any("running_mean" in name for name in self.network().state_dict()):
-            raise ParameterError(
-                f"statistics_images = {self.recipe.statistics_images}: the network has no batch normalisation"
-            )
+        self.network.check(statistics=self.recipe.statistics_images > 0)
 
     @property
     def digests(self) -> dict[str, str]:

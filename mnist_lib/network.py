@@ -13,6 +13,7 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -21,14 +22,11 @@ import torch
 from torch import nn
 
 from mnist_lib.base import loaded
-from mnist_lib.base.digests import code_digest, needed, plain, text_digest
+from mnist_lib.base.digests import UNPARSABLE, code_digest, needed, plain, text_digest
 from mnist_lib.parameters import ParameterError
 
 KINDS = {"int": int, "float": float, "str": str, "bool": bool}
 """What an argument of a network may be."""
-
-UNPARSABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
-"""What reading a text as Python raises that is none, or is nested too deeply."""
 
 _FUTURE = sum({getattr(__future__, name).compiler_flag for name in __future__.all_feature_names})
 _SIMPLE = (int, float, str, bool, tuple, type(None))
@@ -89,14 +87,15 @@ class Network:
         """Return the network with other arguments; those not named stay."""
         return Network(self.source, self.name, dict(self.arguments) | dict(values))
 
-    def check(self) -> None:
+    def check(self, statistics: bool = False) -> None:
         """Build the network, show it two images and ask for a gradient, so that no run fails over it later.
 
         Raises:
-            ParameterError: it does not work, or does not give ten scores an image that its weights decide.
+            ParameterError: it does not work, or does not give ten scores an image that its weights decide, or keeps no
+                `statistics` of batch normalisation where they are asked for.
         """
         try:
-            found = _unfit(self)
+            found = _unfit(self, statistics)
         except ParameterError as error:
             found = str(error)
         except (Exception, SystemExit) as error:  # whatever the text raises
@@ -198,12 +197,14 @@ class Network:
 
 
 @cache
-def _unfit(network: Network) -> str:
-    """Say why a network cannot be trained on the report's images; nothing if it can."""
+def _unfit(network: Network, statistics: bool) -> str:
+    """Say why a network cannot be trained on the report's images, with fresh statistics or not; nothing if it can."""
     with torch.random.fork_rng():
         built = network().eval()
         if lazy := [name for name, each in built.named_parameters() if torch.nn.parameter.is_lazy(each)]:
             return f"{lazy[0]} has no shape yet: give the layer its number of inputs"
+        if statistics and not any("running_mean" in name for name in built.state_dict()):
+            return "it has no batch normalisation, for which statistics_images could be counted"
         scores = built(torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0)))
     if not isinstance(scores, torch.Tensor):
         return f"from two images it makes a {type(scores).__name__}, not a tensor of the shape (2, 10)"
@@ -238,8 +239,15 @@ def parsed(text: str) -> ast.Module:
     Raises:
         ParameterError: it is no Python, or nested too deeply.
     """
-    try:
+    with _readable():
         return ast.parse(text)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Say in a sentence what is wrong with the network's text."""
+    try:
+        yield
     except UNPARSABLE as error:
         raise ParameterError(f"the network cell cannot be read: {why(error)}") from None
 
@@ -260,10 +268,8 @@ def cut(text: str, name: str) -> tuple[str, set[str]]:
     Raises:
         ParameterError: the text does not define `name`.
     """
-    try:
+    with _readable():
         statements, missing = needed(text, [name])
-    except UNPARSABLE as error:
-        raise ParameterError(f"the network cell cannot be read: {why(error)}") from None
     if not _definitions(statements, name):
         raise ParameterError(f"the cell must define a function {name!r}, at its top level")
     lines = text.splitlines()

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from mnist_lib import records
+from mnist_lib.base.digests import UNPARSABLE
 from mnist_lib.data import DATASETS
 
 Schema = TypeVar("Schema")
@@ -150,8 +151,12 @@ class Recipe(Checked):
     @property
     def identity(self) -> dict[str, Any]:
         """What decides a run's result: the values that are no defaults, where they have an effect."""
-        recipe = {f.name: (f.default, getattr(self, f.name)) for f in dataclasses.fields(Recipe)}
-        return {n: value for n, (default, value) in recipe.items() if value != default and has_effect(self, n)}
+        dataset, fields = DATASETS[self.dataset], dataclasses.fields(Recipe)
+        images = dataset.training_images - (dataset.held_out if self.evaluate_on == "validation" else 0)
+        values = {f.name: getattr(self, f.name) for f in fields}
+        # More images than there are do what all of them do.
+        values |= {name: min(values[name], images) for name in ("batch_size", "statistics_images")}
+        return {f.name: values[f.name] for f in fields if values[f.name] != f.default and has_effect(self, f.name)}
 
 
 SHOWN = {"shown": True}
@@ -194,8 +199,20 @@ class NotebookParameters(Recipe):
         return Recipe(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Recipe)})
 
 
-DISTINCT = "at least one, and none of them twice, to six digits"
-"""What is accepted as a list of things to compare."""
+def said(value: Any) -> str:
+    """Return a value as pages and folders say it: ``1`` and not ``1.0``, and six digits."""
+    return f"{value:g}" if type(value) is float else str(value)
+
+
+def check_distinct(name: str, values: Sequence[Any]) -> None:
+    """Refuse things to compare that could not be told apart on a page.
+
+    Raises:
+        ParameterError: there are none, or two are said in the same way.
+    """
+    if len({said(value) for value in values}) < max(1, len(values)):
+        six = ", to six digits" if any(type(value) is float for value in values) else ""
+        raise refusal(name, list(values), f"at least one, and none of them twice{six}")
 
 
 def has_effect(checked: Any, name: str) -> bool:
@@ -208,7 +225,7 @@ def literal(text: str) -> int | float | bool | str:
     """Return the value that a text writes: a number, True or False, or else a word."""
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except UNPARSABLE:
         return text
     return value if isinstance(value, int | float | str) else text
 
@@ -243,10 +260,8 @@ def _check(f: dataclasses.Field, value: Any, kind: Any) -> Any:
     """`value` as `kind`, within the rules of the field."""
     checked = _checked(f.name, value, kind, f.metadata)
     if isinstance(checked, tuple) and f.metadata.get("length") is None:
-        # An empty list is accepted where it is the default. Numbers are told apart as pages and folders print them.
-        printed = {f"{each:g}" if type(each) is float else each for each in checked}
-        if len(printed) < len(checked) or not (checked or f.default == ()):
-            raise refusal(f.name, list(checked), DISTINCT)
+        if checked or f.default != ():  # an empty list is accepted where it is the default
+            check_distinct(f.name, checked)
     return checked
 
 

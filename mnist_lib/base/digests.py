@@ -16,6 +16,9 @@ from functools import cache
 
 # Parsing takes longest, and each record asks for the same: what was found for a text is kept.
 
+UNPARSABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
+"""What reading a text as Python raises that is none, or is nested too deeply."""
+
 
 def text_digest(*parts: str) -> str:
     """Return the SHA-256 of the parts, each delimited by its length, in hexadecimal."""

@@ -1,10 +1,17 @@
-"""What is said while runs train: a bar for each run to a person, a line for each epoch to a log."""
+"""What is said while something takes long: a bar to a person; of runs that train, a line for each epoch to a log."""
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TextIO, TypeVar
 
 from tqdm.auto import tqdm
+
+Item = TypeVar("Item")
+
+
+def bar(items: Iterable[Item], what: str) -> Iterable[Item]:
+    """Return the items, one after the other; a bar says how many are done, to whoever looks on."""
+    return tqdm(items, desc=what, file=_stream(), disable=not _is_person_there())
 
 
 def shown() -> Callable[..., None]:
@@ -12,11 +19,10 @@ def shown() -> Callable[..., None]:
     if not _is_person_there():
         return _print_line
     bars: dict[int, tqdm] = {}
-    where = sys.stderr if _kernel() is None else sys.stdout  # without widgets: a notebook shows stderr in red
 
     def show(experiment: Any, seed: int, epoch: Any, number: int, seconds: float) -> None:
         if seed not in bars:
-            bars[seed] = tqdm(total=experiment.recipe.epochs, initial=number - 1, unit="epoch", file=where)
+            bars[seed] = tqdm(total=experiment.recipe.epochs, initial=number - 1, unit="epoch", file=_stream())
         bars[seed].set_description(_line(experiment, seed, epoch))
         bars[seed].update()
         if number == experiment.recipe.epochs:
@@ -32,6 +38,10 @@ def _print_line(experiment: Any, seed: int, epoch: Any, number: int, seconds: fl
 
 def _line(experiment: Any, seed: int, epoch: Any) -> str:
     return f"{experiment.name} seed {seed}: train loss {epoch.train_loss:.4f}, {epoch.test_correct} correct"
+
+
+def _stream() -> TextIO:
+    return sys.stderr if _kernel() is None else sys.stdout  # without widgets: a notebook shows stderr in red
 
 
 def _is_person_there() -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, zip_longest
@@ -14,11 +15,11 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from mnist_lib import data, experiments, machine, records
-from mnist_lib.base.digests import code_digest
+from mnist_lib.base.digests import UNPARSABLE, code_digest
 from mnist_lib.base.files import FileError
 from mnist_lib.data import Images
 from mnist_lib.experiments import Experiment
-from mnist_lib.network import UNPARSABLE, Network
+from mnist_lib.network import Network
 from mnist_lib.parameters import ParameterError, Recipe
 from mnist_lib.pipeline.catalogue import CODE_ONLY
 from mnist_lib.records import Record, RecordError, record_path
@@ -105,11 +106,23 @@ def verify(experiment: Experiment, seed: int, device: torch.device, folder: Path
     Another kind of machine forms sums in another order. Where the first losses differ, how far that moves them is
     measured, run by run: what it may have moved too far is not compared, and the verdict says so.
     """
-    path = record_path(folder or experiment.published, seed)
+    folder = folder or experiment.published
+    path = record_path(folder, seed)
     try:
-        return _compared(experiment, records.read(path), records.read_weights(path), device)
+        record = records.read(path)
+        verdict = _compared(experiment, record, records.read_weights(path), device)
     except (RecordError, DivergenceError, ParameterError) as error:
         return Verdict(experiment.name, seed, (str(error),))
+    return dataclasses.replace(verdict, problems=(*verdict.problems, *_copied(record, folder)))
+
+
+def _copied(record: Record, folder: Path) -> Iterator[str]:
+    """Problems of weights that another seed's record has, too: runs that begin apart do not end in the same bits."""
+    for seed in records.published_seeds(folder):
+        with suppress(RecordError):  # whatever is wrong with another record is said of that one
+            other = records.read(record_path(folder, seed))
+            if other.weights_digest == record.weights_digest and other.first_losses != record.first_losses:
+                yield f"its weights are those of seed {seed} to the last bit, though the first losses are others"
 
 
 def _compared(experiment: Experiment, record: Record, weights: Weights, device: torch.device) -> Verdict:

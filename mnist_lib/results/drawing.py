@@ -222,11 +222,11 @@ def _scale(log: bool) -> str:
 
 def _in_words(series: Mapping[str, Sequence[float]], x: str, y: str, at: Sequence[float] | None = None) -> str:
     """Return what every line does, from its first value to its last."""
-    words = []
+    words, place_of = [], x.partition(",")[0]  # without what is explained behind it
     for name, values in series.items():
         places = range(len(values)) if at is None else at
         known = [(place, value) for place, value in zip(places, values, strict=True) if value == value]  # not NaN
         if known:
             (first, start), (last, end) = known[0], known[-1]
-            words.append(f"{name}: from {start:.4g} at {x} {first:g} to {end:.4g} at {x} {last:g}")
+            words.append(f"{name}: from {start:.4g} at {place_of} {first:g} to {end:.4g} at {place_of} {last:g}")
     return f"{y[:1].upper()}{y[1:]} against {x}. {'; '.join(words)}."

@@ -11,11 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.image import AxesImage
 
+from mnist_lib.parameters import said
 from mnist_lib.records import Record
 from mnist_lib.results import drawing
 from mnist_lib.results.drawing import BLUE, GREEN, GREY, ORANGE, Picture, subplots
 from mnist_lib.results.statistics import Interval
-from mnist_lib.results.sweeps import Trial, said
+from mnist_lib.results.sweeps import Trial
 from mnist_lib.results.target import train_accuracy
 
 PALE_BLUES = ListedColormap(colormaps["Blues"](np.linspace(0, 0.5, 256)))
@@ -232,7 +233,7 @@ def swept(tried: Sequence[tuple[Trial, Sequence[Record]]], value: str, images: s
         for entry in figure.legend(loc="outside upper center", ncols=2).get_texts():
             entry.set_parse_math(False)
     words = "; ".join(f"{trial}: {np.mean([run.test_accuracy[-1] for run in runs]):.2f}" for trial, runs in tried)
-    return Picture(figure, f"{value} against accuracy, in percent; the means are {words}.")
+    return Picture(figure, f"Accuracy in percent against {value}; the means are {words}.")
 
 
 def heat_map(tried: Sequence[tuple[Trial, Sequence[Record]]], across: str, down: str, images: str) -> Picture:

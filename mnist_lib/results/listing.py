@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mnist_lib import experiments, records
-from mnist_lib.base.digests import code_digest
-from mnist_lib.network import UNPARSABLE
+from mnist_lib.base.digests import UNPARSABLE, code_digest
 from mnist_lib.parameters import NotebookParameters, ParameterError, Recipe
 from mnist_lib.records import Record, RecordError
 from mnist_lib.results import page, sweeps

@@ -85,7 +85,10 @@ class BackpropParameters(ExerciseParameters):
 
 @dataclass(frozen=True, kw_only=True)
 class ScratchParameters(Checked):
-    """What the chapter on training from scratch accepts: a short run, whose every step stands on the page."""
+    """What the chapter on training from scratch accepts: a short run, whose every step stands on the page.
+
+    It trains on the first `images`, or on all where there are fewer.
+    """
 
     name: str
     dataset: str = choice("mnist", options=tuple(DATASETS))
@@ -97,8 +100,10 @@ class ScratchParameters(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.images % self.batch_size == 1:
-            raise refusal("images", self.images, f"a last batch of more than one image, not {self.batch_size} and one")
+        images = min(self.images, DATASETS[self.dataset].training_images)
+        if images % self.batch_size == 1:
+            accepted = f"another number: one of {images:,} images would be left alone"
+            raise refusal("batch_size", self.batch_size, accepted)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,15 @@ from typing import Any
 
 from mnist_lib import cells, experiments, records
 from mnist_lib.base import files
+from mnist_lib.base.digests import UNPARSABLE
 from mnist_lib.experiments import Experiment
-from mnist_lib.network import UNPARSABLE, Network
+from mnist_lib.network import Network
 from mnist_lib.parameters import (
-    DISTINCT,
     NotebookParameters,
     ParameterError,
     Recipe,
-    refusal,
+    check_distinct,
+    said,
     suggestion,
     validate,
 )
@@ -47,11 +48,6 @@ class Trial:
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {said(value)}" for name, value in self.values.items())
-
-
-def said(value: Any) -> str:
-    """Return a value as a table says it: ``1`` and not ``1.0``."""
-    return f"{value:g}" if type(value) is float else str(value)
 
 
 @dataclass(frozen=True)
@@ -160,8 +156,7 @@ def _check_names(values: Mapping[str, Sequence[Any]], parameters: NotebookParame
     for name in values:
         if name == "seeds":
             raise ParameterError("seeds is no value to sweep: give --seeds 0-4")
-        if len({f"{value:g}" if isinstance(value, float) else value for value in values[name]}) < len(values[name]):
-            raise refusal(name, list(values[name]), DISTINCT)
+        check_distinct(name, values[name])
         if name not in known:
             hint = suggestion(name, known, "") or f"known: {', '.join(known)}"
             raise ParameterError(f"unknown parameter {name!r}: {hint}")

@@ -124,7 +124,7 @@ NEW_FIELD = "sharpening: float = bounded(0.0, low=0, high=1)\n    "
         ("parameters", "threads: int", NEW_FIELD + "threads: int"),
         ("data", "DOWNLOAD_TIMEOUT = 30", "DOWNLOAD_TIMEOUT = 60"),
         ("data", "if len(found) < len(MNIST_FILES):", "if True:"),
-        ("data", '"digits": Dataset(', '"letters": Dataset(digits, "embedded", 1),\n    "digits": Dataset('),
+        ("data", '"digits": Dataset(', '"letters": Dataset(digits, "embedded", 1437, 1),\n    "digits": Dataset('),
         ("data", '"""Return the images to train on', '"""Give the images to train on'),
         ("experiments", "time.perf_counter()", "time.monotonic()"),
         ("records", "FORMAT = 2", "FORMAT = 3"),

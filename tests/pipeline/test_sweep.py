@@ -77,7 +77,7 @@ def test_a_sweep_is_trained_once_listed_shown_verified_and_deleted(notebook, tmp
 
     said = page(tmp_path, sweep="two", value="width")
     assert "4 combinations" in said and "3 seeds each" in said
-    assert "width against accuracy, in percent" in said
+    assert "Accuracy in percent against width" in said
     assert "Mean accuracy in percent by learning_rate and width" in said
     assert "of 6 pairs apart" in said
     assert "± with one more seed, points" in said
@@ -261,7 +261,7 @@ def test_another_sweep_of_the_same_name_is_refused_and_more_seeds_are_not(notebo
 
 
 def test_a_further_data_set_is_one_entry_in_one_place(notebook, tmp_path):
-    """Its name, what reads it, its digest and its split: then it is trained on, checked, listed and named on a page."""
+    """Its name, reader, digest, size and split: then it is trained on, checked, listed and named on a page."""
     report = tmp_path / "report"
     shutil.copytree(ROOT / "mnist_lib", report / "mnist_lib", ignore=shutil.ignore_patterns("__pycache__"))
     edit(
@@ -272,7 +272,7 @@ def test_a_further_data_set_is_one_entry_in_one_place(notebook, tmp_path):
     edit(
         report / "mnist_lib" / "data.py",
         "DATASETS = {",
-        'DATASETS = {\n    "few": Dataset(few, "some digest", 100, "A few digits"),',
+        'DATASETS = {\n    "few": Dataset(few, "some digest", 400, 100, "A few digits"),',
     )
     done = mnist_lib("sweep", str(notebook), "--set", "dataset=few,digits", "--seeds", "0", root=report)
     assert done.returncode == 0, done.stderr

@@ -126,6 +126,18 @@ def test_weights_that_are_a_little_larger_are_found(experiment, trained):
     assert verification.verify(experiment, 0, CPU).problems[0].startswith("test_loss of the last epoch")
 
 
+def test_weights_of_another_seed_are_found(experiment, trained):
+    """The best run in the place of all others: all that is computed from its weights agrees with them."""
+    record, weights = trained
+    own = experiments.make_trainer(experiment, 1, CPU).replay()
+    records.write(dataclasses.replace(record, seed=1, first_losses=own), weights, experiment.published)
+    said = "its weights are those of seed {} to the last bit, though the first losses are others"
+    for seed in (0, 1):
+        assert verification.verify(experiment, seed, CPU).problems == (said.format(1 - seed),)
+    record_path(experiment.published, 1).write_text("{}")
+    assert verification.verify(experiment, 0, CPU).problems == ()
+
+
 # -- on another machine
 
 

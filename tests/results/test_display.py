@@ -300,12 +300,22 @@ def test_progress_is_a_bar_for_a_person_and_lines_for_a_log(person, where, monke
     assert bool(captured.out) == (not person)
 
 
+@pytest.mark.parametrize("person", [True, False])
+def test_a_bar_counts_what_is_done_for_a_person_alone(person, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: person)
+    assert list(progress.bar(range(3), "frontier_size")) == [0, 1, 2]
+    captured = capsys.readouterr()
+    assert captured.out == "" and ("frontier_size: 100%" in captured.err and "3/3" in captured.err) == person
+
+
 LIVE = """
 from IPython.display import display
 from mnist_lib.parameters import Recipe
-from mnist_lib.base.progress import in_jupyter
+from mnist_lib.base.progress import bar, in_jupyter
 from mnist_lib.results import cycle
 print(in_jupyter())
+for _ in bar(range(3), "three"):
+    pass
 display(cycle.explorer(Recipe(epochs=2, schedule="one_cycle"), 10))
 """
 
@@ -319,7 +329,8 @@ def test_a_figure_with_sliders_is_live_where_a_person_sits_and_where_none_does(p
     assert reply["content"]["status"] == "ok", reply["content"]
     texts = [each["content"]["text"].strip() for each in shown if each["msg_type"] == "stream"]
     assert str(person) in texts
-    (content,) = (each["content"]["data"] for each in shown if each["msg_type"] == "display_data")
+    *bars, content = (each["content"]["data"] for each in shown if each["msg_type"] == "display_data")
+    assert [each["text/plain"].startswith("three:") for each in bars] == [True] * person
     assert "cycle-figure" in content["text/html"] and content["image/png"] and content["text/plain"]
 
 

@@ -71,7 +71,14 @@ def test_a_variant_that_is_not_accepted_is_refused_by_name(text, said):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"images": 65, "batch_size": 64}, "images = 65: expected a last batch of more than one image, not 64 and one"),
+        (
+            {"images": 65, "batch_size": 64},
+            "batch_size = 64: expected another number: one of 65 images would be left alone",
+        ),
+        (
+            {"dataset": "digits", "images": 2000, "batch_size": 4},
+            "batch_size = 4: expected another number: one of 1,437 images would be left alone",
+        ),
         ({"momentum": 1.0}, "momentum = 1.0: expected a number from 0 to 0.9999"),
     ],
 )

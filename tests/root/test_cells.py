@@ -394,8 +394,14 @@ def test_where_no_history_is_kept_the_values_are_those_of_now(shell, capsys):
         ("# Parameters\nepochs = 1\nrate-of = 1 = 2\nx-y = 1", "unknown parameter 'rate-of': it is no name of Python"),
         ("# Parameters\nnan-x = 1\n", "unknown parameter 'nan-x': it is no name of Python"),
         ("# Parameters\nvars()['epochs'] = 1", "unknown parameter \"vars()['epochs']\": it is no name of Python"),
-        ("# Parameters\nepochs = x = vars()['x'] = 3", "unknown parameter 'epochs': "),
-        ("# Parameters\nepochs = print('executed')", "unknown parameter 'epochs': "),
+        (
+            "# Parameters\nepochs = x = vars()['x'] = 3",
+            "unknown parameter 'epochs': `epochs = x = vars()['x'] = 3` does more than give it a value",
+        ),
+        (
+            "# Parameters\nepochs = print('executed')",
+            "unknown parameter 'epochs': `epochs = print('executed')` does more than give it a value",
+        ),
         ("# Parameters\nprint('executed')", "unknown parameter \"print('executed')\": it is no name of Python"),
     ],
 )

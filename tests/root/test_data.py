@@ -60,6 +60,7 @@ def test_validation_holds_out_the_last_training_images_and_does_not_touch_the_te
     train, _ = data.load("digits")
     kept, held_out = data.load("digits", evaluate_on="validation")
     assert (len(kept), len(held_out)) == (1197, 240)
+    assert len(train) == DATASETS["digits"].training_images
     assert torch.equal(torch.cat([kept.images, held_out.images]), train.images)
     assert torch.equal(torch.cat([kept.labels, held_out.labels]), train.labels)
 
@@ -67,7 +68,7 @@ def test_validation_holds_out_the_last_training_images_and_does_not_touch_the_te
 def test_a_further_data_set_is_one_more_entry(monkeypatch):
     train, test = data.load("digits")
     few = data.Images(train.images[:50], train.labels[:50])
-    monkeypatch.setitem(DATASETS, "few", Dataset(lambda: (few, test), "digest", held_out=20))
+    monkeypatch.setitem(DATASETS, "few", Dataset(lambda: (few, test), "digest", len(few), held_out=20))
     assert [len(part) for part in data.load("few")] == [50, 360]
     kept, held_out = data.load("few", evaluate_on="validation")
     assert torch.equal(torch.cat([kept.labels, held_out.labels]), few.labels)
@@ -428,6 +429,7 @@ def test_data_directory_that_cannot_be_made(tmp_path, monkeypatch):
 def test_mnist_is_complete():
     train, test = data.load("mnist")
     assert (train.images.shape, test.images.shape) == ((60_000, 28, 28), (10_000, 28, 28))
+    assert len(train) == DATASETS["mnist"].training_images
     assert (train.images.dtype, train.labels.dtype) == (torch.uint8, torch.int64)
     assert torch.bincount(train.labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert torch.bincount(test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

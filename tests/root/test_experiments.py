@@ -222,6 +222,15 @@ def test_a_value_without_effect_makes_no_other_run(log):
     assert small(epochs=1, temperature=9.0).differences(record) == []
 
 
+def test_more_images_than_there_are_do_what_all_of_them_do():
+    normalised = networks()["iteration_03_batch_normalisation"]
+    every, more = (small(normalised, epochs=1, batch_size=count, statistics_images=count) for count in (1437, 60_000))
+    assert every.digest == more.digest != small(normalised, epochs=1, batch_size=1436, statistics_images=1437).digest
+    first, second = (experiments.make_trainer(run, 0, torch.device("cpu")) for run in (every, more))
+    assert first.train_epoch() == second.train_epoch()
+    assert experiments.final_weights(first) == experiments.final_weights(second)
+
+
 def test_a_run_has_the_label_of_who_asks(log):
     """It was trained under one name, and is the same run under any other."""
     first = small(epochs=1)

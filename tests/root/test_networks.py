@@ -478,7 +478,7 @@ def test_what_can_be_trained_is_not_refused():
 
 def test_statistics_need_batch_normalisation():
     network = Network(f"from torch import nn\n\ndef network():\n    {FITS}\n")
-    with pytest.raises(ParameterError, match=r"^statistics_images = 30: the network has no batch normalisation$"):
+    with pytest.raises(ParameterError, match=r"^network\(\): it has no batch norm.*, for which statistics_images"):
         Experiment("a", Recipe(statistics_images=30), network).check()
     Experiment("a", Recipe(statistics_images=30), networks()["iteration_03_batch_normalisation"]).check()
 

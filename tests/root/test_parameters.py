@@ -346,6 +346,13 @@ def test_a_recipe_cannot_be_changed():
         ({"interpolation": "nearest", "rotation": 5.0}, {"interpolation": "nearest", "rotation": 5.0}),
         ({"interpolation": "nearest", "rotation": 5.0, "shear": 0.1}, {"rotation": 5.0, "shear": 0.1}),
         ({"precision": "bfloat16", "threads": 2}, {"precision": "bfloat16", "threads": 2}),
+        ({"batch_size": 60_000, "statistics_images": 60_000}, {"batch_size": 60_000, "statistics_images": 60_000}),
+        (
+            {"evaluate_on": "validation", "batch_size": 50_001, "statistics_images": 60_000},
+            {"evaluate_on": "validation", "batch_size": 50_000, "statistics_images": 50_000},
+        ),
+        ({"dataset": "digits", "batch_size": 1437}, {"dataset": "digits", "batch_size": 1437}),
+        ({"dataset": "digits", "batch_size": 2000}, {"dataset": "digits", "batch_size": 1437}),
     ],
 )
 def test_only_values_that_have_an_effect_and_are_no_defaults_identify_a_recipe(recipe, identity):
