@@ -216,7 +216,8 @@ def tagged(path: Path, tag: str) -> str | None:
         ParameterError: it is no notebook, or several cells have the tag.
     """
     try:
-        sources = _tagged_cells(path.read_text("utf-8-sig")).get(tag, ())
+        found = path.stat()
+        sources = _tagged_cells(path, found.st_ino, found.st_mtime_ns, found.st_size).get(tag, ())
     except OSError as error:
         raise ParameterError(f"{path}: cannot be read: {error.strerror}") from error
     except UNREADABLE as error:
@@ -227,10 +228,10 @@ def tagged(path: Path, tag: str) -> str | None:
 
 
 @cache
-def _tagged_cells(text: str) -> dict[str, list[str]]:
-    """Return the sources of a notebook's cells by their tags."""
+def _tagged_cells(path: Path, *_: int) -> dict[str, list[str]]:
+    """Return the sources of a notebook's cells by their tags; as long as its file stays as it is, it is read once."""
     found: dict[str, list[str]] = {}
-    for cell in content(text)["cells"]:
+    for cell in content(path.read_text("utf-8-sig"))["cells"]:
         for tag in cell["metadata"].get("tags") or ():
             found.setdefault(tag, []).append("".join(cell["source"]))
     return found

@@ -217,8 +217,8 @@ def check_distinct(name: str, values: Sequence[Any]) -> None:
 
 def has_effect(checked: Any, name: str) -> bool:
     """Tell whether a value of a checked set of parameters matters, the others being what they are."""
-    (field,) = [f for f in dataclasses.fields(checked) if f.name == name]
-    return field.metadata.get("effect", lambda _: True)(checked)
+    effect = checked.__dataclass_fields__[name].metadata.get("effect")
+    return effect is None or effect(checked)
 
 
 def literal(text: str) -> int | float | bool | str:

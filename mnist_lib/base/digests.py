@@ -13,6 +13,7 @@ import re
 import symtable
 from collections.abc import Iterable, Iterator
 from functools import cache
+from typing import Any
 
 # Parsing takes longest, and each record asks for the same: what was found for a text is kept.
 
@@ -174,28 +175,29 @@ def _root(node: ast.expr) -> set[str]:
 
 
 @cache
-def simplified(node: ast.AST) -> ast.Module:
+def simplified(statement: ast.stmt) -> ast.stmt:
     """Return a copy of a statement without the annotations of functions, and with generators as all comprehensions.
 
     Annotations decide nothing. The names of other comprehensions are, for Python 3.12 and later, those of the scope
     around.
     """
-    return _Simplified().visit(ast.parse(ast.unparse(node)))
+    return _simplified(statement)
 
 
-class _Simplified(ast.NodeTransformer):
-    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
-        node.returns = None
-        return self.generic_visit(node)
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
+def _simplified(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_simplified(each) for each in node]
+    if not isinstance(node, ast.AST):
         return node
-
-    def visit_ListComp(self, node: ast.ListComp | ast.SetComp) -> ast.AST:
-        return self.generic_visit(ast.GeneratorExp(node.elt, node.generators))
-
-    def visit_DictComp(self, node: ast.DictComp) -> ast.AST:
-        return self.generic_visit(ast.GeneratorExp(ast.Tuple([node.key, node.value], ast.Load()), node.generators))
-
-    visit_AsyncFunctionDef, visit_SetComp = visit_FunctionDef, visit_ListComp  # noqa: N815
+    parts = {name: _simplified(value) for name, value in ast.iter_fields(node)}
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            parts["returns"] = None
+        case ast.arg():
+            parts["annotation"] = None
+        case ast.ListComp() | ast.SetComp():
+            return ast.GeneratorExp(**parts)
+        case ast.DictComp():
+            pair = ast.Tuple([parts["key"], parts["value"]], ast.Load())
+            return ast.GeneratorExp(pair, parts["generators"])
+    return ast.copy_location(type(node)(**parts), node)
