@@ -370,15 +370,18 @@ def test_paths_may_be_injected_and_none_may_be_none(tmp_path):
 CALLS = [
     pytest.param(["--nbval"], id="nbval"),
     pytest.param(["--nbval", "-p", "no:xdist"], id="nbval without xdist", marks=pytest.mark.slow),
-    pytest.param(["--nbval", "-n", "2", "--dist", "worksteal"], id="nbval in two processes"),
+    pytest.param(["--nbval", "-n", "2", "--dist", "worksteal"], id="nbval in two processes", marks=pytest.mark.slow),
     pytest.param(["--nbmake", "-p", "no:nbval"], id="nbmake"),
 ]
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_notebooks_pass_as_an_outsider_calls_pytest(call, tmp_path):
-    """A page that needs no images; and, in two processes, one that needs MNIST besides, where it is not."""
-    names = ["introduction", *["iteration_05_global_average_pooling"] * ("2" in call)]
+    """A page that needs no images; and, under nbval, one that needs MNIST besides, where it is not.
+
+    In two processes all pages are compared by `make test`.
+    """
+    names = ["introduction", *["iteration_05_global_average_pooling"] * ("--nbval" in call)]
     pages = [FOLDER / f"{name}.ipynb" for name in names]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "MNIST_LIB_BLANK"))}
     environment |= {"MNIST_LIB_DATA": str(tmp_path), "MNIST_LIB_RUNS": str(tmp_path / "runs")}

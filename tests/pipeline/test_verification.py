@@ -15,6 +15,7 @@ import torch
 from mnist_lib import experiments, records
 from mnist_lib.base.digests import bytes_digest
 from mnist_lib.experiments import Experiment
+from mnist_lib.network import Network
 from mnist_lib.parameters import Recipe, has_effect
 from mnist_lib.pipeline import verification
 from mnist_lib.records import record_path, weights_path
@@ -150,6 +151,7 @@ import torch
 from mnist_lib import experiments
 from mnist_lib.results import page
 from mnist_lib.experiments import Experiment
+from mnist_lib.network import Network
 from mnist_lib.parameters import Recipe, has_effect
 from mnist_lib.pipeline import verification
 experiments.published_records = lambda: Path(sys.argv[1])
@@ -178,12 +180,20 @@ def test_a_true_record_holds_where_sums_are_formed_in_another_order(tmp_path, mo
     assert all("rounding" in sentence for verdict in verdicts for sentence in verdict.open)
 
 
+DROPPING = """
+from torch import nn
+
+def network():
+    first = [nn.Conv2d(1, 8, 5, stride=2), nn.BatchNorm2d(8), nn.ReLU(), DROPOUT nn.Conv2d(8, 12, 3), nn.ReLU()]
+    return nn.Sequential(*first, nn.Flatten(), nn.Linear(1200, 10))
+"""
+
+
 def test_dropout_draws_other_numbers_on_another_kind_of_device(tmp_path, monkeypatch):
     """A record from a GPU is not refused for it; all else is compared, and without dropout this is, too."""
     monkeypatch.setattr(experiments, "published_records", lambda: tmp_path)
-    for page_name, is_open in (("iteration_05_global_average_pooling", True), (LIGHT, False)):
-        network = page.of_notebook(page_name).network
-        run = Experiment(page_name, dataclasses.replace(RECIPE, epochs=1), network)
+    for name, drop, is_open in (("with", "nn.Dropout(0.1), ", True), ("without", "", False)):
+        run = Experiment(name, dataclasses.replace(RECIPE, epochs=1), Network(DROPPING.replace("DROPOUT ", drop)))
         experiments.train(run, 0, CPU, run.published)
         record = records.read(record_path(run.published, 0))
         elsewhere = record.environment | {"device": "cuda"}

@@ -475,7 +475,7 @@ async ({images, count}) => {
 
 
 @pytest.mark.needs_mnist
-@pytest.mark.parametrize("count", [pytest.param(100, id="100"), pytest.param(1000, id="1000", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [pytest.param(30, id="30"), pytest.param(1000, id="1000", marks=pytest.mark.slow)])
 def test_the_page_says_what_torch_says(page, count):
     images = data.load("mnist")[1].images[:count]
     given = {"images": base64.b64encode(images.numpy().tobytes()).decode(), "count": count}
