@@ -213,6 +213,23 @@ def test_every_image_is_shown_once_an_epoch():
     assert [sorted(order) for order in orders] == [list(range(50))] * 2
 
 
+def test_an_epoch_counts_every_image_once():
+    """At a rate that changes nothing, its loss and what it gets right are those of all images together."""
+    run = trainer(Recipe(dataset="digits", epochs=1, batch_size=16, learning_rate=1e-30), network=linear)
+    epoch = run.train_epoch()
+    logits = run.model((run.images - run.mean) / run.std).detach()
+    assert epoch.train_correct == int((logits.argmax(1) == run.labels).sum()) > 0
+    assert epoch.train_loss == pytest.approx(float(functional.cross_entropy(logits, run.labels)), rel=1e-6)
+
+
+def test_every_group_of_weights_has_its_own_rate():
+    recipe = dataclasses.replace(EVERYTHING, teachers=0, optimizer="muon", other_learning_rate=0.06)
+    run = trainer(recipe)
+    run.train_epoch()
+    rate, _ = run.rates[run.steps_per_epoch - 1]
+    assert [group["lr"] for group in run.optimizer.param_groups] == pytest.approx([rate, 3 * rate])
+
+
 def test_last_batch_of_one_image_is_left_out():
     """Batch normalisation over one value has no variance: torch refuses it."""
     recipe = Recipe(epochs=3, batch_size=4)
@@ -407,6 +424,25 @@ def test_every_epoch_draws_other_random_numbers(given, recipe, names):
     for number in (1, 2):
         drawn = torch.cat([draw[number] for draw in draws])
         assert 0 <= drawn.min() < 0.1 < 0.9 < drawn.max() < 1
+
+
+def test_random_numbers_are_those_that_records_were_made_with(given):
+    """As the seed and the number of the epoch give them: what is drawn otherwise would be another run."""
+    run = trainer(dataclasses.replace(EVERYTHING, rotation=0.0, teachers=0), seed=7)
+    run.train_epoch()
+    images, numbers = in_an_epoch(run, given)
+    plan, _ = np.random.SeedSequence([7, 1]).generate_state(2)
+    generator = torch.Generator().manual_seed(int(plan))
+    order, _, crop = torch.randperm(50, generator=generator), *(torch.rand(50, generator=generator) for _ in range(2))
+    assert torch.equal(images, run.images[order]) and torch.equal(numbers["Crop"], crop[order, None])
+    (own,) = np.random.SeedSequence([7, 1, *b"Warp"]).generate_state(1)
+    warp = torch.rand(50, numbers["Warp"].shape[1], generator=torch.Generator().manual_seed(int(own)))
+    assert torch.equal(numbers["Warp"], warp[order])
+    _, numbers = in_an_epoch(trainer(PUBLISHED, seed=7), given)
+    plan, _ = np.random.SeedSequence([7, 0]).generate_state(2)
+    generator = torch.Generator().manual_seed(int(plan))
+    order, rotation = torch.randperm(50, generator=generator), torch.rand(50, generator=generator)
+    assert torch.equal(numbers["Rotation"], rotation[order, None])
 
 
 @pytest.mark.parametrize("change", [{"rotation": 0.0}, {"crop_probability": 0.0}, {"elastic": 1.0}], ids=str)
