@@ -2,14 +2,12 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 from tqdm.auto import tqdm
 
-Item = TypeVar("Item")
 
-
-def bar(items: Iterable[Item], what: str) -> Iterable[Item]:
+def bar(items: Iterable[Any], what: str) -> Iterable[Any]:
     """Return the items, one after the other; a bar says how many are done, to whoever looks on."""
     return tqdm(items, desc=what, file=_stream(), disable=not _is_person_there())
 

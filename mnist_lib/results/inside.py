@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnist_lib import augmentation, data, experiments, records, training
+from mnist_lib.base import progress
 from mnist_lib.experiments import Experiment
 
 MOST = 4
@@ -40,6 +41,16 @@ def trained(experiment: Experiment, seed: int = 0) -> nn.Module:
     network = experiment.network()
     network.load_state_dict(records.read_weights(path))
     return network.eval()
+
+
+def all_trained(experiment: Experiment, seeds: int) -> Iterator[nn.Module]:
+    """Return the networks of the first `seeds` runs, one after the other, while a bar says how many were taken.
+
+    Raises:
+        RecordError: as `trained`.
+    """
+    for seed in progress.bar(range(seeds), experiment.name):
+        yield trained(experiment, seed)
 
 
 def evaluated_on(experiment: Experiment) -> tuple[Tensor, Tensor]:
