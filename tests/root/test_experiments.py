@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,9 @@ def test_second_call_finds_what_the_first_trained(log):
 
 def test_record_holds_what_was_run_and_what_came_out():
     run = small(epochs=2)
+    start = time.perf_counter()
     (record,) = runs(run, [7], "cpu")
+    took = time.perf_counter() - start
     train_images, test_images = data.load("digits")
     assert (record.experiment, record.seed) == ("iteration_00", 7)
     assert record.parameters == dataclasses.asdict(run.recipe)
@@ -107,7 +110,9 @@ def test_record_holds_what_was_run_and_what_came_out():
     assert len(record.first_losses) == 4
     environment = record.environment
     assert (environment["device"], environment["threads"]) == ("cpu", 1)
-    assert len(environment["epoch_seconds"]) == 2
+    seconds = environment["epoch_seconds"]
+    assert len(seconds) == 2 and min(seconds) > 0 and sum(seconds) <= took + 0.001
+    assert seconds == [round(each, 3) for each in seconds] and {*map(type, seconds)} == {float}
     assert {"date", "python", "torch", "device_name", "cpu_capability", "commit", "changed"} <= set(environment)
 
     # The weights beside it give the same predictions.
@@ -154,6 +159,18 @@ def test_changed_parameter_is_another_run(log):
     assert len(log) == 2
     assert second.history != first.history
     assert find(run, 0) == first
+
+
+def test_nothing_is_explained_among_published_records():
+    """There it is a page that says what made them."""
+    train(small(epochs=1), 0, CPU, small().published)
+    assert files_in(small().published) == {"seed_0.json", "seed_0.safetensors"}
+
+
+def test_five_runs_are_made_wherever_is_best_if_nothing_else_is_said(monkeypatch):
+    run = small(epochs=1)
+    monkeypatch.setattr(experiments, "find", lambda experiment, seed: publish(experiment, seed))
+    assert [record.seed for record in runs(run)] == [0, 1, 2, 3, 4]
 
 
 def test_trying_something_out_leaves_what_is_published(log):
