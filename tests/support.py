@@ -122,7 +122,7 @@ def few_digits(patch: pytest.MonkeyPatch) -> None:
         return tuple(Images(part.images[:n], part.labels[:n]) for part, n in parts)
 
     # Not data.load: the library refuses to vouch for code that was replaced.
-    patch.setitem(data.DATASETS, "digits", dataclasses.replace(whole, read=digits, held_out=14))
+    patch.setitem(data.DATASETS, "digits", dataclasses.replace(whole, read=digits, training_images=64, held_out=14))
 
 
 # -- records

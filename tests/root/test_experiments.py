@@ -241,8 +241,8 @@ def test_a_value_without_effect_makes_no_other_run(log):
 
 def test_more_images_than_there_are_do_what_all_of_them_do():
     normalised = networks()["iteration_03_batch_normalisation"]
-    every, more = (small(normalised, epochs=1, batch_size=count, statistics_images=count) for count in (1437, 60_000))
-    assert every.digest == more.digest != small(normalised, epochs=1, batch_size=1436, statistics_images=1437).digest
+    every, more = (small(normalised, epochs=1, batch_size=count, statistics_images=count) for count in (64, 60_000))
+    assert every.digest == more.digest != small(normalised, epochs=1, batch_size=63, statistics_images=64).digest
     first, second = (experiments.make_trainer(run, 0, torch.device("cpu")) for run in (every, more))
     assert first.train_epoch() == second.train_epoch()
     assert experiments.final_weights(first) == experiments.final_weights(second)
@@ -319,6 +319,33 @@ def test_a_continued_run_starts_with_the_weights_of_the_same_seed():
     assert record.first_losses == fresh.replay(len(record.first_losses))
     assert record.first_losses != find(first, 3).first_losses
     assert (find(again, 3), find(again, 2)) == (record, None)
+
+
+def test_a_run_starts_with_published_weights_where_there_are_some(log):
+    first = small(epochs=1, rotation=0.0)
+    publish(first, 3)
+    again = Experiment("iteration_00/continued", first.recipe, NETWORK, start=first)
+    runs(again, [3], "cpu", log)
+    assert log == [(3, 1)] and not first.store.exists(), "nothing is trained twice"
+
+
+def test_other_images_may_take_the_place_of_the_recipes():
+    train_images, test_images = data.load("digits")
+    trainer = experiments.make_trainer(small(), 0, CPU, (test_images, train_images))
+    assert torch.equal(trainer.labels, test_images.labels) and torch.equal(trainer.test_labels, train_images.labels)
+
+
+def test_digits_that_are_not_among_the_evaluation_images_are_counted_too(monkeypatch):
+    train_images, test_images = data.load("digits")
+    is_small = test_images.labels < 5
+    few = data.Images(test_images.images[is_small], test_images.labels[is_small])
+    changed = dataclasses.replace(data.DATASETS["digits"], read=lambda: (train_images, few))
+    monkeypatch.setitem(data.DATASETS, "digits", changed)
+    changed.read.__name__ = "digits"
+    record = train(small(epochs=1), 0, CPU, small().store)
+    assert (
+        record.class_counts == [few.labels.tolist().count(digit) for digit in range(10)] and not record.class_counts[9]
+    )
 
 
 def test_a_continued_run_is_stale_when_what_it_starts_from_changes():
