@@ -161,6 +161,13 @@ def test_changed_parameter_is_another_run(log):
     assert find(run, 0) == first
 
 
+def test_a_record_that_came_while_one_waited_is_taken(log):
+    run = small(epochs=1)
+    first = train(run, 0, CPU, run.store, log)
+    assert train(run, 0, CPU, run.store, log) == first
+    assert log == [(0, 1)], "nothing is trained twice"
+
+
 def test_nothing_is_explained_among_published_records():
     """There it is a page that says what made them."""
     train(small(epochs=1), 0, CPU, small().published)
