@@ -171,7 +171,7 @@ def test_the_check_of_records_allows_what_was_measured():
     for row in rows:
         tolerances = allowed[row["network"]]
         assert row["first loss, relative"] < tolerances[0], row
-        assert row["largest of the first 10"] < tolerances[-1] < verification.COMPARABLE, row
+        assert row["largest of the first 10"] < min(tolerances[-1], verification.COMPARABLE), row
         assert row["other answers of the published network"] == 0, "the answers are compared one by one"
         assert row["identical bits"] or row["setting"] != "the same once more"
 
