@@ -48,12 +48,12 @@ rounding is as far as a trial can be from a run and still be like it.
 """
 
 MARGIN = {"float32": 4, "bfloat16": 50}
-"""How many times farther than all trials another machine may be off; with two threads it was 3.7 times."""
+"""How many times farther than all trials another machine may be off; with two threads it was three times."""
 
 TRIALS = 5
 """How many trials there are at most."""
 
-LEAST = 1e-3
+LEAST = 5e-4
 """What every loss may be off elsewhere, relative, however slowly a run enlarges a difference."""
 
 OTHER_DRAWS = 2
