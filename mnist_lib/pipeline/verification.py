@@ -21,6 +21,7 @@ from mnist_lib.data import Images
 from mnist_lib.experiments import Experiment
 from mnist_lib.network import Network
 from mnist_lib.parameters import ParameterError, Recipe
+from mnist_lib.pipeline import catalogue
 from mnist_lib.pipeline.catalogue import CODE_ONLY
 from mnist_lib.records import Record, RecordError, record_path
 from mnist_lib.training import PART, DivergenceError, Trainer
@@ -120,7 +121,7 @@ def _copied(record: Record, folder: Path) -> Iterator[str]:
     """Problems of weights that another seed's record has, too: runs that begin apart do not end in the same bits."""
     for seed in records.published_seeds(folder):
         with suppress(RecordError):  # whatever is wrong with another record is said of that one
-            other = records.read(record_path(folder, seed))
+            other = catalogue.record(record_path(folder, seed))
             if other.weights_digest == record.weights_digest and other.first_losses != record.first_losses:
                 yield f"its weights are those of seed {seed} to the last bit, though the first losses are others"
 

@@ -250,7 +250,7 @@ def test_more_images_than_there_are_do_what_all_of_them_do():
     normalised = networks()["iteration_03_batch_normalisation"]
     every, more = (small(normalised, epochs=1, batch_size=count, statistics_images=count) for count in (64, 60_000))
     assert every.digest == more.digest != small(normalised, epochs=1, batch_size=63, statistics_images=64).digest
-    first, second = (experiments.make_trainer(run, 0, torch.device("cpu")) for run in (every, more))
+    first, second = (experiments.make_trainer(run, 0, CPU) for run in (every, more))
     assert first.train_epoch() == second.train_epoch()
     assert experiments.final_weights(first) == experiments.final_weights(second)
 
