@@ -135,7 +135,10 @@ def test_weights_of_another_seed_are_found(experiment, trained):
     said = "its weights are those of seed {} to the last bit, though the first losses are others"
     for seed in (0, 1):
         assert verification.verify(experiment, seed, CPU).problems == (said.format(1 - seed),)
+    change(experiment, digests=record.digests | {"code": "0" * 64})
+    assert verification.accept(experiment, 0, CPU).problems == (experiments.CHANGED["code"], said.format(1))
     record_path(experiment.published, 1).write_text("{}")
+    assert verification.accept(experiment, 0, CPU).problems == ()
     assert verification.verify(experiment, 0, CPU).problems == ()
 
 
