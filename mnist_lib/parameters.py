@@ -259,9 +259,9 @@ def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
 def _check(f: dataclasses.Field, value: Any, kind: Any) -> Any:
     """`value` as `kind`, within the rules of the field."""
     checked = _checked(f.name, value, kind, f.metadata)
-    if isinstance(checked, tuple) and f.metadata.get("length") is None:
-        if checked or f.default != ():  # an empty list is accepted where it is the default
-            check_distinct(f.name, checked)
+    is_compared = isinstance(checked, tuple) and f.metadata.get("length") is None
+    if is_compared and (checked or f.default != ()):  # an empty list is accepted where it is the default
+        check_distinct(f.name, checked)
     return checked
 
 

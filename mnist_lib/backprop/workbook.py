@@ -18,7 +18,7 @@ from mnist_lib.backprop import columns, network
 from mnist_lib.backprop.columns import Column
 from mnist_lib.backprop.spreadsheet import SETTINGS, SYMBOLS, Spreadsheet
 from mnist_lib.base import files
-from mnist_lib.parameters import ParameterError
+from mnist_lib.parameters import ParameterError, check_distinct
 from mnist_lib.results.page import BackpropParameters, SweepParameters
 
 MOST_STEPS = 10_000
@@ -102,8 +102,7 @@ def write(
     if parameters.steps > MOST_STEPS:
         raise ParameterError(f"steps = {parameters.steps}: a workbook holds at most {MOST_STEPS}")
     rates = [dataclasses.replace(parameters, learning_rate=rate).learning_rate for rate in learning_rates]
-    if not rates or len({_text(rate) for rate in rates}) < len(rates):
-        raise ParameterError(f"learning_rates = {rates}: expected at least one, and none of them twice")
+    check_distinct("learning_rates", rates)
     files.write_atomically(path, _content(parameters, rates))
 
 
