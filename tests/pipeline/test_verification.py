@@ -18,6 +18,7 @@ from mnist_lib.experiments import Experiment
 from mnist_lib.network import Network
 from mnist_lib.parameters import Recipe, has_effect
 from mnist_lib.pipeline import verification
+from mnist_lib.pipeline.verification import Verdict
 from mnist_lib.records import record_path, weights_path
 from mnist_lib.results import page
 from support import LIGHT, ROOT, edit, mnist_lib, sealed
@@ -43,9 +44,9 @@ def experiment(tmp_path, monkeypatch, trained):
     return EXAMPLE
 
 
-def change(published: Experiment, **changes) -> None:
+def change(published: Experiment, seed: int = 0, /, **changes) -> None:
     """Replace fields of the published record, in spite of everything."""
-    path = record_path(published.published, 0)
+    path = record_path(published.published, seed)
     path.write_text(json.dumps(sealed(json.loads(path.read_text("utf-8")) | changes)), "utf-8")
 
 
@@ -55,7 +56,7 @@ def with_entry(experiment: Experiment, name: str, epoch: int, value: float) -> d
 
 
 def test_a_record_as_it_was_made_holds(experiment):
-    assert verification.verify(experiment, 0, CPU).problems == ()
+    assert verification.verify(experiment, 0, CPU) == Verdict("example", 0, (), ())
 
 
 def test_each_changed_field_is_named(experiment, trained):
@@ -174,10 +175,10 @@ def test_a_true_record_holds_where_sums_are_formed_in_another_order(tmp_path, mo
     for recipe in recipes:
         run = Experiment(f"example_{recipe.learning_rate}_{recipe.precision}", recipe, EXAMPLE.network)
         experiments.train(run, 0, CPU, run.published)
-        assert verification.verify(run, 0, CPU) == verification.Verdict(run.name, 0, ())
+        assert verification.verify(run, 0, CPU) == Verdict(run.name, 0, ())
     command = [sys.executable, "-c", ELSEWHERE, str(tmp_path), repr(recipes), LIGHT]
     done = subprocess.run(command, env=os.environ | OLDER, capture_output=True, text=True)
-    verdicts = [eval(line, {"Verdict": verification.Verdict}) for line in done.stdout.splitlines()]
+    verdicts = [eval(line, {"Verdict": Verdict}) for line in done.stdout.splitlines()]
     assert len(verdicts) == 3, done.stderr
     assert [verdict.problems for verdict in verdicts] == [()] * 3, "none is refused"
     assert all("rounding" in sentence for verdict in verdicts for sentence in verdict.open)
@@ -240,7 +241,7 @@ def test_trials_meet_the_jumps_that_a_run_on_another_machine_met():
 def test_what_cannot_be_compared_is_said_and_what_is_far_off_is_found(experiment, trained, monkeypatch):
     record, _ = trained
     monkeypatch.setitem(verification.MARGIN, "float32", 1e6)  # as if a rounding error grew that much faster
-    assert verification.verify(experiment, 0, CPU) == verification.Verdict("example", 0, ())
+    assert verification.verify(experiment, 0, CPU) == Verdict("example", 0, ())
     change(experiment, first_losses=[*record.first_losses[:9], record.first_losses[9] * 1.1])
     verdict = verification.verify(experiment, 0, CPU)
     (sentence,) = verdict.open
@@ -260,11 +261,12 @@ def test_other_weights_are_found_by_what_they_do(experiment, trained):
 
 def test_a_record_that_is_missing_or_cannot_be_read(experiment):
     path = record_path(experiment.published, 0)
-    path.write_text("{")
-    assert "cannot be read as a record" in verification.verify(experiment, 0, CPU).problems[0]
-    path.unlink()
-    assert "cannot be read as a record" in verification.verify(experiment, 0, CPU).problems[0]
-    assert "cannot be read as a record" in verification.verify_fully(experiment, 0, CPU).problems[0]
+    for spoil in (lambda: path.write_text("{"), path.unlink):
+        spoil()
+        for check in (verification.verify, verification.verify_fully, verification.accept):
+            verdict = check(experiment, 0, CPU)
+            assert "cannot be read as a record" in verdict.problems[0]
+            assert (verdict.run, len(verdict.problems), verdict.open) == ("example seed 0", 1, ())
 
 
 def test_weights_of_another_network_are_a_finding_and_no_failure(experiment):
@@ -349,21 +351,41 @@ def test_a_change_of_code_that_computes_the_same_is_accepted(experiment):
     assert (entry["code"], entry["checked"]) == ("0" * 64, list(verification.CHECKED))
 
 
+def test_nothing_is_accepted_of_a_record_that_is_current_or_of_another_recipe(experiment, trained):
+    """A current one is looked at as `verify` does; of another recipe, its reasons are said, and no more."""
+    path, record = record_path(experiment.published, 0), trained[0]
+    another = {"parameters": record.parameters | {"batch_size": 32}, "digests": record.digests | {"code": "0" * 64}}
+    for changes, named in (({}, []), ({"trained_correct": 7}, ["trained_correct"]), (another, ["batch_size", "the"])):
+        change(experiment, **changes)
+        before = path.read_bytes()
+        verdict = verification.accept(experiment, 0, CPU)
+        assert verdict == verification.verify(experiment, 0, CPU) and verdict.run == "example seed 0"
+        assert sorted(problem.split()[0] for problem in verdict.problems) == named
+        assert path.read_bytes() == before
+        change(experiment, **{name: getattr(record, name) for name in changes})
+
+
 @pytest.mark.parametrize("relation", ["start", "teacher"])
 def test_a_run_waits_for_the_run_that_it_learns_from(experiment, tmp_store, relation):
-    """A stale one is not trained again, which could take hours: it is to be accepted first."""
-    recipe = dataclasses.replace(RECIPE, epochs=1, **{"teachers": 1} if relation == "teacher" else {})
+    """A stale one is not trained again, which could take hours: it is to be accepted first. Of several one is named."""
+    teachers = 2 if relation == "teacher" else 0
+    recipe = dataclasses.replace(RECIPE, epochs=1, teachers=teachers)
     learning = dataclasses.replace(experiment, name="example/later", recipe=recipe, **{relation: experiment})
+    needed = range(max(1, teachers))
+    for seed in needed[1:]:
+        experiments.train(experiment, seed, CPU, experiment.published)
     experiments.train(learning, 0, CPU, learning.published)
     assert verification.verify(learning, 0, CPU).problems == ()
     old = {"digests": records.read(record_path(experiment.published, 0)).digests | {"code": "0" * 64}}
-    change(experiment, **old)
+    for seed in needed:
+        change(experiment, seed, **old)
     change(learning, digests=records.read(record_path(learning.published, 0)).digests | {"code": "0" * 64})
     waiting = "it learns from example seed 0, which has no current record"
     for check in (verification.verify, verification.accept):
         assert check(learning, 0, CPU).problems == (experiments.CHANGED["code"], waiting)
     assert not tmp_store.exists(), "nothing was trained"
-    assert verification.accept(experiment, 0, CPU).problems == verification.accept(learning, 0, CPU).problems == ()
+    accepted = [*((experiment, seed) for seed in needed), (learning, 0)]
+    assert [verification.accept(*each, CPU).problems for each in accepted] == [()] * len(accepted)
 
 
 def test_a_record_that_does_not_hold_is_not_accepted(experiment, trained):
