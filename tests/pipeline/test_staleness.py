@@ -127,6 +127,7 @@ def test_cells_of_one_text_get_ids_of_their_own_and_the_same_every_time(tmp_path
     path.write_text(json.dumps(notebook | {"nbformat_minor": 4}), "utf-8")
     first, again = ([cell.id for cell in catalogue.read(path).cells] for _ in range(2))
     assert len(set(first)) == 3 and first == again
+    assert catalogue.read(path).nbformat_minor == 5, "the first with ids"
 
 
 def test_an_id_comes_from_the_text_where_a_cell_has_none_of_its_own(tmp_path):
