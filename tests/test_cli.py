@@ -132,6 +132,14 @@ NO_NOTEBOOKS = {
 }
 """What is done to a notebook so that none is left."""
 
+PLACES = {
+    "no metadata": "at its top: 'metadata' is ",
+    "an output a word": "['cells'][1]['outputs'][0]: 'abc' is not ",
+    "no type": "['cells'][1]: not as Jupyter writes it; mend it",
+    "half a character": "ValueError(\"'\\\\ud800' in it is half a character",
+}
+"""Where that is found, and what."""
+
 NO_EXECUTION = {
     "a word": lambda content: content["metadata"].update(mnist_lib="a"),
     "a list": lambda content: content["metadata"].update(mnist_lib=[1]),
@@ -196,7 +204,7 @@ def test_clean_leaves_what_is_no_notebook_as_it_was(tmp_path, capsys, change):
     path = strange(tmp_path, change)
     before = path.read_bytes()
     assert cli.main(["clean", str(path)]) == 1
-    assert f"ParameterError: {path}: not a notebook: " in capsys.readouterr().err
+    assert f"ParameterError: {path}: not a notebook: {PLACES.get(change, '')}" in capsys.readouterr().err
     assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
 
 
