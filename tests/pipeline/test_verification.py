@@ -63,6 +63,7 @@ def test_each_changed_field_is_named(experiment, trained):
     """What can be computed again is, and the rest must agree with it."""
     record, _ = trained
     size, counts = record.parameter_count, record.class_counts
+    rate = record.history["learning_rate"][0] * (1 + 1e-9)
     shifted = [counts[0] + 1, counts[1] - 1, *counts[2:]]
     cases = {
         "experiment is 'other', its folder is that of 'example'": {"experiment": "other"},
@@ -73,7 +74,10 @@ def test_each_changed_field_is_named(experiment, trained):
         "network, source: it builds another": {"network": record.network | {"source": "def network():\n    pass\n"}},
         "network, source:": {"network": record.network | {"source": "def"}},
         "network, name: is 'net', the notebook's is 'network'": {"network": record.network | {"name": "net"}},
-        "learning_rate of epoch 1 is 0.5": {"history": with_entry(experiment, "learning_rate", 0, 0.5)},
+        "network, arguments: is {'luck': 7}, the notebook's is": {
+            "network": record.network | {"arguments": {"luck": 7}}
+        },
+        f"learning_rate of epoch 1 is {rate}": {"history": with_entry(experiment, "learning_rate", 0, rate)},
         "test_loss of the last epoch is ": {
             "history": with_entry(experiment, "test_loss", 1, record.history["test_loss"][1] * 1.0001)
         },
