@@ -118,34 +118,6 @@ def test_a_record_and_the_page_of_an_interactive_figure_make_the_notebooks_stale
     assert stale(copy) == ({ITERATIONS[8]}, shown | figure)
 
 
-def test_cells_of_one_text_get_ids_of_their_own_and_the_same_every_time(tmp_path):
-    """In an older notebook, which has none."""
-    path = tmp_path / "older.ipynb"
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("pass") for _ in range(3)])
-    for cell in notebook.cells:
-        del cell["id"]
-    path.write_text(json.dumps(notebook | {"nbformat_minor": 4}), "utf-8")
-    first, again = ([cell.id for cell in catalogue.read(path).cells] for _ in range(2))
-    assert len(set(first)) == 3 and first == again
-    assert catalogue.read(path).nbformat_minor == 5, "the first with ids"
-
-
-def test_an_id_comes_from_the_text_where_a_cell_has_none_of_its_own(tmp_path):
-    def ids(*cells: dict) -> list[str]:
-        empty = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
-        path = tmp_path / "page.ipynb"
-        path.write_text(json.dumps(nbformat.v4.new_notebook() | {"cells": [empty | cell for cell in cells]}), "utf-8")
-        return [cell.id for cell in catalogue.read(path).cells]
-
-    ((made,), (other,)) = ids({"source": "pass"}), ids({"source": "1 + 1"})
-    assert made != other
-    assert ids({"source": ["pa", "ss"]}) == [made], "lines, as Jupyter stores them"
-    assert ids({"source": "pass", "id": "no id at all"}) == [made]
-    assert ids({"source": "1", "id": "own"}, {"source": "pass", "id": "own"}) == ["own", made]
-    first, second = ids({"source": "pass"}, {"source": "1", "id": made})
-    assert second == made != first, "another cell's id is not given away"
-
-
 def test_a_page_that_an_older_version_executed_is_stale_and_not_altered(tmp_path):
     path = tmp_path / f"{ITERATIONS[0]}.ipynb"
     notebook = nbformat.read(ROOT / "notebooks" / path.name, as_version=4)
