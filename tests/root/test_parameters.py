@@ -183,6 +183,45 @@ def test_value_out_of_range_is_refused(name, value, accepted):
     assert message.endswith(f"expected {accepted}")
 
 
+RANGES = {
+    "epochs": "a whole number from 1 to 1000",
+    "batch_size": "a whole number from 2 to 60000",
+    "learning_rate": "a number above 0 up to 100",
+    "other_learning_rate": "a number above 0 up to 100",
+    "momentum": "a number from 0 to 0.9999",
+    "weight_decay": "a number from 0 to 10",
+    "step_size": "a whole number from 1 to 1000",
+    "step_factor": "a number above 0 up to 1",
+    "warm_up": "a number from 0 to 0.9",
+    "label_smoothing": "a number from 0 to 0.9",
+    "average_decay": "a number from 0 to 0.99999",
+    "statistics_images": "a whole number from 0 to 60000",
+    "teachers": "a whole number from 0 to 100",
+    "distillation": "a number from 0 to 1",
+    "temperature": "a number from 0.1 to 100",
+    "rotation": "a number from 0 to 180",
+    "crop_probability": "a number from 0 to 1",
+    "shear": "a number from 0 to 1",
+    "scale": "a number from 0 to 0.9",
+    "translation": "a number from 0 to 14",
+    "elastic": "a number from 0 to 14",
+    "fade": "a number from 0 to 1",
+    "final_strength": "a number from 0 to 1",
+    "threads": "a whole number from 1 to 256",
+    "seeds": "a whole number from 1 to 1000",
+    "candidate_seeds": "a whole number from 1 to 1000",
+    "continued_seeds": "a whole number from 0 to 1000",
+    "variant_seeds": "a whole number from 1 to 1000",
+}
+
+
+def test_each_number_has_its_range():
+    numbers = {f.name for f in dataclasses.fields(NotebookParameters) if f.type in ("int", "float", int, float)}
+    assert numbers == {*RANGES}
+    for name, accepted in RANGES.items():
+        assert refused(**{name: "no number"}).endswith(f"expected {accepted}")
+
+
 def test_whole_number_too_large_for_a_float_is_refused():
     assert refused(learning_rate=10**400).endswith("expected a number above 0 up to 100")
 
@@ -333,6 +372,7 @@ def test_a_recipe_cannot_be_changed():
         ({"schedule": "one_cycle", "momentum": 0.5}, {"schedule": "one_cycle"}),
         ({"optimizer": "adamw", "momentum": 0.5, "nesterov": True}, {"optimizer": "adamw"}),
         ({"optimizer": "muon", "momentum": 0.5, "nesterov": True}, {"optimizer": "muon", "momentum": 0.5}),
+        ({"nesterov": True}, {"nesterov": True}),
         ({"other_learning_rate": 1.0}, {}),
         ({"optimizer": "muon", "other_learning_rate": 1.0}, {"optimizer": "muon", "other_learning_rate": 1.0}),
         ({"warm_up": 0.1}, {}),
