@@ -19,7 +19,7 @@ from mnist_lib.network import Network
 from mnist_lib.parameters import Recipe, has_effect
 from mnist_lib.pipeline import verification
 from mnist_lib.pipeline.verification import Verdict
-from mnist_lib.records import record_path, weights_path
+from mnist_lib.records import RecordError, record_path, weights_path
 from mnist_lib.results import page
 from support import LIGHT, ROOT, edit, mnist_lib, sealed
 
@@ -341,6 +341,25 @@ def test_a_record_whose_network_cannot_be_built_is_refused_in_a_sentence(experim
     done = mnist_lib("verify", experiment.published)
     assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
     assert "network" in done.stdout + done.stderr
+
+
+def test_runs_are_found_where_their_records_lie_and_as_these_describe_them(experiment, trained, tmp_path):
+    folder = experiment.published
+    records.write(dataclasses.replace(trained[0], seed=3), trained[1], folder)
+    found = verification.of_path(folder)
+    assert [(run.name, seed, place) for run, seed, place in found] == [("example", seed, folder) for seed in (0, 3)]
+    assert {run.recipe for run, _, _ in found} == {experiment.recipe}
+    assert [run.digests for run, _, _ in found] == [experiment.digests] * 2
+    ((run, seed, place),) = verification.of_path(record_path(folder, 3))
+    assert (run.name, seed, place, run.digests) == ("example", 3, folder, experiment.digests)
+    assert verification.verify(run, 0, CPU, place).problems == ()
+    for relation in ("start", "teacher"):
+        change(experiment, 3, digests=trained[0].digests | {relation: "0" * 64})
+        with pytest.raises(RecordError, match=f"^{record_path(folder, 3)}: this run begins with another run's weights"):
+            verification.of_path(folder)
+    (empty := tmp_path / "empty").mkdir()
+    with pytest.raises(RecordError, match=f"^{empty}: there are no records in this folder$"):
+        verification.of_path(empty)
 
 
 def test_a_change_of_code_that_computes_the_same_is_accepted(experiment):
