@@ -254,6 +254,58 @@ def test_what_cannot_be_compared_is_said_and_what_is_far_off_is_found(experiment
     assert verification.verify(experiment, 0, CPU).problems[0].startswith("the loss of step 1 is ")
 
 
+LINEAR = """
+from torch import nn
+
+def network():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+"""
+
+
+@pytest.mark.parametrize("part", ["test", "training"])
+def test_where_two_digits_have_the_same_score_either_answer_may_be_the_recorded_one(tmp_path, monkeypatch, part):
+    """For one image, a bias makes up for what the second digit's score lacks."""
+    monkeypatch.setattr(experiments, "published_records", lambda: tmp_path)
+    run = Experiment("ties", dataclasses.replace(RECIPE, epochs=1), Network(LINEAR))
+    experiments.train(run, 0, CPU, run.published)
+    path = record_path(run.published, 0)
+    tensors, trainer = safetensors.torch.load_file(weights_path(path)), experiments.make_trainer(run, 0, CPU)
+    images = {"test": trainer.test_images, "training": (trainer.images - trainer.mean) / trainer.std}
+    labels = {"test": trainer.test_labels, "training": trainer.labels}
+
+    def scores(part: str) -> torch.Tensor:
+        return images[part].flatten(1) @ tensors["1.weight"].T + tensors["1.bias"]
+
+    chosen = 7
+    first, second = scores(part)[chosen].topk(2).indices
+    tensors["1.bias"][second] += scores(part)[chosen, first] - scores(part)[chosen, second]
+    weights_path(path).write_bytes(content := safetensors.torch.save(tensors))
+    loss = float(torch.nn.functional.cross_entropy(scores("test"), labels["test"]))
+
+    def verdict(answers: torch.Tensor, right: int) -> Verdict:
+        wrong = (answers != labels["test"]).nonzero().flatten().tolist()
+        mistakes = [[each, int(labels["test"][each]), int(answers[each])] for each in wrong]
+        ends = {"test_loss": loss, "test_correct": len(answers) - len(mistakes)}
+        history = records.read(path).history | {name: [value] for name, value in ends.items()}
+        digest = bytes_digest(content)
+        change(run, history=history, misclassified=mistakes, trained_correct=right, weights_digest=digest)
+        return verification.verify(run, 0, CPU)
+
+    answers, right = scores("test").argmax(1), int((scores("training").argmax(1) == labels["training"]).sum())
+    if part == "test":
+        either = [torch.where(torch.arange(len(answers)) == chosen, digit, answers) for digit in (first, second)]
+        verdicts = [verdict(each, right) for each in either]
+        said = (f"the answers to images [{chosen}]: two digits have the same score but for rounding",)
+        elsewhere = torch.where(torch.arange(len(answers)) == chosen + 1, (answers + 1) % 10, answers)
+        assert "misclassified differs" in verdict(elsewhere, right).problems[0]
+    else:
+        verdicts = [verdict(answers, right + more) for more in (-1, 0, 1)]
+        said = ("trained_correct: as many training images have two digits of the same score but for rounding",)
+        assert [verdict(answers, right + more).problems[0][:15] for more in (-3, 3)] == ["trained_correct"] * 2
+    assert not any(each.problems for each in verdicts)
+    assert {each.open for each in verdicts} == {(), said}
+
+
 def test_other_weights_are_found_by_what_they_do(experiment, trained):
     tensors = safetensors.torch.load(trained[1])
     content = safetensors.torch.save({name: torch.zeros_like(value) for name, value in tensors.items()})
