@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_lib.parameters import Checked, NotebookParameters, ParameterError, Recipe, bounded, validate
+from mnist_lib.parameters import (
+    Checked,
+    NotebookParameters,
+    ParameterError,
+    Recipe,
+    bounded,
+    has_effect,
+    literal,
+    validate,
+)
 from mnist_lib.results.page import BackpropParameters, ComparisonParameters, SweepParameters
 
 KNOWN = {f.name for f in dataclasses.fields(NotebookParameters)} - {"network"}
@@ -273,8 +282,11 @@ def test_what_the_derivation_refuses(values, message):
     ],
 )
 def test_list_that_is_empty_or_repeats_itself_is_refused(schema, values):
-    with pytest.raises(ParameterError, match=r" = \[.*\]: expected at least one, and none of them twice"):
+    (name,) = values.keys() - {"experiment"}
+    kept = ", to six digits" if any(isinstance(each, float) for each in values[name]) else ""
+    with pytest.raises(ParameterError) as caught:
         validate(schema, REQUIRED | values)
+    assert str(caught.value) == f"{name} = {values[name]!r}: expected at least one, and none of them twice{kept}"
 
 
 def test_list_that_is_empty_by_default_may_be_left_out():
@@ -348,6 +360,34 @@ def test_a_recipe_made_by_hand_is_checked_as_a_notebooks():
 def test_parts_that_contradict_each_other_are_refused():
     with pytest.raises(ParameterError, match=r"^nesterov = True: it needs a momentum above 0$"):
         Recipe(nesterov=True, momentum=0.0)
+    with pytest.raises(ParameterError, match=r"^distillation = 0.0: from teachers nothing would be learnt"):
+        Recipe(teachers=1, distillation=0)
+
+
+def test_what_a_page_that_names_only_itself_is_given():
+    """No more than its own runs: nothing to compare with, and nothing beside them."""
+    kept = {f.name: getattr(DEFAULTS, f.name) for f in dataclasses.fields(NotebookParameters)}
+    recipe = {f.name for f in dataclasses.fields(Recipe)}
+    assert {name: value for name, value in kept.items() if name not in recipe} == {
+        **REQUIRED,
+        **{"seeds": 5, "device": "auto", "baseline": "none", "learning_rates": (), "candidate_seeds": 3},
+        **{"continued_seeds": 0, "teacher": "none", "variants": (), "variant_seeds": 10, "beside": (), "network": None},
+    }
+    assert NotebookParameters(**REQUIRED, baseline=None) == DEFAULTS, "so papermill reads None"
+
+
+def test_a_teacher_matters_where_somebody_is_taught():
+    assert [has_effect(dataclasses.replace(DEFAULTS, teachers=n), "teacher") for n in (0, 1)] == [False, True]
+
+
+@pytest.mark.parametrize("name", ["", "a/../b", "..", "x" * 300])
+def test_a_name_is_one_of_a_folder(name):
+    assert refused(name=name).startswith(f"name = {name!r:.80}: expected ")
+
+
+def test_a_word_is_what_is_no_number():
+    read = {"3": 3, "0.5": 0.5, "True": True, "'a'": "a", "a b": "a b", "[1]": "[1]", "None": "None", "1 +": "1 +"}
+    assert {text: literal(text) for text in read} == read
 
 
 def test_a_recipe_cannot_be_changed():
