@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 
 from mnist_lib import experiments, records
@@ -56,6 +57,20 @@ def test_an_id_comes_from_the_text_where_a_cell_has_none_of_its_own(tmp_path):
     assert ids({"source": "1", "id": "own"}, {"source": "pass", "id": "own"}) == ["own", made]
     first, second = ids({"source": "pass"}, {"source": "1", "id": made})
     assert second == made != first, "another cell's id is not given away"
+
+
+def test_a_notebook_that_is_none_of_the_reports_says_why(tmp_path):
+    path, copied = PAGES / f"{NAME}.ipynb", tmp_path / f"{NAME}.ipynb"
+    assert catalogue.unpublished(path) is None
+    other = Path(shutil.copy(path, tmp_path / "copy.ipynb"))
+    assert catalogue.unpublished(other).startswith(f"its name is {NAME!r}, its file's is 'copy': a copy; ")
+    papermill.execute_notebook(path, copied, {"epochs": 3}, prepare_only=True, progress_bar=False)
+    assert catalogue.unpublished(copied).startswith("it is what papermill wrote, with parameters of its own; ")
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")]), copied)
+    assert catalogue.unpublished(copied) == "it has no cell with the tag parameters"
+    copied.write_text("no notebook")
+    assert catalogue.unpublished(copied).startswith(f"{copied}: not a notebook: ")
+    assert catalogue.published_runs(copied) == []
 
 
 def test_the_runs_that_a_page_shows_are_those_it_was_executed_with():
