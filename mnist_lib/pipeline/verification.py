@@ -255,12 +255,10 @@ def _replayed(record: Record, trainer: Trainer) -> tuple[list[str], list[str]]:
             break
     else:
         return problems, []
-    off = [abs(old - new) / new for old, new in zip(record.first_losses, losses, strict=True) if old != new]
-    if max(off, default=0) <= COMPARABLE:
+    off = max(abs(old - new) / new for old, new in zip(record.first_losses, losses, strict=True) if old != new)
+    if off <= COMPARABLE:
         return [], []
-    return [], [
-        f"the first losses: one is off by {max(off):.0%}, and rounding alone may move it by {tolerances[-1]:.0%}"
-    ]
+    return [], [f"the first losses: one is off by {off:.0%}, and rounding alone may move it by {tolerances[-1]:.0%}"]
 
 
 def _draws_elsewhere(record: Record, trainer: Trainer) -> bool:

@@ -382,7 +382,7 @@ def test_a_teacher_matters_where_somebody_is_taught():
 
 @pytest.mark.parametrize("name", ["", "a/../b", "..", "x" * 300])
 def test_a_name_is_one_of_a_folder(name):
-    assert refused(name=name).startswith(f"name = {name!r:.80}: expected ")
+    assert refused(name=name).startswith(f"name = {name!r:.80}: expected a name such as iteration_11_mine")
 
 
 def test_a_word_is_what_is_no_number():

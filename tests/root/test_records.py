@@ -338,6 +338,24 @@ def test_damaged_or_foreign_file_is_refused_by_name(record, tmp_path, content):
         records.read(path)
 
 
+@pytest.mark.parametrize("entries", [{"test_loss": [0.5]}, {"test_loss": [0.5], "train_loss": [0.5]}, None])
+def test_a_history_has_as_many_entries_of_each_kind_one_at_least(record, tmp_path, entries):
+    changes = {"history": record.history | (entries or {})}
+    if entries is None:
+        environment = record.environment | {"epoch_seconds": []}
+        changes = {"history": {name: [] for name in record.history}, "environment": environment, "parameters": {}}
+    record_path(tmp_path, 3).write_text(edited(record, **changes))
+    with pytest.raises(RecordError, match=r"seed_3\.json: history: expected numbers for each epoch, one at least"):
+        records.read(record_path(tmp_path, 3))
+
+
+def test_seeds_are_those_of_records(tmp_path):
+    for name in ("seed_10.json", "seed_2.json", "seed_03.json", "seed_4.json.part", "seed_x.json", "a_seed_5.json"):
+        (tmp_path / name).touch()
+    assert records.published_seeds(tmp_path) == [2, 10]
+    assert records.published_seeds(tmp_path / "nowhere") == []
+
+
 def test_the_record_of_another_seed_is_refused(record, tmp_path):
     path = records.write(record, WEIGHTS, tmp_path)
     with pytest.raises(RecordError, match=r"seed_4\.json: this is the record of seed 3$"):
@@ -397,13 +415,17 @@ def without_flock(monkeypatch):
 def test_a_lock_that_another_machine_left_names_its_holder_and_how_to_go_on(tmp_path, without_flock):
     path = records.record_path(tmp_path, 3)
     lock = path.with_suffix(".lock")
-    lock.write_text("4242\nnode07\n")
+    lock.write_text("4242\nnode07\n1764244800\n")
     os.utime(lock, (time.time() - 3600,) * 2)
     with pytest.raises(RecordError) as caught, records.only_one(path, wait=False):
         pass
     said = str(caught.value)
     assert "process 4242 on node07 is training this run, last heard of 60 minutes ago" in said
     assert f"If it was killed, delete {lock}, and the run goes on" in said
+    for nobody in ("4242\n", "somebody\nnode07\n", ""):
+        lock.write_text(nobody)
+        with pytest.raises(RecordError, match=r"another process is training this run$"), records.only_one(path, False):
+            pass
     lock.unlink()
     with records.only_one(path, wait=False):
         assert lock.read_text().startswith(f"{os.getpid()}\n")
