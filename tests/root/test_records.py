@@ -258,11 +258,24 @@ def test_an_altered_record_is_refused_whoever_altered_it(record, tmp_path, field
         records.read(path)
 
 
+EVERYTHING = {
+    "python": "3.11",
+    "cpu_capability": "AVX2",
+    "changed": True,
+    "evaluated": {"date": "2026-03-01", "torch": "2.6", "device_name": "another", "commit": None},
+}
+"""What not every record says of where it was made."""
+
+
 def test_what_a_record_may_hold_besides_is_read(record, tmp_path):
     """One with two misread images, and one that was accepted under other code."""
     for changes in (
         with_mistakes([[2, 7, 1], [4, 7, 1]]),
         {"environment": ENVIRONMENT | {"accepted": [ACCEPTED], "changed": None, "commit": "0" * 40}},
+        {"environment": ENVIRONMENT | EVERYTHING | {"commit": "f" * 64}},
+        *({"environment": ENVIRONMENT | {"device": device}} for device in ("cuda", "mps")),
+        {"parameters": {"a": -1e308, "b": "x", "c": True, "d": 1}, "parameter_count": 2**53, "train_size": 2**53},
+        {"history": record.history | {"train_loss": [0, 1e308]}, "parameter_count": 0},
     ):
         path = records.write(dataclasses.replace(record, **changes), WEIGHTS, tmp_path)
         assert records.read(path) == dataclasses.replace(record, **changes)
@@ -336,6 +349,41 @@ def test_damaged_or_foreign_file_is_refused_by_name(record, tmp_path, content):
     path.write_bytes(made if isinstance(made, bytes) else made.encode())
     with pytest.raises(RecordError, match=f"^{path}: "):
         records.read(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"parameters": {"epochs": 3}}, "history: expected 3 epochs, as in parameters"),
+        ({"train_size": 49}, "history, train_correct: expected counts up to 49, as in train_size"),
+        ({"class_counts": [1] * 10}, "history, test_correct: expected counts up to 10, as in class_counts"),
+        ({"trained_correct": 51}, "trained_correct: expected a count up to 50, the train_size"),
+        ({"misclassified": [[20, 7, 1]]}, "misclassified: expected indices below 20, as in class_counts, in order"),
+        ({"misclassified": []}, "misclassified: expected 1 images: class_counts less the last test_correct of history"),
+        ({"misclassified": [[4, 7, 7]]}, "misclassified: expected predictions that are not the label, of each digit"),
+        *(({"train_size": bad}, "train_size: expected a whole number from 1") for bad in (0, 50.0, "50", 2**53 + 1)),
+        *(
+            ({"class_counts": bad}, "class_counts: expected ten whole numbers, not all 0")
+            for bad in ([0] * 10, [20], [2.0] * 10, [2] * 11, "2", 5)
+        ),
+        *(({"experiment": bad}, "experiment: expected a name such as iteration_01_setup") for bad in (None, 3, "a b")),
+        *(
+            ({"parameters": {"a": bad}}, "parameters: expected numbers and words by name")
+            for bad in (None, [1], 10**400, -(10**309))
+        ),
+        *(
+            ({"environment": ENVIRONMENT | bad}, "environment: expected date, python, torch, device, ")
+            for bad in ({"commit": "F" * 40}, {"commit": "f" * 41}, {"evaluated": {}}, {"python": 3})
+        ),
+    ],
+)
+def test_what_cannot_be_so_is_said_with_the_name_of_the_field(record, tmp_path, changes, said):
+    record_path(tmp_path, 3).write_text(edited(record, **changes))
+    with pytest.raises(RecordError) as caught:
+        records.read(record_path(tmp_path, 3))
+    (field, expected), (found, accepted) = (each.split(": expected ", 1) for each in (said, str(caught.value)))
+    assert f"{found} ".startswith(f"{tmp_path}/seed_3.json: {field} ")
+    assert accepted.startswith(expected)
 
 
 @pytest.mark.parametrize("entries", [{"test_loss": [0.5]}, {"test_loss": [0.5], "train_loss": [0.5]}, None])
