@@ -54,7 +54,7 @@ def test_an_id_comes_from_the_text_where_a_cell_has_none_of_its_own(tmp_path):
     assert made != other
     assert ids({"source": ["pa", "ss"]}) == [made], "lines, as Jupyter stores them"
     assert ids({"source": "pass", "id": "no id at all"}) == [made]
-    assert ids({"source": "1", "id": "own"}, {"source": "pass", "id": "own"}) == ["own", made]
+    assert ids({"source": "1", "id": "Own-1_b"}, {"source": "pass", "id": "Own-1_b"}) == ["Own-1_b", made]
     first, second = ids({"source": "pass"}, {"source": "1", "id": made})
     assert second == made != first, "another cell's id is not given away"
 
