@@ -334,7 +334,16 @@ CASES = [
         "ParameterError the text of network as it was executed is not found",
     ),
     ("network = lambda width: width", "ParameterError network = <function <lambda> at"),
-    ("# Parameters\nbeside = ['a']", "ParameterError beside: this page has no such parameter, and would show nothing"),
+    *(
+        (
+            f"# Parameters\n{name} = {value}",
+            f"ParameterError {name}: this page has no such parameter, and would show no",
+        )
+        for name, value in (
+            *(("beside", ["a"]), ("variants", ["a: epochs 1"]), ("learning_rates", [0.1]), ("baseline", "'a'")),
+            *(("candidate_seeds", 1), ("continued_seeds", 1), ("variant_seeds", 1)),
+        )
+    ),
     ("# Parameters\nrotation = 5.0", "iteration_00 15 0.01 (('width', 10),) {digest}"),
     (PARAMETERS + "beside: list = ['a']\n", "iteration_00 15 0.01 (('width', 10),) {digest}"),
 ]

@@ -229,6 +229,7 @@ def test_each_number_has_its_range():
     assert numbers == {*RANGES}
     for name, accepted in RANGES.items():
         assert refused(**{name: "no number"}).endswith(f"expected {accepted}")
+    assert refused(learning_rates=["none"]).endswith("expected a number above 0 up to 100")
 
 
 def test_whole_number_too_large_for_a_float_is_refused():
