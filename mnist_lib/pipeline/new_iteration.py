@@ -117,7 +117,7 @@ def _marked(text: str, source: str) -> str:
     lines = text.strip().splitlines()
     kept = [line for line in lines if line.startswith(("#", "[!", "[Source"))]
     quoted = "\n".join(f"> {line}".rstrip() for line in lines if line not in kept).strip("> \n")
-    before = "\n".join(f"{line}\n" if line.startswith("#") else line for line in kept)
+    before = "\n".join(f"{line}\n" if line.startswith("#") else line for line in kept).rstrip()
     said = f"{FILL_IN} this iteration's own words; in {source} they were"
     return f"{before}\n\n{said}\n\n> {quoted}" if before else f"{said}\n\n> {quoted}"
 

@@ -88,6 +88,30 @@ def test_what_the_source_says_of_itself_is_quoted_below_a_mark(copy, source):
     assert analysis.source == new_iteration.ANALYSIS and new_iteration.FILL_IN in analysis.source
 
 
+def test_headings_and_links_stay_and_all_other_lines_are_quoted(copy):
+    path = copy / "notebooks" / f"{LAST}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    first, own, last = (
+        notebook.cells[0],
+        *[cell for cell in notebook.cells if "own" in cell.metadata.get("tags", ())][:2],
+    )
+    first.source = (
+        f"# A title\nSo far.\n\n[![A badge](a)](b/{LAST}.ipynb)\n[Source on GitHub](c/{LAST}.ipynb)\n\nA *word*.\n"
+    )
+    own.source, last.source = "## Why\n\nA line.\n\n- of a list \n    of more", "No heading."
+    nbformat.write(notebook, path)
+    new = nbformat.read(new_iteration.new_iteration(NAME, LAST), as_version=4)
+    assert "mnist_lib" not in new.metadata
+    words = f"{new_iteration.FILL_IN} this iteration's own words; in {LAST} they were"
+    assert new.cells[0].source == (
+        f"# Iteration {NEXT}: a wider one\n\n[![A badge](a)](b/{NAME}.ipynb)\n[Source on GitHub](c/{NAME}.ipynb)\n\n"
+        f"{words}\n\n> So far.\n>\n>\n> A *word*."
+    )
+    own, last = [cell for cell in new.cells if "own" in cell.metadata.get("tags", ())][:2]
+    assert own.source == f"## Why\n\n{words}\n\n> A line.\n>\n> - of a list\n>     of more"
+    assert last.source == f"{words}\n\n> No heading."
+
+
 def test_the_same_command_gives_the_same_file_with_ids_of_its_own(copy):
     file = new_iteration.new_iteration(NAME, LAST)
     before = digests(copy)
