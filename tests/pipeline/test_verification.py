@@ -464,6 +464,40 @@ def test_where_the_weights_are_others_too_it_says_that_the_record_names_this_mac
         assert not verdict.problems and said in verdict.open[-1]
 
 
+def test_on_another_machine_a_run_must_end_where_one_more_run_would(experiment, trained):
+    """Thirty runs that end far below it: to end there is no luck."""
+    record, weights = trained
+    moved = {n: v * (1 + 1e-7) if v.is_floating_point() else v for n, v in safetensors.torch.load(weights).items()}
+    history = {n: [v * (1 + 1e-9) for v in each] if "loss" in n else each for n, each in record.history.items()}
+    weights_path(record_path(experiment.published, 0)).write_bytes(content := safetensors.torch.save(moved))
+    change(experiment, history=history, weights_digest=bytes_digest(content))
+    digits = [digit for digit, count in enumerate(record.class_counts) for _ in range(count)]
+    mistakes = [[index, digit, (digit + 1) % 10] for index, digit in enumerate(digits[:300])]
+    low = record.history | {"test_correct": [*record.history["test_correct"][:-1], record.test_size - 300]}
+    for seed in range(1, 31):
+        records.write(
+            dataclasses.replace(record, seed=seed, history=low, misclassified=mistakes), weights, experiment.published
+        )
+    (problem,) = verification.verify_fully(experiment, 0, CPU).problems
+    now = f"{record.test_accuracy[-1]:.2f} %"
+    assert problem.startswith(f"trained again it ends at {now}, recorded is {now}; one more run would be expected at ")
+
+
+def test_a_run_that_diverges_when_it_is_trained_again_does_not_hold(experiment, monkeypatch):
+    make = experiments.make_trainer
+
+    def diverging(*_) -> None:
+        raise DivergenceError("the loss is NaN")
+
+    def made(*arguments) -> Trainer:
+        trainer = make(*arguments)
+        trainer.train_epoch = diverging
+        return trainer
+
+    monkeypatch.setattr(experiments, "make_trainer", made)
+    assert verification.verify_fully(experiment, 0, CPU) == Verdict("example", 0, ("the loss is NaN",))
+
+
 @pytest.mark.parametrize(
     "source",
     [
