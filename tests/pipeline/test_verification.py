@@ -464,6 +464,19 @@ def test_where_the_weights_are_others_too_it_says_that_the_record_names_this_mac
         assert not verdict.problems and said in verdict.open[-1]
 
 
+def test_one_loss_to_the_last_bit_tells_that_the_machine_is_the_same(experiment, trained):
+    """The first epoch is what it was, so what follows, and the weights, must be as well."""
+    record, weights = trained
+    moved = {n: v * (1 + 1e-7) if v.is_floating_point() else v for n, v in safetensors.torch.load(weights).items()}
+    for name in ("train_loss", "test_loss"):
+        history = with_entry(experiment, name, 1, record.history[name][1] * (1 + 1e-9))
+        weights_path(record_path(experiment.published, 0)).write_bytes(content := safetensors.torch.save(moved))
+        change(experiment, history=history, weights_digest=bytes_digest(content))
+        (problem,) = verification.verify_fully(experiment, 0, CPU).problems
+        assert problem.startswith(f"epoch 2 came out differently: {name} ")
+        change(experiment, history=record.history)
+
+
 def test_on_another_machine_a_run_must_end_where_one_more_run_would(experiment, trained):
     """Thirty runs that end far below it: to end there is no luck."""
     record, weights = trained
