@@ -43,7 +43,7 @@ CHECKED = (
 AWAY = {"float32": 2**-17, "bfloat16": 2**-8}
 """How far, relative, the weights of a trial are from those that a run starts with.
 
-In float32 that is 64 roundings, because sums of many numbers round many times. Where a unit switches or another pixel
+In float32 that is 128 roundings, because sums of many numbers round many times. Where a unit switches or another pixel
 is the largest of four, a loss jumps, and a trial that is one rounding away would seldom show it. In bfloat16 one
 rounding is as far as a trial can be from a run and still be like it.
 """

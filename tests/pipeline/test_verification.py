@@ -258,6 +258,8 @@ def test_how_far_rounding_moves_a_loss_is_what_trials_say_that_start_a_rounding_
     (_, own, first), *trials = replays
     assert first == losses and {seed for seed, *_ in replays} == {0} and len(trials) == verification.TRIALS
     away, margin = verification.AWAY[precision], verification.MARGIN[precision]
+    rounding = torch.finfo(getattr(torch, precision)).eps / 2
+    assert away == {"float32": 128, "bfloat16": 1}[precision] * rounding
     for _, start, _ in trials:
         moved = [
             (start[name] / value - 1)[value != 0] / away for name, value in own.items() if value.is_floating_point()
