@@ -387,7 +387,7 @@ def _undecided(scores: torch.Tensor) -> torch.Tensor:
 
 
 def verify_fully(experiment: Experiment, seed: int, device: torch.device) -> Verdict:
-    """Train a published run again and compare every epoch and the weights, to the last bit.
+    """Train a published run again and compare its first losses, every epoch and the weights, to the last bit.
 
     Before, the record is checked as `verify` does; where that finds more than changed code, nothing is trained. The
     same bits can be expected on the same kind of machine only. Where no epoch has a loss that is the recorded one, to
@@ -418,8 +418,10 @@ def verify_fully(experiment: Experiment, seed: int, device: torch.device) -> Ver
             is_alike = True
         elif not changed:
             changed = ["the weights came out differently"]
-    if not changed or is_alike:
-        return dataclasses.replace(verdict, problems=(*verdict.problems, *changed[:1]), open=())
+    if is_alike:
+        now_first = trainer.first_losses
+        changed += _differing("the loss of step", record.first_losses, now_first, [0.0] * len(now_first))
+        return dataclasses.replace(verdict, problems=(*verdict.problems, *changed[:1]))
     accuracy = 100 * now["test_correct"] / record.test_size
     problems, left_open = _another_draw(experiment, record, accuracy, device)
     return Verdict(experiment.name, seed, (*verdict.problems, *problems), (*verdict.open, *left_open))

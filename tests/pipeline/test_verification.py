@@ -317,7 +317,7 @@ def test_other_draws_may_move_a_loss_by_twice_what_trials_are_off(tmp_path, monk
     """Five more seeds draw, from the same weights; no loss may be off by more than twice the farthest of all theirs."""
     monkeypatch.setattr(experiments, "published_records", lambda: tmp_path)
     source = DROPPING.replace("DROPOUT ", "nn.Dropout(0.1), ")
-    run = Experiment("drops", dataclasses.replace(RECIPE, epochs=1), Network(source))
+    run = Experiment("drops", dataclasses.replace(RECIPE, epochs=1, statistics_images=64), Network(source))
     experiments.train(run, 0, CPU, run.published)
     record = records.read(record_path(run.published, 0))
     change(run, environment=record.environment | {"device": "cuda"}, first_losses=[9.0] * 10)
@@ -387,7 +387,7 @@ def test_where_two_digits_have_the_same_score_either_answer_may_be_the_recorded_
         verdicts = [verdict(each, right) for each in either]
         said = (f"the answers to images [{chosen}]: two digits have the same score but for rounding",)
         elsewhere = torch.where(torch.arange(len(answers)) == chosen + 1, (answers + 1) % 10, answers)
-        assert "misclassified differs" in verdict(elsewhere, right).problems[0]
+        assert verdict(elsewhere, right).problems[0].endswith(f"weights do, at images {chosen + 1}")
     else:
         verdicts = [verdict(answers, right + more) for more in (-1, 0, 1)]
         said = ("trained_correct: as many training images have two digits of the same score but for rounding",)
@@ -438,6 +438,22 @@ def test_training_in_full_finds_every_epoch_again(experiment):
     change(experiment, history=with_entry(experiment, "train_correct", 1, 7))
     (problem,) = verification.verify_fully(experiment, 0, CPU).problems
     assert problem.startswith("epoch 2 came out differently: train_correct 7, now ")
+
+
+def test_training_in_full_finds_what_rounding_could_have_done_elsewhere(experiment, trained):
+    """A first loss that is a little off, and weights of which no loss tells."""
+    record, weights = trained
+    change(experiment, first_losses=[*record.first_losses[:9], record.first_losses[9] * (1 + 1e-6)])
+    assert verification.verify(experiment, 0, CPU).problems == ()
+    (problem,) = verification.verify_fully(experiment, 0, CPU).problems
+    assert problem.startswith("the loss of step 10 is ")
+    change(experiment, first_losses=record.first_losses[:9])
+    assert verification.verify_fully(experiment, 0, CPU).problems[0].startswith("the loss of step 10 is nan")
+    moved = {n: v * (1 + 1e-7) if v.is_floating_point() else v for n, v in safetensors.torch.load(weights).items()}
+    weights_path(record_path(experiment.published, 0)).write_bytes(content := safetensors.torch.save(moved))
+    change(experiment, first_losses=record.first_losses, weights_digest=bytes_digest(content))
+    assert verification.verify(experiment, 0, CPU).problems == ()
+    assert verification.verify_fully(experiment, 0, CPU).problems == ("the weights came out differently",)
 
 
 def test_the_weights_tell_the_kind_of_machine_where_every_loss_was_changed(experiment, trained):
