@@ -479,7 +479,7 @@ def test_where_the_weights_are_others_too_it_says_that_the_record_names_this_mac
         environment = record.environment | {"device_name": "another one"} | named
         change(experiment, history=history, weights_digest=bytes_digest(content), environment=environment)
         verdict = verification.verify_fully(experiment, 0, CPU)
-        assert not verdict.problems and said in verdict.open[-1]
+        assert not verdict.problems and said in verdict.open[-1] and verdict.run == "example seed 0"
 
 
 def test_one_loss_to_the_last_bit_tells_that_the_machine_is_the_same(experiment, trained):
