@@ -266,6 +266,7 @@ def test_how_far_rounding_moves_a_loss_is_what_trials_say_that_start_a_rounding_
         ]
         assert {*torch.cat([each.flatten() for each in moved]).round(decimals=1).tolist()} == {-1, 1}
         assert all(torch.equal(start[name], own[name]) for name in own if not own[name].is_floating_point())
+    assert len({safetensors.torch.save(start) for _, start, _ in trials}) == len(trials), "no two are the same"
     apart = [np.maximum.accumulate(np.abs(np.divide(found, losses) - 1)) for *_, found in trials]
     assert tolerances == pytest.approx(np.maximum(verification.LEAST, margin * np.max(apart, axis=0)))
     trainer = experiments.make_trainer(run, 0, CPU)
