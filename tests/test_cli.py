@@ -13,7 +13,7 @@ import openpyxl
 import pytest
 
 import forked
-from mnist_lib import cli, experiments
+from mnist_lib import cli, data, experiments
 from mnist_lib.base import files
 from mnist_lib.pipeline import staleness, verification, workers
 from mnist_lib.site import address, book
@@ -536,6 +536,10 @@ def test_a_book_that_cannot_be_replaced_is_not_said_to_be_built(tmp_path, monkey
     assert book.build() == 0 and "the book is current" in capsys.readouterr().out
     index.unlink()
     assert (book.build(), index.read_text()) == (0, "book 5"), "a page that is missing is made again"
+    index.unlink()
+    for is_here, said in ((False, "book 6"), (False, "book 6"), (True, "book 7"), (True, "book 7"), (False, "book 7")):
+        monkeypatch.setattr(data, "have_mnist", lambda is_here=is_here: is_here)
+        assert (book.build(), index.read_text()) == (0, said), "once more when MNIST has come, which a page shows"
     assert [path.name for path in (tmp_path / "_build").iterdir() if path.suffix != ".lock"] == ["html"]
 
 

@@ -30,8 +30,8 @@ REHEARSAL = "Made with the embedded digits of scikit-learn, not with MNIST: a re
 def build(quick: bool = False) -> int:
     """Compile the book into ``_build/html``, or the rehearsal into ``_build/quick/html``; returns the exit code.
 
-    Warnings are errors. The digest of the sources lies beside the result; if it is the same, nothing is done. Of two
-    processes the second waits, and then has nothing to do.
+    Warnings are errors. The digest of the sources lies beside the result; if it is the same, nothing is done, unless
+    MNIST was missing then and is here now. Of two processes the second waits, and then has nothing to do.
     """
     with alone():
         return _build(quick)
@@ -62,7 +62,8 @@ def _build(quick: bool) -> int:
     stamp, digest = target / ".sources", sources_digest(source)
     if pdf_is_current(digest):  # then the pages offer it
         digest = text_digest(digest, bytes_digest(PDF.read_bytes()))
-    if stamp.exists() and stamp.read_text() == digest and (target / "index.html").exists():
+    found, without = stamp.read_text() if stamp.exists() else "", f"{digest} without MNIST"
+    if (target / "index.html").exists() and (found == digest or (found == without and not _have_mnist())):
         print(f"the book is current: {target / 'index.html'}")
         return 0
     with tempfile.TemporaryDirectory(prefix="mnist-lib-book-") as scratch:
@@ -70,7 +71,7 @@ def _build(quick: bool) -> int:
             print("the book was not built; the last good one, if any, is untouched", file=sys.stderr)
             return code
         built = Path(scratch) / "_build" / "html"
-        (built / stamp.name).write_text(digest)
+        (built / stamp.name).write_text(digest if _have_mnist() else without)
         try:
             replace(built, target)
         except OSError as error:
@@ -137,6 +138,13 @@ def untrue() -> list[str]:
         except records.RecordError as error:
             problems.append(f"{error}; `git restore book/records` takes it back")
     return problems
+
+
+def _have_mnist() -> bool:
+    """Whether MNIST is here: a page then shows images of it."""
+    from mnist_lib import data
+
+    return data.have_mnist()
 
 
 def pdf_is_current(digest: str) -> bool:
