@@ -107,16 +107,16 @@ def verify(experiment: Experiment, seed: int, device: torch.device, folder: Path
     Another kind of machine forms sums in another order. Where the first losses differ, how far that moves them is
     measured, run by run: what it may have moved too far is not compared, and the verdict says so.
     """
-    folder = folder or experiment.published
-    path = record_path(folder, seed)
+    path = record_path(folder or experiment.published, seed)
     try:
-        return _compared(experiment, records.read(path), records.read_weights(path), device, folder)
+        return _compared(experiment, records.read(path), records.read_weights(path), device)
     except (RecordError, DivergenceError, ParameterError) as error:
         return Verdict(experiment.name, seed, (str(error),))
 
 
-def _copied(record: Record, folder: Path) -> Iterator[str]:
+def _copied(record: Record) -> Iterator[str]:
     """Problems of weights that another seed's record has, too: runs that begin apart do not end in the same bits."""
+    folder = record.path.parent
     for seed in records.published_seeds(folder):
         with suppress(RecordError):  # whatever is wrong with another record is said of that one
             other = catalogue.record(record_path(folder, seed))
@@ -124,8 +124,8 @@ def _copied(record: Record, folder: Path) -> Iterator[str]:
                 yield f"its weights are those of seed {seed} to the last bit, though the first losses are others"
 
 
-def _compared(experiment: Experiment, record: Record, weights: Weights, device: torch.device, folder: Path) -> Verdict:
-    """Compare a record, and the weights beside it in `folder`, with what can be computed again."""
+def _compared(experiment: Experiment, record: Record, weights: Weights, device: torch.device) -> Verdict:
+    """Compare a record, and the weights beside it, with what can be computed again."""
     found, left_open = experiment.differences(record), list[str]()
     if missing := [run for run in learns_from(experiment, record.seed) if experiments.find_path(*run) is None]:
         found += [f"it learns from {run.name} seed {seed}, which has no current record" for run, seed in missing[:1]]
@@ -137,7 +137,7 @@ def _compared(experiment: Experiment, record: Record, weights: Weights, device: 
         for problems, unclear in (_replayed(record, trainer), _evaluated(record, weights, trainer)):
             found += problems
             left_open += unclear
-    found += _copied(record, folder)
+    found += _copied(record)
     return Verdict(experiment.name, record.seed, tuple(found), tuple(left_open))
 
 
@@ -191,10 +191,10 @@ def _accepted(experiment: Experiment, record: Record, device: torch.device) -> V
     weights = records.read_weights(path)
     reasons = experiment.differences(record)
     if not reasons or not {*reasons} <= CODE_ONLY | {experiments.CHANGED["network"]}:
-        return _compared(experiment, record, weights, device, path.parent)
+        return _compared(experiment, record, weights, device)
     described = experiment.network.described
     stamped = dataclasses.replace(record, digests=experiment.digests, network=described)
-    verdict = _compared(experiment, stamped, weights, device, path.parent)
+    verdict = _compared(experiment, stamped, weights, device)
     if verdict.problems:
         return dataclasses.replace(verdict, problems=(*reasons, *verdict.problems))
     before = {kind: record.digests[kind] for kind in ("code", "network")}

@@ -106,8 +106,8 @@ def test_what_is_wrong_with_a_record_and_what_gives_the_run_a_valid_one(folder):
         (folder / left).touch()
     found = catalogue.missing_runs(path)
     assert [(run.experiment.name, run.seed, run.remedy) for run in found] == [
-        *((NAME, seed, remedy) for seed, remedy in enumerate(("train", "git restore", "verify --accept"))),
-        *((NAME, seed, remedy) for seed, remedy in ((3, "train --replace"), (4, "train"))),
+        (NAME, seed, remedy)
+        for seed, remedy in enumerate(("train", "git restore", "verify --accept", "train --replace", "train"))
     ]
     missing, altered, *changed, left_behind = (run.reasons for run in found)
     assert missing == ("there is no record",)

@@ -107,7 +107,7 @@ def test_headings_and_links_stay_and_all_other_lines_are_quoted(copy):
         f"# Iteration {NEXT}: a wider one\n\n[![A badge](a)](b/{NAME}.ipynb)\n[Source on GitHub](c/{NAME}.ipynb)\n\n"
         f"{words}\n\n> So far.\n>\n>\n> A *word*."
     )
-    own, last = [cell for cell in new.cells if "own" in cell.metadata.get("tags", ())][:2]
+    own, last = tagged(copy / "notebooks" / f"{NAME}.ipynb", "own")[:2]
     assert own.source == f"## Why\n\n{words}\n\n> A line.\n>\n> - of a list\n>     of more"
     assert last.source == f"{words}\n\n> No heading."
 

@@ -54,6 +54,12 @@ def change(published: Experiment, seed: int = 0, /, **changes) -> None:
     path.write_text(json.dumps(sealed(json.loads(path.read_text("utf-8")) | changes)), "utf-8")
 
 
+def larger(weights: bytes, share: float) -> dict[str, torch.Tensor]:
+    """Weights that are all farther from 0 by this share; counters stay."""
+    tensors = safetensors.torch.load(weights)
+    return {name: value * (1 + share) if value.is_floating_point() else value for name, value in tensors.items()}
+
+
 def with_entry(experiment: Experiment, name: str, epoch: int, value: float) -> dict:
     history = records.read(record_path(experiment.published, 0)).history
     return history | {name: [value if k == epoch else v for k, v in enumerate(history[name])]}
@@ -135,9 +141,7 @@ def test_a_record_does_not_choose_how_closely_it_is_looked_at(experiment, traine
 
 
 def test_weights_that_are_a_little_larger_are_found(experiment, trained):
-    tensors = safetensors.torch.load(trained[1])
-    larger = {name: value * (1 + 1e-4) if value.is_floating_point() else value for name, value in tensors.items()}
-    content = safetensors.torch.save(larger)
+    content = safetensors.torch.save(larger(trained[1], 1e-4))
     weights_path(record_path(experiment.published, 0)).write_bytes(content)
     change(experiment, weights_digest=bytes_digest(content))
     assert verification.verify(experiment, 0, CPU).problems[0].startswith("test_loss of the last epoch")
@@ -451,7 +455,7 @@ def test_training_in_full_finds_what_rounding_could_have_done_elsewhere(experime
     assert problem.startswith("the loss of step 10 is ")
     change(experiment, first_losses=record.first_losses[:9])
     assert verification.verify_fully(experiment, 0, CPU).problems[0].startswith("the loss of step 10 is nan")
-    moved = {n: v * (1 + 1e-7) if v.is_floating_point() else v for n, v in safetensors.torch.load(weights).items()}
+    moved = larger(weights, 1e-7)
     weights_path(record_path(experiment.published, 0)).write_bytes(content := safetensors.torch.save(moved))
     change(experiment, first_losses=record.first_losses, weights_digest=bytes_digest(content))
     assert verification.verify(experiment, 0, CPU).problems == ()
@@ -474,7 +478,7 @@ def test_the_weights_tell_the_kind_of_machine_where_every_loss_was_changed(exper
 def test_where_the_weights_are_others_too_it_says_that_the_record_names_this_machine(experiment, trained):
     """This cannot be told from another machine of the same name, so it is said, and not refused."""
     record, weights = trained
-    moved = {n: v * (1 + 1e-7) if v.is_floating_point() else v for n, v in safetensors.torch.load(weights).items()}
+    moved = larger(weights, 1e-7)
     history = {n: [v * (1 + 1e-9) for v in each] if "loss" in n else each for n, each in record.history.items()}
     weights_path(record_path(experiment.published, 0)).write_bytes(content := safetensors.torch.save(moved))
     for named, said in ((record.environment, "though the record names this kind of machine"), ({}, "as on another")):
@@ -487,7 +491,7 @@ def test_where_the_weights_are_others_too_it_says_that_the_record_names_this_mac
 def test_one_loss_to_the_last_bit_tells_that_the_machine_is_the_same(experiment, trained):
     """The first epoch is what it was, so what follows, and the weights, must be as well."""
     record, weights = trained
-    moved = {n: v * (1 + 1e-7) if v.is_floating_point() else v for n, v in safetensors.torch.load(weights).items()}
+    moved = larger(weights, 1e-7)
     for name in ("train_loss", "test_loss"):
         history = with_entry(experiment, name, 1, record.history[name][1] * (1 + 1e-9))
         weights_path(record_path(experiment.published, 0)).write_bytes(content := safetensors.torch.save(moved))
@@ -501,7 +505,7 @@ def test_one_loss_to_the_last_bit_tells_that_the_machine_is_the_same(experiment,
 def test_on_another_machine_a_run_must_end_where_one_more_run_would(experiment, trained, is_near):
     """Thirty runs end about there, or far below: to end there is then no luck."""
     record, weights = trained
-    moved = {n: v * (1 + 1e-7) if v.is_floating_point() else v for n, v in safetensors.torch.load(weights).items()}
+    moved = larger(weights, 1e-7)
     history = {n: [v * (1 + 1e-9) for v in each] if "loss" in n else each for n, each in record.history.items()}
     weights_path(record_path(experiment.published, 0)).write_bytes(content := safetensors.torch.save(moved))
     change(experiment, history=history, weights_digest=bytes_digest(content))
