@@ -41,6 +41,9 @@ PROCESSES.set_forkserver_preload(
 FORKS = sys.platform == "linux" and "COVERAGE_PROCESS_CONFIG" not in os.environ
 """Elsewhere commands are started anew: there a fork is less safe, and coverage finds out only about such."""
 
+HAS_A_KEY = sys.version_info >= (3, 14)
+"""Whether the server asks for a key: there workers are spawned, and it has not been tried to have them forked."""
+
 
 def python(
     *arguments: str | Path, cwd: Path, environment: Mapping[str, str] | None = None
@@ -116,6 +119,13 @@ def start(*arguments: str | Path, cwd: Path, environment: Mapping[str, str], log
         return subprocess.Popen([sys.executable, *arguments], cwd=cwd, env=environment, stdout=opened, stderr=opened)
 
 
+def fork_workers(patch: Any) -> None:
+    """Have the workers that this process would spawn forked, too, as long as pytest's `patch` lasts."""
+    if FORKS and not HAS_A_KEY:
+        patch.setattr(spawn, "get_preparation_data", _nothing_of_ours)
+        patch.setattr(context.SpawnProcess, "_Popen", staticmethod(Worker))
+
+
 def start_kernel(words: Sequence[str], *, env: Mapping[str, str], cwd: str | None = None, **options: Any) -> Any:
     """In the place of jupyter_client's `launch_kernel`; a kernel of another program is started as ever."""
     if FORKS and words[0] == sys.executable:
@@ -165,7 +175,7 @@ _preparation_data = spawn.get_preparation_data
 def _fork_from_now_on() -> None:
     """Where this process would spawn a worker or start a kernel, have it forked from the prepared process."""
     gc.freeze()  # whoever looks for cycles need not go through what was prepared, and copy its pages
-    if sys.version_info >= (3, 14):  # whose server asks for a key; not tried there
+    if HAS_A_KEY:
         return
     forkserver._forkserver.ensure_running = lambda: None  # this process comes from it; it would start another one
     spawn.get_preparation_data = _nothing_of_ours

@@ -17,7 +17,7 @@ from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import ParameterError
 from mnist_lib.pipeline import catalogue
 
-NUMBER = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$|[-−+±]?\d+(?:[.,]\d+)*", re.DOTALL)
+NUMBER = re.compile(r"\$\$.+?\$\$|\$(?:[^$\n]|\n(?!\s*\n))+\$|[-−+±]?\d+(?:[.,]\d+)*", re.DOTALL)
 """A number in prose with its sign, or a formula as a whole: in it, an operator says as much as a digit."""
 
 ADDRESS = re.compile(r"https?://\S+")
