@@ -98,8 +98,8 @@ def in_words(frame: pd.DataFrame) -> pd.DataFrame:
     words = frame[[*values, *(["experiment", "where", "differences"] if not values else ["where"]), "seeds"]].copy()
     intervals = zip(frame["mean"], frame["low"], frame["high"], strict=True)
     words["mean %"] = [f"{Interval(*each)}".replace("nan", "–").partition(" (")[0] for each in intervals]
-    words["images"] = frame["evaluated_on"].fillna("–")
-    words["minutes"] = frame["minutes"].map("{:.1f}".format, na_action="ignore").fillna("–")
+    words["images"] = frame["evaluated_on"].astype(object).fillna("–")
+    words["minutes"] = frame["minutes"].map("{:.1f}".format, na_action="ignore").astype(object).fillna("–")
     return words
 
 
