@@ -284,9 +284,9 @@ def _absent() -> Missing:
 REMEDIES = [
     "1 cannot be read: `git restore book/records` takes them back, or delete them and train them anew",
     "2 records: `mnist-lib verify --accept 'x*'` checks the records that older code made, and keeps those that the new "
-    "code makes, too",
-    "1 record: `mnist-lib train --replace 'x*'` trains anew what another recipe made; the old records are lost (git has "
-    "them)",
+    + "code makes, too",
+    "1 record: `mnist-lib train --replace 'x*'` trains anew what another recipe made; the old records are lost "
+    + "(git has them)",
     "Was the notebook changed by mistake? `git restore notebooks` takes it back.",
 ]
 
