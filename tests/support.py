@@ -157,6 +157,11 @@ def sealed(content: dict) -> dict:
     return kept | {"digest": text_digest(json.dumps(kept, sort_keys=True))}
 
 
+def reseal(file: Path, **changes: object) -> None:
+    """Replace fields of a record, and state the digest that its file should then state."""
+    file.write_text(json.dumps(sealed(json.loads(file.read_text("utf-8")) | changes)), "utf-8")
+
+
 def content(folder: Path) -> dict[str, object]:
     """What is in a folder, without what tells where and when it was made."""
     found = {}

@@ -14,7 +14,7 @@ from mnist_lib.experiments import CHANGED
 from mnist_lib.parameters import ParameterError
 from mnist_lib.pipeline import catalogue
 from mnist_lib.records import RecordError, record_path
-from support import ROOT, edit, sealed
+from support import ROOT, edit, reseal
 
 NAME, BASELINE = "iteration_02_light_skeleton", "iteration_01_setup"
 PAGES = ROOT / "notebooks"
@@ -88,10 +88,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     return Path(shutil.copytree(ROOT / "book" / "records" / NAME, tmp_path / NAME))
 
 
-def change(file: Path, **changes) -> None:
-    file.write_text(json.dumps(sealed(json.loads(file.read_text("utf-8")) | changes)), "utf-8")
-
-
 def test_what_is_wrong_with_a_record_and_what_gives_the_run_a_valid_one(folder):
     path = PAGES / f"{NAME}.ipynb"
     assert catalogue.missing_runs(path) == []
@@ -100,8 +96,8 @@ def test_what_is_wrong_with_a_record_and_what_gives_the_run_a_valid_one(folder):
     other_recipe = before.parameters | {"batch_size": 32}
     record_path(folder, 0).unlink()
     edit(record_path(folder, 1), '"train_size": 60000', '"train_size": 60001')
-    change(record_path(folder, 2), digests=other_code)
-    change(record_path(folder, 3), digests=other_code, parameters=other_recipe)
+    reseal(record_path(folder, 2), digests=other_code)
+    reseal(record_path(folder, 3), digests=other_code, parameters=other_recipe)
     for left in ("seed_4.partial.safetensors", "seed_4.lock"):
         (folder / left).touch()
     found = catalogue.missing_runs(path)

@@ -12,7 +12,7 @@ from mnist_lib import experiments, records
 from mnist_lib.parameters import ParameterError
 from mnist_lib.pipeline import catalogue, staleness
 from mnist_lib.records import record_path
-from support import ROOT, edit, sealed
+from support import ROOT, edit, reseal
 
 NAME = "iteration_02_light_skeleton"
 PAGE = ROOT / "notebooks" / f"{NAME}.ipynb"
@@ -125,10 +125,6 @@ def note(page: Path, **noted: object) -> Path:
     return page
 
 
-def change(file: Path, **changes) -> None:
-    file.write_text(json.dumps(sealed(json.loads(file.read_text("utf-8")) | changes)), "utf-8")
-
-
 def test_of_each_record_the_recipe_counts_and_the_results(published, page):
     """Damaged ones, missing ones and those of another recipe have none; those of older code have."""
     found = [records.read(record_path(published, seed)) for seed in range(5)]
@@ -139,8 +135,8 @@ def test_of_each_record_the_recipe_counts_and_the_results(published, page):
     assert [results for _, results in without] == [None] * 5
     record_path(published, 0).unlink()
     edit(record_path(published, 1), '"train_size": 60000', '"train_size": 60001')
-    change(record_path(published, 2), digests=found[2].digests | {"code": "0" * 64})
-    change(record_path(published, 3), parameters=found[3].parameters | {"batch_size": 32})
+    reseal(record_path(published, 2), digests=found[2].digests | {"code": "0" * 64})
+    reseal(record_path(published, 3), parameters=found[3].parameters | {"batch_size": 32})
     now = staleness.current_digests(page)["records"][NAME]
     assert [digest for digest, _ in now] == [recipe] * 5
     kept = [found[seed].results_digest for seed in (2, 4)]
