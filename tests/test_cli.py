@@ -15,7 +15,7 @@ import pytest
 import forked
 from mnist_lib import cli, data, experiments
 from mnist_lib.base import files
-from mnist_lib.pipeline import staleness, verification, workers
+from mnist_lib.pipeline import staleness, workers
 from mnist_lib.site import address, book
 from support import ROOT, mnist_lib
 
@@ -53,39 +53,6 @@ def test_help_names_every_command():
         "new",
     ):
         assert f"\n    {command} " in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("text", "seeds"),
-    [("0-3", [0, 1, 2, 3]), ("5", [5]), ("0,3,7-8", [0, 3, 7, 8]), ("7,7,5-7", [7, 5, 6])],  # none comes twice
-)
-def test_seeds_are_read(text, seeds, monkeypatch, tmp_path):
-    trained = []
-    monkeypatch.setattr(experiments, "published_records", lambda: tmp_path)
-    monkeypatch.setattr(workers, "train", lambda jobs, *_: trained.extend(jobs))
-    assert cli.main(["train", "iteration_01_setup", f"--seeds={text}"]) == 0
-    assert [seed for _, seed in trained] == seeds
-
-
-@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1-b", "1;2", "3-1", "1" * 10, "9" * 5000])
-def test_other_seeds_are_refused(text, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        cli.main(["train", f"--seeds={text}"])
-    assert "write seeds as 0-9 or 0,3,5" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("text", ["0-99999999", "0-999,1000"])
-def test_too_many_seeds_are_refused_at_once(text, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        cli.main(["train", f"--seeds={text}"])
-    assert "at most 1,000 seeds" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("count", ["0", "-1", "two", ""])
-def test_a_number_of_workers_is_from_1(count):
-    done = mnist_lib("verify", f"--workers={count}")
-    assert done.returncode == 2
-    assert f"{count!r}: expected a whole number from 1" in done.stderr
 
 
 @pytest.mark.parametrize("scheduler", ["nowhere", "tcp://nowhere"])
@@ -567,16 +534,6 @@ def test_a_book_is_not_compiled_of_altered_pages_or_damaged_weights(tmp_path, mo
     assert "seed_1.safetensors: damaged" in damaged and "`git restore book/records`" in damaged
 
 
-def test_folders_may_be_given_relative_to_where_the_command_runs(tmp_path, monkeypatch):
-    """Kernels run elsewhere."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MNIST_LIB_DATA", "data")
-    monkeypatch.setenv("MNIST_LIB_RUNS", "")
-    cli.main(["workbook", "backprop.xlsx"])
-    assert os.environ["MNIST_LIB_DATA"] == str(tmp_path / "data")
-    assert os.environ["MNIST_LIB_RUNS"] == ""
-
-
 def test_a_notebook_elsewhere_is_not_taken_for_the_published_one(tmp_path):
     path = shutil.copy(ROOT / "notebooks" / "introduction.ipynb", tmp_path)
     done = mnist_lib("run", path, "--force")
@@ -599,54 +556,6 @@ def test_seeds_without_a_record_are_not_said_to_hold():
     assert done.returncode == 2 and "not allowed with argument" in done.stderr
     done = mnist_lib("verify", "backprop_derivation")
     assert done.returncode == 1 and "no record belongs to backprop_derivation" in done.stderr
-
-
-def test_a_sample_is_trained_again_in_full(monkeypatch):
-    """So many records, chosen by chance, each once."""
-    asked = []
-    monkeypatch.setattr(workers, "verify", lambda jobs, _, __, check: [asked.append((jobs, check))] and [])
-    for count, expected in ((3, 3), (7, 5)):
-        assert cli.main(["verify", "iteration_01_setup", "--sample", str(count)]) == 0
-        jobs, check = asked.pop()
-        assert check is verification.verify_fully
-        assert len({seed for _, seed in jobs}) == len(jobs) == expected
-    with pytest.raises(SystemExit):
-        cli.main(["verify", "--sample", "0"])
-
-
-def test_what_is_not_compared_is_neither_held_nor_refused(monkeypatch, capsys):
-    verdicts = [verification.Verdict("a", 0, (), ("the first losses: luck",)), verification.Verdict("a", 1, ("wrong",))]
-    for found, code, said in ((verdicts[:1], 0, "1 of 1 records hold"), (verdicts, 1, "1 of 2 records hold")):
-        monkeypatch.setattr(workers, "verify", lambda *_, found=found: found)
-        assert cli.main(["verify", "iteration_01_setup"]) == code
-        lines = capsys.readouterr().out.splitlines()
-        assert lines[:2] == ["a seed 0  holds", "          not compared: the first losses: luck"]
-        assert lines[-1] == said
-
-
-def test_verify_looks_at_every_record_that_is_there(monkeypatch, tmp_path):
-    """Those of more seeds than the notebook asks for, too."""
-    monkeypatch.setattr(experiments, "published_records", lambda: tmp_path)
-    (tmp_path / "iteration_01_setup").mkdir()
-    for name in ("seed_0.json", "seed_12.json", "seed_12.safetensors", "seed_x.json"):
-        (tmp_path / "iteration_01_setup" / name).touch()
-    looked_at = []
-    monkeypatch.setattr(workers, "verify", lambda jobs, *_: [looked_at.extend(jobs)] and [])
-    assert cli.main(["verify", "iteration_01_setup"]) == 0
-    assert [seed for _, seed in looked_at] == [0, 1, 2, 3, 4, 12]
-
-
-def test_an_interrupted_command_says_what_is_kept(monkeypatch, capsys):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(book, "build", lambda **_: interrupted())
-    assert cli.main(["book"]) == 130
-    assert capsys.readouterr().err == "interrupted\n"
-    monkeypatch.setattr(workers, "train", interrupted)
-    monkeypatch.setattr(experiments, "published_records", lambda: Path("nowhere"))
-    assert cli.main(["train", "iteration_01_setup"]) == 130
-    assert "finished runs and epochs are kept" in capsys.readouterr().err
 
 
 def test_a_rehearsal_begun_anew_keeps_the_runs_of_the_last(copy, monkeypatch):

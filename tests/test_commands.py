@@ -139,7 +139,7 @@ def test_what_is_written_is_what_is_taken(line):
         ("runs --csv --delete", "not allowed with argument"),
         ("verify --accept --sample 1", "not allowed with argument"),
         ("verify --full 1 --sample 1", "not allowed with argument"),
-        ("train --workers 0", "'0': expected a whole number from 1"),
+        *((f"verify --workers={text}", f"{text!r}: expected a whole number from 1") for text in ("0", "-1", "two", "")),
         ("workbook x.xlsx --learning-rates ,", "',': write learning rates as 0.1,0.5"),
         ("clean", "the following arguments are required: files"),
         ("new x", "the following arguments are required: --from"),
@@ -149,6 +149,28 @@ def test_what_cannot_be_taken_is_refused_in_a_sentence(line, said, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(line.split())
     assert caught.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [("0-3", [0, 1, 2, 3]), ("5", [5]), ("0,3,7-8", [0, 3, 7, 8]), ("7,7,5-7", [7, 5, 6])],  # none comes twice
+)
+def test_seeds_are_read(text, seeds):
+    assert cli.parser().parse_args(["train", f"--seeds={text}"]).seeds == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1-b", "1;2", "3-1", "1" * 10, "9" * 5000])
+def test_other_seeds_are_refused(text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", f"--seeds={text}"])
+    assert "write seeds as 0-9 or 0,3,5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0-99999999", "0-999,1000"])
+def test_too_many_seeds_are_refused_at_once(text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", f"--seeds={text}"])
+    assert "at most 1,000 seeds" in capsys.readouterr().err
 
 
 def test_as_many_seeds_are_taken_as_are_allowed():

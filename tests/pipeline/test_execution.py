@@ -10,10 +10,10 @@ import papermill
 import pytest
 from nbclient.exceptions import DeadKernelError
 
-from mnist_lib import experiments, machine
+from mnist_lib import cells, experiments, machine
 from mnist_lib.base import loaded
 from mnist_lib.base.loaded import CodeError
-from mnist_lib.pipeline import execution, staleness
+from mnist_lib.pipeline import catalogue, execution, staleness
 
 code_cell, prose_cell = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
 
@@ -187,6 +187,11 @@ def test_a_rehearsal_takes_what_the_page_accepts_and_says_so(copier, page, more,
         f"# A page\n\n{note}\nIt has 1 number." if is_rehearsal else "# A page\n\nIt has 1 number."
     )
     assert target.read_text("utf-8") == execution.to_text(made)
+
+
+def test_a_rehearsal_gives_nothing_that_no_page_accepts():
+    accepted = {name for path in catalogue.find() for name in cells.notebook_parameters(path)}
+    assert execution.QUICK.keys() <= accepted
 
 
 # -- what is left of an execution
