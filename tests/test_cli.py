@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -546,6 +547,13 @@ def test_a_file_that_is_missing_is_told_without_a_traceback():
     done = mnist_lib("clean", "nowhere.ipynb")
     assert done.returncode == 1
     assert "nowhere.ipynb" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_whoever_reads_the_first_lines_only_gets_no_error():
+    command = ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m mnist_lib.cli runs --csv | head -n 1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr, done.stdout.split(",")[0]) == (0, "", "experiment")
 
 
 def test_seeds_without_a_record_are_not_said_to_hold():

@@ -63,66 +63,57 @@ A, B = experiment("a"), experiment("b")
 
 # -- what is taken
 
-OPTIONS = {
+TRAINS = {"device": "auto", "workers": CORES, "scheduler": None}
+
+DEFAULTS = {
     "status": {"pattern": "*"},
-    "status x": {"pattern": "x"},
-    "train": {
-        **{"pattern": "*", "replace": False, "seeds": None, "device": "auto", "workers": CORES},
-        "scheduler": None,
-    },
-    "train x --replace --seeds 0-1 --device cpu --workers 3 --scheduler tcp://x:1": {
-        **{"pattern": "x", "replace": True, "seeds": [0, 1], "device": "cpu", "workers": 3},
-        "scheduler": "tcp://x:1",
-    },
-    "sweep x --set a=1": {
-        **{"notebook": "x", "set": [("a", [1])], "seeds": None, "random": None, "name": None},
-        **{"device": "auto", "workers": CORES, "scheduler": None},
-    },
-    "sweep x --set a=1,0.5,b,True --set b==c --seeds 2 --random 7 --name y --device mps --workers 1 --scheduler z": {
-        **{"notebook": "x", "set": [("a", [1, 0.5, "b", True]), ("b", ["=c"])], "seeds": [2], "random": 7, "name": "y"},
-        **{"device": "mps", "workers": 1, "scheduler": "z"},
-    },
+    "train": TRAINS | {"pattern": "*", "replace": False, "seeds": None},
+    "sweep": TRAINS | {"seeds": None, "random": None, "name": None},
     "runs": {"pattern": "*", "sweep": None, "csv": False, "json": False, "delete": False, "yes": False},
-    "runs x --sweep y --csv": {
-        **{"pattern": "x", "sweep": "y", "csv": True, "json": False, "delete": False, "yes": False},
-    },
-    "runs --json": {"pattern": "*", "sweep": None, "csv": False, "json": True, "delete": False, "yes": False},
-    "runs --delete --yes": {"pattern": "*", "sweep": None, "csv": False, "json": False, "delete": True, "yes": True},
-    "verify": {
-        **{"pattern": "*", "accept": False, "full": None, "sample": None, "device": "auto", "workers": CORES},
-    },
-    "verify x --accept --device cpu --workers 2": {
-        **{"pattern": "x", "accept": True, "full": None, "sample": None, "device": "cpu", "workers": 2},
-    },
-    "verify --full 0": {
-        **{"pattern": "*", "accept": False, "full": 0, "sample": None, "device": "auto", "workers": CORES},
-    },
-    "verify --sample 1": {
-        **{"pattern": "*", "accept": False, "full": None, "sample": 1, "device": "auto", "workers": CORES},
-    },
-    "run": {
-        **{"pattern": "*", "train": False, "accept": False, "force": False, "device": "auto", "workers": CORES},
-    },
-    "run x --train --accept --force --device cpu --workers 2": {
-        **{"pattern": "x", "train": True, "accept": True, "force": True, "device": "cpu", "workers": 2},
-    },
+    "verify": {"pattern": "*", "accept": False, "full": None, "sample": None, "device": "auto", "workers": CORES},
+    "run": {"pattern": "*", "train": False, "accept": False, "force": False, "device": "auto", "workers": CORES},
     "quick": {"pattern": "*", "workers": CORES},
-    "quick x --workers 2": {"pattern": "x", "workers": 2},
     "book": {"quick": False},
-    "book --quick": {"quick": True},
     "pdf": {},
     "workbook": {"path": Path("backprop.xlsx"), "learning_rates": None},
+    "clean": {},
+    "new": {},
+}
+"""What a command takes where nothing is written."""
+
+WRITTEN = {
+    "status x": {"pattern": "x"},
+    "train x --replace": {"pattern": "x", "replace": True},
+    "train --seeds 0-1 --device cpu --workers 3": {"seeds": [0, 1], "device": "cpu", "workers": 3},
+    "train --scheduler tcp://x:1": {"scheduler": "tcp://x:1"},
+    "sweep x --set a=1": {"notebook": "x", "set": [("a", [1])]},
+    "sweep x --set a=1,0.5,b,True --set b==c": {"notebook": "x", "set": [("a", [1, 0.5, "b", True]), ("b", ["=c"])]},
+    "sweep x --set a=1 --seeds 2 --random 7": {"notebook": "x", "set": [("a", [1])], "seeds": [2], "random": 7},
+    "sweep x --set a=1 --name y --device mps": {"notebook": "x", "set": [("a", [1])], "name": "y", "device": "mps"},
+    "sweep x --set a=1 --workers 1": {"notebook": "x", "set": [("a", [1])], "workers": 1},
+    "sweep x --set a=1 --scheduler z": {"notebook": "x", "set": [("a", [1])], "scheduler": "z"},
+    "runs x --sweep y --csv": {"pattern": "x", "sweep": "y", "csv": True},
+    "runs --json": {"json": True},
+    "runs --delete --yes": {"delete": True, "yes": True},
+    "verify x --accept --device cpu --workers 2": {"pattern": "x", "accept": True, "device": "cpu", "workers": 2},
+    "verify --full 0": {"full": 0},
+    "verify --sample 1": {"sample": 1},
+    "run x --train --device cpu --workers 2": {"pattern": "x", "train": True, "device": "cpu", "workers": 2},
+    "run --accept --force": {"accept": True, "force": True},
+    "quick x --workers 2": {"pattern": "x", "workers": 2},
+    "book --quick": {"quick": True},
     "workbook x.xlsx --learning-rates 0.1,2": {"path": Path("x.xlsx"), "learning_rates": [0.1, 2.0]},
     "clean a b": {"files": [Path("a"), Path("b")]},
     "new x --from y": {"name": "x", "source": "y"},
-}
+} | {name: {} for name in ("status", "train", "runs", "verify", "run", "quick", "book", "pdf", "workbook")}
 
 
-@pytest.mark.parametrize("line", OPTIONS)
+@pytest.mark.parametrize("line", WRITTEN)
 def test_what_is_written_is_what_is_taken(line):
     taken = vars(cli.parser().parse_args(line.split()))
-    assert callable(taken.pop("command")) and taken.pop("name_of_command") == line.split()[0]
-    assert taken == OPTIONS[line]
+    command = taken.pop("name_of_command")
+    assert callable(taken.pop("command")) and command == line.split()[0]
+    assert taken == DEFAULTS[command] | WRITTEN[line]
 
 
 @pytest.mark.parametrize(
