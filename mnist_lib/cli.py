@@ -147,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--learning-rates", type=_rates, help="one sheet for each, such as 0.1,0.5")
 
     added = command("clean", _clean, "Strip execution times and other chance from notebooks.")
-    added.add_argument("files", nargs="+", type=Path)
+    added.add_argument("files", nargs="+", type=Path, help="the paths of notebooks")
 
     added = command("new", _new, "Write the notebook of a new iteration, with the skeleton of another.")
     added.add_argument("name", help="such as iteration_11_mine")

@@ -2,6 +2,7 @@
 
 import builtins
 import os
+import re
 import types
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +115,29 @@ def test_what_is_written_is_what_is_taken(line):
     command = taken.pop("name_of_command")
     assert callable(taken.pop("command")) and command == line.split()[0]
     assert taken == DEFAULTS[command] | WRITTEN[line]
+
+
+def test_help_says_of_every_command_and_of_all_that_it_takes_what_it_does(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def said(*words: str) -> str:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            cli.main([*words, "--help"])
+        return capsys.readouterr().out
+
+    listed = said()
+    assert listed.startswith(
+        "usage: mnist-lib [-h] COMMAND ...\n\nMake and check the report's records, pages and book.\n"
+    )
+    assert re.findall(r"^    (\w+) ", listed, re.MULTILINE) == [*DEFAULTS]
+    for command, taken in DEFAULTS.items():
+        (does,) = re.findall(rf"^    {command} +(\w.+\.)$", listed, re.MULTILINE)
+        usage, description, *parts = said(command).rstrip("\n").split("\n\n")
+        assert usage.startswith(f"usage: mnist-lib {command} ") and description == does
+        entries = [entry for part in parts for entry in re.split(r"\n  (?=\S)", part)[1:]]
+        assert len(entries) > len(taken), "-h, too"
+        for entry in entries:
+            assert re.fullmatch(r"\S+( \S+)*( {2,}|\n +)\S.+", entry), f"{command}: {entry}"
 
 
 @pytest.mark.parametrize(
