@@ -336,7 +336,7 @@ def _delete(frame, options: argparse.Namespace) -> int:
     from mnist_lib import experiments
     from mnist_lib.results import listing, sweeps
 
-    there = frame[[Path(folder).exists() for folder in frame["folder"]]]
+    there = frame.loc[[Path(folder).exists() for folder in frame["folder"]]]
     if there.empty and not options.sweep:
         print(f"none of your runs match {options.pattern!r}; published records are deleted by git only")
         return 1
@@ -362,6 +362,7 @@ def _agrees(question: str) -> bool:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from mnist_lib.experiments import published_records
     from mnist_lib.parameters import ParameterError
     from mnist_lib.pipeline import catalogue, verification, workers
     from mnist_lib.records import published_seeds
@@ -370,7 +371,8 @@ def _verify(options: argparse.Namespace) -> int:
         if options.accept or options.full is not None or options.sample is not None:
             raise ParameterError("--accept, --full and --sample are for published records: name a notebook")
         return _say(workers.verify(verification.of_path(path), options.device, options.workers))
-    runs = [run for path in catalogue.find(options.pattern) for run in catalogue.published_runs(path)]
+    paths = catalogue.find(options.pattern)
+    runs = [run for path in paths for run in catalogue.published_runs(path)]
     # Those that the notebooks ask for, there or not, and those that are there besides.
     jobs = [
         (experiment, seed)
@@ -379,7 +381,7 @@ def _verify(options: argparse.Namespace) -> int:
     ]
     if not jobs:
         raise ParameterError(f"no record belongs to {options.pattern}")
-    check, rounds = verification.verify, [jobs]
+    check, rounds, strays = verification.verify, [jobs], list[verification.Verdict]()
     if options.accept:
         check, rounds = verification.accept, _to_accept(jobs)
         if not any(rounds):
@@ -391,7 +393,13 @@ def _verify(options: argparse.Namespace) -> int:
             raise ParameterError(f"no record of seed {options.full} belongs to {options.pattern}")
     elif options.sample is not None:
         check, rounds = verification.verify_fully, [random.sample(jobs, min(options.sample, len(jobs)))]
-    return _say([each for jobs in rounds for each in workers.verify(jobs, options.device, options.workers, check)])
+    else:
+        why = ("no notebook asks for it: delete it, or take its notebook back with `git restore notebooks`",)
+        for file in catalogue.strays(paths):
+            name, seed = file.parent.relative_to(published_records()).as_posix(), file.stem.removeprefix("seed_")
+            strays.append(verification.Verdict(name, int(seed), why))
+    found = [each for jobs in rounds for each in workers.verify(jobs, options.device, options.workers, check)]
+    return _say(found + strays)
 
 
 def _to_accept(jobs: list[tuple]) -> list[list[tuple]]:

@@ -82,8 +82,11 @@ class Experiment:
         """Refuse what training would fail over, or what would change nothing.
 
         Raises:
-            ParameterError: as `Network.check`, or statistics are to be counted that the network does not keep.
+            ParameterError: as `Network.check`, or statistics are to be counted that the network does not keep, or of a
+                single image.
         """
+        if self.recipe.statistics_images == 1:
+            raise ParameterError("statistics_images = 1: one image has no spread; expected 0, for none, or from 2")
         self.network.check(statistics=self.recipe.statistics_images > 0)
 
     @property

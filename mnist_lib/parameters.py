@@ -8,7 +8,9 @@ and values out of range are refused before anything trains.
 import ast
 import dataclasses
 import difflib
+import json
 import math
+import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -221,6 +223,10 @@ def has_effect(checked: Any, name: str) -> bool:
     return effect is None or effect(checked)
 
 
+YAML_WORDS = ("true", "false", "null", "yes", "no", "on", "off")
+"""Words that YAML takes for values."""
+
+
 def literal(text: str) -> int | float | bool | str:
     """Return the value that a text writes: a number, True or False, or else a word."""
     try:
@@ -228,6 +234,14 @@ def literal(text: str) -> int | float | bool | str:
     except UNPARSABLE:
         return text
     return value if isinstance(value, int | float | str) else text
+
+
+def in_yaml(value: int | float | bool | str) -> str:
+    """Write a value as papermill's ``-y`` must be given it: YAML takes 1e-05 for a word, and ``a: b`` for a pair."""
+    if not isinstance(value, str):
+        return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))
+    is_plain = re.fullmatch(r"[A-Za-z][\w.+-]*", value) and value.lower() not in YAML_WORDS
+    return value if is_plain else json.dumps(value, ensure_ascii=False)
 
 
 def suggestion(word: str, known: Iterable[str], before: str = "; ") -> str:
@@ -306,5 +320,5 @@ def refusal(name: str, value: Any, accepted: str) -> ParameterError:
             number = math.nan
         if math.isfinite(number) and (number.is_integer() or not whole):
             number = int(number) if whole else number
-            hint = f" (a string that looks like a number: write {number!r}, without quotes)"
+            hint = f" (a string that looks like a number: write {in_yaml(number)}, without quotes)"
     return ParameterError(f"{name} = {value!r}: expected {accepted}{hint}")

@@ -261,7 +261,7 @@ def test_what_cannot_be_read_stops_nothing_and_what_is_old_is_read(copy):
     assert f"{name}: not published: {pages / name}.ipynb: cannot be read: Is a directory" in done.stdout
     assert "its format is 3, expected 4" in done.stdout
     assert "iteration_01_setup: \n" in done.stdout
-    assert "backprop_derivation: \n" in done.stdout and "its prose says" in done.stdout  # other ids than published
+    assert "backprop_derivation: \n" in done.stdout and "it says" in done.stdout  # other ids than published
     ran = mnist_lib("run", "[bi]*", root=copy)
     assert (
         "iteration_04_broken.ipynb is left out: " in ran.stdout
@@ -533,6 +533,15 @@ def test_a_book_is_not_compiled_of_altered_pages_or_damaged_weights(tmp_path, mo
     altered, damaged = capsys.readouterr().err.splitlines()
     assert altered.startswith(f"{name}.ipynb: its outputs are not those of its execution; `git restore`")
     assert "seed_1.safetensors: damaged" in damaged and "`git restore book/records`" in damaged
+    notebook.metadata["mnist_lib"] = {"cells": ""}
+    nbformat.write(notebook, page)
+    assert "it was executed by another version of the library" in book.untrue()[0]
+    del notebook.metadata["mnist_lib"]
+    nbformat.write(notebook, page)
+    assert "it has outputs, and no execution has noted them" in book.untrue()[0]
+    notebook.cells[0].metadata["tags"] = ["injected-parameters"]
+    nbformat.write(notebook, page)
+    assert "it is what papermill wrote" in book.untrue()[0]
 
 
 def test_a_notebook_elsewhere_is_not_taken_for_the_published_one(tmp_path):

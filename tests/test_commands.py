@@ -42,6 +42,7 @@ def elsewhere(tmp_path, tmp_store, monkeypatch) -> Path:
     """A folder for what commands write."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiments, "published_records", lambda: tmp_path / "published")
+    monkeypatch.setattr(book, "ROOT", tmp_path)  # where commands wait for each other
     return tmp_path
 
 
@@ -186,6 +187,18 @@ def test_too_many_seeds_are_refused_at_once(text, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["train", f"--seeds={text}"])
     assert "at most 1,000 seeds" in capsys.readouterr().err
+
+
+def test_as_many_processes_are_meant_as_there_are_cores_for_this_one(monkeypatch):
+    def workers_meant() -> int:
+        return cli.parser().parse_args(["train"]).workers
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 7}, raising=False)
+    assert workers_meant() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    for there, meant in ((5, 5), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda there=there: there)
+        assert workers_meant() == meant
 
 
 def test_as_many_seeds_are_taken_as_are_allowed():
@@ -507,12 +520,12 @@ def test_runs_are_deleted_after_a_question(table, stand_in, capsys, elsewhere, a
     assert last == ("deleted 2 runs of 1 experiments" if agrees else "nothing is deleted")
 
 
-@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize(("left", "is_there"), [(3, True), (2, False), (1, False)])
 def test_a_sweep_is_deleted_with_its_plan_though_none_of_its_runs_be_there(
-    table, stand_in, capsys, elsewhere, is_there
+    table, stand_in, capsys, elsewhere, left, is_there
 ):
-    if not is_there:
-        table.return_value = table().iloc[1:]
+    """And though none be yours."""
+    table.return_value = table().iloc[3 - left :]
     stand_in(sweeps, "read", gives=SimpleNamespace(seeds=[0, 7]))
     stand_in(sweeps, "path", gives=elsewhere / "plan.json")
     (elsewhere / "plan.json").touch()
@@ -522,6 +535,7 @@ def test_a_sweep_is_deleted_with_its_plan_though_none_of_its_runs_be_there(
         assert not (elsewhere / "plan.json").exists()
     assert delete.call_args_list == [call(elsewhere / "runs" / "one", [0, 7])] * (2 * is_there)
     sweeps.path.assert_called_with("swept")
+    sweeps.read.assert_called_with("swept")
 
 
 # -- verify
@@ -533,6 +547,7 @@ def published(stand_in, elsewhere) -> None:
     stand_in(catalogue, "find", gives=[Path("one.ipynb"), Path("two.ipynb")])
     stand_in(catalogue, "published_runs", does=[[(A, 2)], [(B, 1)]])
     stand_in(records, "published_seeds", does=lambda folder: {A.published: [0], B.published: [7, 3]}[folder])
+    stand_in(catalogue, "strays", gives=[])
 
 
 EVERY = [(A, 0), (A, 1), (B, 0), (B, 3), (B, 7)]
@@ -543,6 +558,7 @@ def test_verify_checks_what_is_asked_for_and_what_is_there_besides(published, st
     verify = stand_in(workers, "verify", gives=found)
     assert cli.main("verify x --device cpu --workers 2".split()) == 1
     catalogue.find.assert_called_once_with("x")
+    assert catalogue.published_runs.call_args_list == [call(Path("one.ipynb")), call(Path("two.ipynb"))]
     verify.assert_called_once_with(EVERY, "cpu", 2, verification.verify)
     assert capsys.readouterr().out.splitlines() == [
         "a seed 0     holds",
@@ -557,6 +573,17 @@ def test_verify_says_that_all_hold(published, stand_in, capsys):
     stand_in(workers, "verify", gives=[Verdict("a", 0, ())])
     assert cli.main(["verify"]) == 0
     assert capsys.readouterr().out == "a seed 0  holds\n1 of 1 records hold\n"
+
+
+def test_verify_says_what_no_notebook_asks_for(published, stand_in, capsys, elsewhere):
+    stand_in(workers, "verify", gives=[Verdict("a", 0, ())])
+    catalogue.strays.return_value = [elsewhere / "published" / "a" / "better" / "seed_12.json"]
+    assert cli.main(["verify"]) == 1
+    catalogue.strays.assert_called_once_with([Path("one.ipynb"), Path("two.ipynb")])
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "a/better seed 12  no notebook asks for it: delete it, or take its notebook back with `git restore notebooks`",
+        "1 of 2 records hold",
+    ]
 
 
 def test_one_seed_is_trained_again_in_full(published, stand_in, capsys):
@@ -701,6 +728,7 @@ def test_run_trains_what_is_not_there_when_it_is_told_to(pages, capsys):
     pages.missing.side_effect = [[absent, other], [], [], [other], [], []]
     assert cli.main("run --train --device cpu --workers 2".split()) == 0
     pages.train.assert_called_once_with([(A, 0)], "cpu", 2)
+    assert pages.missing.call_args_list == [call(path) for path in pages.paths[:3]] * 2, "before and afterwards"
     told = capsys.readouterr().out.splitlines()
     assert told[1] == "1 runs have no record and are trained first; interrupting is safe"
     assert told[2] == "record b seed 0: why", "of what is left"

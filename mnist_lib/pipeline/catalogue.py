@@ -133,6 +133,15 @@ def _baseline(parameters: NotebookParameters) -> list[tuple[Experiment, int]]:
     return [] if experiment is None else [(experiment, page.baseline_seeds(parameters))]
 
 
+def strays(paths: Sequence[Path]) -> list[Path]:
+    """Return the published records that no notebook asks for, though they lie where those of `paths` do, or of none."""
+    asked = {experiment.published for path in paths for experiment, _ in published_runs(path)}
+    others = {path.stem for path in find()} - {path.stem for path in paths}
+    folder = experiments.published_records()
+    found = (file for file in sorted(folder.rglob("seed_*.json")) if file.parent not in asked)
+    return [file for file in found if file.relative_to(folder).parts[0] not in others]
+
+
 def read_runs(path: Path) -> list[tuple[Experiment, int]]:
     """Return the experiments whose records a notebook shows: its own, its teachers, its baseline, or others."""
     values = cells.notebook_parameters(path)

@@ -97,7 +97,7 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any] | None = N
             cell.outputs.remove(said)
     clean(notebook)
     if digests is not None:
-        told = {"outputs": staleness.outputs_digest(notebook), staleness.CPU: machine.kind_of_cpu()}
+        told = staleness.noted(notebook) | {staleness.CPU: machine.kind_of_cpu()}
         notebook.metadata["mnist_lib"] = digests | told
     files.write_atomically(target, to_text(notebook).encode())
 

@@ -1,8 +1,11 @@
 """What a notebook's outputs depend on, and whether that has changed since they were made."""
 
 import ast
+import io
 import json
 import re
+import tokenize
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -17,11 +20,19 @@ from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import ParameterError
 from mnist_lib.pipeline import catalogue
 
-NUMBER = re.compile(r"\$\$.+?\$\$|\$(?:[^$\n]|\n(?!\s*\n))+\$|[-−+±]?\d+(?:[.,]\d+)*", re.DOTALL)
+NUMBER = re.compile(r"\$\$.+?\$\$|\$(?:[^$\n]|\n(?!\s*\n))+\$|[-−+±]?\d+(?:[.,·]\d+)*", re.DOTALL)
 """A number in prose with its sign, or a formula as a whole: in it, an operator says as much as a digit."""
 
-ADDRESS = re.compile(r"https?://\S+")
+ADDRESS = re.compile(r"https?://[^\s()<>\"'—]+")
 """What no output depends on."""
+
+RENDERED = ("tags", "mystnb", "render")
+"""What the book reads of a cell's metadata."""
+
+UNHEEDED = ("kernelspec", "language_info", "mnist_lib", "colab", "accelerator")
+"""What the book does not read of a notebook's metadata, or what says nothing of its results."""
+
+OTHER_VERSION = "it was executed by another version of the library"
 
 DAMAGED = "damaged"
 """In the place of the digest of a record that cannot be read."""
@@ -59,7 +70,7 @@ def stale(path: Path) -> list[str]:
         return ["it has not been executed"]
     now = _digests(path, notebook)
     if stored.keys() != now.keys() | {CPU}:
-        return ["it was executed by another version of the library"]
+        return [OTHER_VERSION]
     reasons = [f"its {kind} changed" for kind in ("cells", "library") if stored[kind] != now[kind]]
     reasons += [
         f"the recipe or the record of {name} changed, seed {seed}"
@@ -81,26 +92,29 @@ def written(path: Path) -> dict[Path, tuple[int, int]]:
 
 
 def edited(path: Path) -> list[str]:
-    """Say what of a page was changed by hand after its execution: its outputs, or the numbers in its prose."""
+    """Say what of a page was changed by hand after its execution: its outputs, their looks, or numbers in words."""
     notebook = catalogue.read(path)
-    stored = _stored(path, notebook)
-    now = noted(notebook)
-    return _edits(stored, now) if stored is not None and now.keys() <= stored.keys() else []
+    stored, now = _stored(path, notebook), noted(notebook)
+    if stored is None:
+        return ["it has outputs, and no execution has noted them"] if any(map(_outputs, notebook.cells)) else []
+    return _edits(stored, now) if now.keys() <= stored.keys() else [OTHER_VERSION]
 
 
 def noted(notebook: nbformat.NotebookNode) -> dict[str, Any]:
-    """Return what an edit by hand would change: the digest of the outputs, and what the prose says in numbers."""
-    return {"outputs": outputs_digest(notebook), "numbers": _numbers_in_prose(notebook)}
+    """Return what an edit by hand would change: digests of the outputs and their looks, and what is said in numbers."""
+    return {"outputs": outputs_digest(notebook), "looks": _looks(notebook), "numbers": _numbers_in_words(notebook)}
 
 
 def _edits(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     reasons = []
     if stored["outputs"] != now["outputs"]:
         reasons.append("its outputs are not those of its execution")
+    if stored["looks"] != now["looks"]:
+        reasons.append("what the book reads of its metadata, tags among them, or a cell of raw text was changed")
     before, after = ({cell: text.split() for cell, text in each["numbers"].items()} for each in (stored, now))
     first: dict[str, str] = {}  # of the changes in a cell: others may only have moved
     for cell, _, old, new in _differing(before, after):
-        first.setdefault(cell, f"its prose says {new} where it said {old} (cell {cell})")
+        first.setdefault(cell, f"it says {new} where it said {old} (cell {cell})")
     return [*reasons, *first.values()]
 
 
@@ -192,12 +206,42 @@ def _record_digests(run: Experiment, seeds: int) -> list[list[str | None]]:
 
 def outputs_digest(notebook: nbformat.NotebookNode) -> str:
     """Return the digest of all outputs: tables, sentences, figures with their alternative texts."""
-    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    outputs = [_outputs(cell) for cell in notebook.cells if cell.cell_type == "code"]
     return text_digest(json.dumps(outputs, sort_keys=True))
 
 
-def _numbers_in_prose(notebook: nbformat.NotebookNode) -> dict[str, str]:
-    """Return the numbers and formulas in every cell of prose, in their order, by the cell's id."""
-    prose = {each.id: ADDRESS.sub("", each.source) for each in notebook.cells if each.cell_type == "markdown"}
-    found = {cell: ["".join(each.split()) for each in NUMBER.findall(text)] for cell, text in prose.items()}
+def _outputs(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return cell.get("outputs", [])
+
+
+def _looks(notebook: nbformat.NotebookNode) -> str:
+    """Return the digest of what decides how the book shows a page: metadata that it reads, and cells of raw text."""
+    whole = {name: value for name, value in notebook.metadata.items() if name not in UNHEEDED}
+    cells = [
+        [cell.id, {name: cell.metadata[name] for name in RENDERED if cell.metadata.get(name)}]
+        for cell in notebook.cells
+    ]
+    raw = [[cell.id, cell.source, cell.metadata] for cell in notebook.cells if cell.cell_type == "raw"]
+    return text_digest(json.dumps([whole, [each for each in cells if each[1]], raw], sort_keys=True))
+
+
+def _numbers_in_words(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """Return the numbers and formulas in prose, and in comments and docstrings, in their order, by the cell's id."""
+    words = {cell.id: cell.source if cell.cell_type == "markdown" else _remarks(cell.source) for cell in notebook.cells}
+    plain_words = {cell: unicodedata.normalize("NFKC", ADDRESS.sub("", text)) for cell, text in words.items()}
+    found = {cell: ["".join(each.split()) for each in NUMBER.findall(text)] for cell, text in plain_words.items()}
     return {cell: " ".join(each) for cell, each in found.items() if each}
+
+
+def _remarks(code: str) -> str:
+    """Return the comments and the docstrings of code, which its digest leaves out; of what cannot be read, all."""
+    begins, found = True, []
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(plain(code)).readline):
+            if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and begins):
+                found.append(token.string)
+            if token.type not in (tokenize.COMMENT, tokenize.NL):
+                begins = token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    except (tokenize.TokenError, SyntaxError):
+        return code
+    return "\n".join(found)

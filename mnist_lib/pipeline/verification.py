@@ -1,6 +1,7 @@
 """Checking a published record without training it again, in seconds, or with training, in full."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -114,14 +115,19 @@ def verify(experiment: Experiment, seed: int, device: torch.device, folder: Path
         return Verdict(experiment.name, seed, (str(error),))
 
 
-def _copied(record: Record) -> Iterator[str]:
+def _copied(record: Record, weights: Weights) -> Iterator[str]:
     """Problems of weights that another seed's record has, too: runs that begin apart do not end in the same bits."""
     folder = record.path.parent
     for seed in records.published_seeds(folder):
         with suppress(RecordError):  # whatever is wrong with another record is said of that one
-            other = catalogue.record(record_path(folder, seed))
-            if other.weights_digest == record.weights_digest and other.first_losses != record.first_losses:
+            path = record_path(folder, seed)
+            begins_alike = seed == record.seed or catalogue.record(path).first_losses == record.first_losses
+            if not begins_alike and _are_the_same(records.read_weights(path), weights):
                 yield f"its weights are those of seed {seed} to the last bit, though the first losses are others"
+
+
+def _are_the_same(some: Weights, others: Weights) -> bool:
+    return some.keys() == others.keys() and all(torch.equal(some[name], others[name]) for name in some)
 
 
 def _compared(experiment: Experiment, record: Record, weights: Weights, device: torch.device) -> Verdict:
@@ -133,11 +139,11 @@ def _compared(experiment: Experiment, record: Record, weights: Weights, device: 
         experiment.check()
         images = _images(experiment.recipe.dataset, experiment.recipe.evaluate_on)
         trainer = experiments.make_trainer(experiment, record.seed, device, images)
-        found += [*_described(record, experiment), *_prepared(record, trainer)]
+        found += [*_described(record, experiment), *_prepared(record, trainer), *_typed(weights, trainer)]
         for problems, unclear in (_replayed(record, trainer), _evaluated(record, weights, trainer)):
             found += problems
             left_open += unclear
-    found += _copied(record)
+    found += _copied(record, weights)
     return Verdict(experiment.name, record.seed, tuple(found), tuple(left_open))
 
 
@@ -211,13 +217,19 @@ def _described(record: Record, experiment: Experiment) -> Iterator[str]:
         yield f"experiment is {record.experiment!r}, its folder is that of {experiment.name!r}"
     for name in sorted(record.parameters.keys() - {f.name for f in dataclasses.fields(Recipe)}):
         yield f"parameters holds {name!r}, which no recipe has"
+    for name in sorted(record.digests.keys() - experiment.digests.keys()):
+        yield f"digests holds {name!r}, which no such run has"
     described = experiment.network.described
-    if record.network != described:
+    if _exact(record.network) != _exact(described):
         for name in ("name", "arguments"):
-            if record.network[name] != described[name]:
+            if _exact(record.network[name]) != _exact(described[name]):
                 yield f"network, {name}: is {record.network[name]!r}, the notebook's is {described[name]!r}"
         if _code(record.network["source"]) != code_digest(described["source"]):
             yield "network, source: it builds another network than the notebook's does"
+
+
+def _exact(value: object) -> str:
+    return json.dumps(value, sort_keys=True)  # 6.0 is not 6
 
 
 def _code(source: str) -> str | None:
@@ -240,6 +252,14 @@ def _prepared(record: Record, trainer: Trainer) -> Iterator[str]:
     last_steps = trainer.rates[trainer.steps_per_epoch - 1 :: trainer.steps_per_epoch]
     rates = [rate for rate, _ in last_steps]
     yield from _differing("learning_rate of epoch", record.history["learning_rate"], rates, [1e-12] * len(rates))
+
+
+def _typed(weights: Weights, trainer: Trainer) -> Iterator[str]:
+    """Problems of weights that are of another type than the network's, which would be rounded when they are loaded."""
+    types = {name: tensor.dtype for name, tensor in trainer.model.state_dict().items()}
+    for name, tensor in weights.items():
+        if tensor.dtype != types.get(name, tensor.dtype):
+            yield f"weights: {name} is of {tensor.dtype}, the network's of {types[name]}"
 
 
 def _replayed(record: Record, trainer: Trainer) -> tuple[list[str], list[str]]:

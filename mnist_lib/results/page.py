@@ -310,8 +310,17 @@ def _varied(parameters: NotebookParameters) -> dict[str, NotebookParameters]:
             changed = cells.checked(NotebookParameters, own | dict(network.arguments) | values, network, {})
         except ParameterError as error:
             raise ParameterError(f"variants: {text!r}: {error}") from error
+        there = {"the page itself": parameters} | found
+        if same := [each for each, others in there.items() if _trained(others) == _trained(changed)]:
+            raise ParameterError(f"variants: {text!r}: its runs would be those of {same[0]}: leave it out")
         found[label.strip()] = dataclasses.replace(changed, name=f"{parameters.name}/{folder}")
     return found
+
+
+def _trained(parameters: NotebookParameters) -> tuple:
+    """Return what decides a notebook's runs, but for their number."""
+    recipe = parameters.recipe
+    return recipe, parameters.network, parameters.teacher if recipe.teachers else "none"
 
 
 def variant_runs(parameters: NotebookParameters, report: Report | None = None) -> dict[str, list[Record]]:

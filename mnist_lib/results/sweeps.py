@@ -9,6 +9,7 @@ import json
 import math
 import random
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,11 +116,15 @@ def plan(
         raise ParameterError(f"{notebook.name} has no network cell: it trains nothing that could be swept")
     name = "-".join([parameters.name, *values]) if name is None else name
     _check_name(name)
+    if not _is_word(name):
+        raise ParameterError(f"name = {name!r}: papermill would not take it for a name: begin it with a letter")
     if _page(name).exists():
         raise ParameterError(f"name = {name!r}: a page of the report has this name; choose another one")
     _check_names(values, parameters)
     seeds = tuple(range(parameters.seeds) if seeds is None else seeds)
     count = math.prod(map(len, values.values()))
+    if count > sys.maxsize:
+        raise ParameterError("there are more combinations than a computer counts: give fewer values")
     drawn = count if most is None else min(most, count)
     if drawn * len(seeds) > MOST_RUNS:
         raise ParameterError(f"{drawn:,} combinations with {len(seeds)} seeds each are more than {MOST_RUNS:,} runs")
@@ -147,6 +152,15 @@ def _combination(values: dict[str, Sequence[Any]], number: int) -> dict[str, Any
 def _check_name(name: str) -> None:
     if not records.is_name(name) or "/" in name:
         raise ParameterError(f"name = {name!r:.80}: expected the name of a sweep, such as my_rates")
+
+
+def _is_word(name: str) -> bool:
+    """Tell whether papermill's ``-p`` leaves a text as it is."""
+    try:
+        float(name)
+    except ValueError:
+        return name not in ("True", "False", "None")
+    return False
 
 
 def _check_names(values: Mapping[str, Sequence[Any]], parameters: NotebookParameters) -> None:

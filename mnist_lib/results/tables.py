@@ -11,7 +11,7 @@ from IPython.display import Markdown
 
 from mnist_lib import data
 from mnist_lib.experiments import Experiment
-from mnist_lib.parameters import NotebookParameters, has_effect
+from mnist_lib.parameters import NotebookParameters, has_effect, in_yaml
 from mnist_lib.records import Record
 from mnist_lib.results import architecture, sentences
 from mnist_lib.results.comparison import accuracy_difference, label
@@ -255,7 +255,9 @@ def _papermill(name: str, values: Mapping[str, object]) -> str:
     parts = [f"papermill notebooks/{name}.ipynb out.ipynb"]
     for key, value in values.items():
         is_list = isinstance(value, tuple)
-        given = shlex.quote(f"{key}: [{', '.join(map(str, value))}]") if is_list else f"{key} {shlex.quote(str(value))}"
+        given = (
+            shlex.quote(f"{key}: [{', '.join(map(in_yaml, value))}]") if is_list else f"{key} {shlex.quote(str(value))}"
+        )
         parts.append(f"{'-y' if is_list else '-p'} {given}")
     line = " ".join(parts)
     return line if len(line) <= LONGEST_LINE else f"{parts[0]} \\\n    {' '.join(parts[1:])}"

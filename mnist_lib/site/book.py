@@ -127,10 +127,14 @@ def run_sphinx(source: Path, target: Path, builder: str) -> int:
 
 def untrue() -> list[str]:
     """Name the pages that were altered after their execution, and the records and weights that are damaged."""
-    from mnist_lib import experiments, records
+    from mnist_lib import cells, experiments, records
     from mnist_lib.pipeline import catalogue, staleness
 
-    pages = {path: staleness.edited(path) for path in catalogue.find() if not catalogue.unpublished(path)}
+    pages = {
+        path: [reason] if (reason := catalogue.unpublished(path)) else staleness.edited(path)
+        for path in catalogue.find()
+        if cells.has_its_name(path)
+    }
     problems = [f"{path.name}: {why}; `git restore` it, or execute it again" for path in pages for why in pages[path]]
     for path in sorted(experiments.published_records().rglob("seed_*.json")):
         try:

@@ -126,6 +126,16 @@ def test_a_page_lacks_what_it_shows_of_others_too(folder):
     assert [(run.experiment.name, run.seed) for run in lacking] == [(BASELINE, seed) for seed in range(5)]
 
 
+def test_a_record_that_no_notebook_asks_for_is_a_stray(folder):
+    paths = [PAGES / f"{NAME}.ipynb"]
+    assert catalogue.strays(paths) == []
+    there = [Path(shutil.copytree(folder, folder.parent / name)) for name in (BASELINE, "of_none", f"{NAME}/better")]
+    asked, _, of_none, better = (sorted(each.glob("*.json")) for each in (folder, *there))
+    assert len(asked) == 5 and catalogue.strays(paths) == sorted(better + of_none), "others have a notebook"
+    assert catalogue.strays([PAGES / f"{BASELINE}.ipynb"]) == of_none
+    assert catalogue.strays(catalogue.find()) == sorted(better + of_none)
+
+
 def test_a_record_is_read_once_until_its_file_is_another(folder):
     """Which its place on the disk, its time or its size tells."""
     file = record_path(folder, 0)

@@ -191,20 +191,24 @@ def test_a_page_says_why_it_is_stale(path):
     cells = code_cell("1"), prose_cell("one")
     write(path, *cells)
     assert staleness.stale(path) == ["it has not been executed"] and staleness.edited(path) == []
+    write(path, code_cell("1", outputs=[nbformat.from_dict(picture("one"))]), prose_cell("one"))
+    assert staleness.edited(path) == ["it has outputs, and no execution has noted them"]
+    write(path, *cells)
     now = staleness.current_digests(path)
     write(path, *cells, noted=now)
     assert staleness.stale(path) == ["it was executed by another version of the library"]
     now |= {staleness.CPU: []}
-    for noted in (now | {"more": 1}, {name: value for name, value in now.items() if name != "library"}):
+    for noted in (now | {"more": 1}, *({each: now[each] for each in now if each != name} for name in now)):
         write(path, *cells, noted=noted)
         assert staleness.stale(path) == ["it was executed by another version of the library"]
-        assert staleness.edited(path) == []
+        lacks = {"outputs", "looks", "numbers"} - noted.keys()
+        assert staleness.edited(path) == ["it was executed by another version of the library"] * len(lacks)
     write(path, *cells, noted=now)
     assert staleness.stale(path) == []
     write(path, *cells, noted=now | {"library": "another"})
     assert staleness.stale(path) == ["its library changed"]
     write(path, code_cell("2"), prose_cell("2", id="two"), noted=now | {"outputs": "others"})
-    edits = ["its outputs are not those of its execution", "its prose says 2 where it said nothing (cell cell-2)"]
+    edits = ["its outputs are not those of its execution", "it says 2 where it said nothing (cell cell-2)"]
     assert staleness.stale(path) == ["its cells changed", *edits]
     assert staleness.edited(path) == edits
 
@@ -217,13 +221,87 @@ def test_of_a_cell_the_first_number_is_named_that_was_changed(path):
         return staleness.edited(path)
 
     kept = "See https://example.org/6?7 for $a\n- b$."
+    measured = ("([measured](https://example.org/6)—99.99 %)", '<a href="https://example.org/6">99.99</a>')
+    for text in measured:
+        assert edited("1, 2 and 3", "4", f"{text} {kept}")[0].startswith("it says ")
     assert edited("1 or 2 or 3", "it is 4", kept) == []
-    assert edited("1, 5 and 2", "4", kept) == ["its prose says 5 where it said 2 (cell cell-1)"]
+    assert edited("1, 5 and 2", "4", kept) == ["it says 5 where it said 2 (cell cell-1)"]
     assert edited("1, 2, 3 and 6", "none", kept) == [
-        "its prose says 6 where it said nothing (cell cell-1)",
-        "its prose says nothing where it said 4 (cell cell-2)",
+        "it says 6 where it said nothing (cell cell-1)",
+        "it says nothing where it said 4 (cell cell-2)",
     ]
-    assert edited("1, 2 and 3", "4") == ["its prose says nothing where it said $a-b$ (cell cell-3)"]
+    assert edited("1, 2 and 3", "4") == ["it says nothing where it said $a-b$ (cell cell-3)"]
+
+
+def looks(change: str, value: object, cell: int | None = 0) -> bool:
+    """Whether a page looks otherwise once this is in its metadata, or in those of one of its cells."""
+    notebook = nbformat.v4.new_notebook(cells=[code_cell("1"), prose_cell("two")])
+    before = staleness.noted(notebook)
+    (notebook if cell is None else notebook.cells[cell]).metadata[change] = value
+    now = staleness.noted(notebook)
+    assert [name for name in now if now[name] != before[name]] in ([], ["looks"])
+    return now != before
+
+
+@pytest.mark.parametrize("cell", [0, 1])
+def test_what_the_book_reads_of_a_cells_metadata_counts(cell):
+    """A caption, say, or that its outputs are left out."""
+    assert looks("tags", ["remove-output"], cell)
+    assert looks("mystnb", {"figure": {"caption": "This network reads 99.99 % of them."}}, cell)
+    assert looks("render", {"image": {"width": 10}}, cell)
+    for name, value in {"tags": [], "mystnb": {}, "scrolled": True, "jupyter": {"source_hidden": True}}.items():
+        assert not looks(name, value, cell)
+
+
+def test_what_the_book_reads_of_a_notebooks_metadata_counts():
+    assert looks("mystnb", {"remove_code_outputs": True}, None)
+    assert looks("myst", {"substitutions": {"a": "99.99"}}, None)
+    assert not looks("kernelspec", {"name": "another"}, None)
+    assert not looks("colab", {"provenance": []}, None)
+
+
+def test_a_cell_of_raw_text_counts_for_the_book_shows_it_as_it_is():
+    cells = [code_cell("1")]
+    noted = [staleness.noted(nbformat.v4.new_notebook(cells=cells))]
+    for text in ("<b>a</b>", "<b>b</b>"):
+        raw = nbformat.v4.new_raw_cell(text, id="raw", metadata={"format": "text/html"})
+        noted.append(staleness.noted(nbformat.v4.new_notebook(cells=[*cells, raw])))
+    raw.metadata["format"] = "text/latex"
+    noted.append(staleness.noted(nbformat.v4.new_notebook(cells=[*cells, raw])))
+    assert len({each["looks"] for each in noted}) == 4
+
+
+def test_what_the_book_shows_otherwise_is_said(path):
+    write(path, code_cell("1"))
+    noted = staleness.current_digests(path) | {staleness.CPU: []}
+    write(path, code_cell("1", metadata={"tags": ["remove-output"]}), noted=noted)
+    said = ["what the book reads of its metadata, tags among them, or a cell of raw text was changed"]
+    assert staleness.edited(path) == staleness.stale(path) == said
+
+
+CODE = '''"""It has 1 layer."""
+# of 2 units
+%pip install x==9
+def network(width: int = 7):
+    """Return 3
+    layers."""
+    a = "8"  # about 4
+    f("9",
+      "10")
+
+    "and 5"
+    return a + \\
+        "11"
+'''
+
+
+def test_numbers_in_comments_and_docstrings_count_and_those_in_code_have_its_digest():
+    def numbers(source: str) -> dict:
+        return staleness.noted(nbformat.v4.new_notebook(cells=[code_cell(source, id="a")]))["numbers"]
+
+    assert numbers(CODE) == {"a": "1 2 3 4 5"}
+    assert numbers("1 + 1") == numbers("") == {}
+    assert numbers("x = (1,  # 2") == {"a": "1 2"}, "what cannot be read may say anything"
 
 
 @pytest.mark.parametrize(
@@ -244,6 +322,7 @@ def test_of_a_cell_the_first_number_is_named_that_was_changed(path):
         "5 $ or 6",
         "$a\n- b$",
         "5 $\n \n6 $",
+        *("99·9", "⁹⁹·⁹", "¾ ①"),
     ],
 )
 def test_each_number_and_formula_is_noted_as_it_is_written(text):
@@ -255,6 +334,8 @@ def test_each_number_and_formula_is_noted_as_it_is_written(text):
         "5 $ or 6": "5 6",
         "$a\n- b$": "$a-b$",
         "5 $\n \n6 $": "5 6",
+        "⁹⁹·⁹": "99·9",
+        "¾ ①": "3 4 1",
     }
     assert staleness.noted(notebook)["numbers"] == {"a": as_words.get(text, text)}
 
@@ -331,8 +412,8 @@ def test_a_sign_or_an_operator_counts_as_a_digit_does(path, before, after):
     cell = prose_cell(f"So it is {before}, at all times.")
     notebook = nbformat.v4.new_notebook(cells=[cell])
     stored = staleness.noted(notebook)
-    for text, found in ((before, []), (after, ["its prose says"])):
+    for text, found in ((before, []), (after, ["it says "])):
         cell.source = f"So it is {text}, at  all times."
         notebook.metadata["mnist_lib"] = stored
         nbformat.write(notebook, path)
-        assert [why[:14] for why in staleness.edited(path)] == found
+        assert [why[:8] for why in staleness.edited(path)] == found

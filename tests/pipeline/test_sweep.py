@@ -120,6 +120,9 @@ REFUSED = {
     ("step_size=5,6",): "(step_size 5) and (step_size 6) would be the same run",
     ("width=4", "width=8"): "--set: give all values of a name at once",
     ("width=4", "name:../x"): "name = '../x': expected the name of a sweep",
+    ("width=4", "name:2024"): "name = '2024': papermill would not take it for a name: begin it with a letter",
+    ("width=4", "name:1e5"): "name = '1e5': papermill would not take it",
+    ("width=4", "name:None"): "name = 'None': papermill would not take it",
     ("width=4", "name:your_network"): "name = 'your_network': a page of the report has this name",
 }
 
@@ -310,3 +313,7 @@ def test_of_a_grid_that_is_far_too_large_some_combinations_can_be_drawn(notebook
     with pytest.raises(ParameterError, match=r"997,002,999 combinations with 5 seeds each are more than 100,000 runs"):
         sweeps.plan(notebook, values | {"schedule": ["constant"]})
     assert len(sweeps.plan(notebook, values | {"schedule": ["constant"]}, most=5).trials) == 5
+    names = ("momentum", "weight_decay", "label_smoothing", "rotation", "scale", "learning_rate", "width")
+    many = {name: [i / 2000 for i in range(1, 1000)] for name in names}
+    with pytest.raises(ParameterError, match=r"there are more combinations than a computer counts: give fewer values"):
+        sweeps.plan(notebook, many, most=5)

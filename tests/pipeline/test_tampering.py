@@ -139,7 +139,7 @@ WHAT_IS_FOUND = [  # the change, the test that fails, and what it says
     (
         "a number in Markdown",
         f"{CURRENT}[{PAGE['a number in Markdown']}]",
-        "its prose says 99.123 where it said nothing",
+        "it says 99.123 where it said nothing",
     ),
     ("a number in Markdown", f"{TYPED}[{PAGE['a number in Markdown']}]", "99.123 is typed"),
     ("a number in a cell of prose", f"{CURRENT}[{PAGE['a number in a cell of prose']}]", "its cells changed"),

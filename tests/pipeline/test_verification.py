@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,7 @@ def test_each_changed_field_is_named(experiment, trained):
         "train_size is 2000, computed again it is": {"train_size": 2000},
         "class_counts is ": {"class_counts": shifted},
         "parameters holds 'luck', which no recipe has": {"parameters": record.parameters | {"luck": 7}},
+        "digests holds 'luck', which no such run has": {"digests": record.digests | {"luck": "0" * 64}},
         "network, source: it builds another": {"network": record.network | {"source": "def network():\n    pass\n"}},
         "network, source:": {"network": record.network | {"source": "def"}},
         "network, name: is 'net', the notebook's is 'network'": {"network": record.network | {"name": "net"}},
@@ -146,9 +148,21 @@ def test_weights_that_are_a_little_larger_are_found(experiment, trained):
     assert verification.verify(experiment, 0, CPU).problems[0].startswith("test_loss of the last epoch")
 
 
-def test_weights_of_another_seed_are_found(experiment, trained):
+def test_weights_of_another_type_are_found(experiment, trained):
+    """They would be rounded when they are loaded, and do the same."""
+    content = safetensors.torch.save({name: each.double() for name, each in safetensors.torch.load(trained[1]).items()})
+    weights_path(record_path(experiment.published, 0)).write_bytes(content)
+    change(experiment, weights_digest=bytes_digest(content))
+    said = verification.verify(experiment, 0, CPU).problems[0]
+    assert re.fullmatch(r"weights: \S+ is of torch\.float64, the network's of torch\.float32", said)
+
+
+@pytest.mark.parametrize("note", [None, {"note": "another file"}])
+def test_weights_of_another_seed_are_found(experiment, trained, note):
     """The best run in the place of all others: all that is computed from its weights agrees with them."""
     record, weights = trained
+    weights = safetensors.torch.save(safetensors.torch.load(weights), note)
+    record = dataclasses.replace(record, weights_digest=bytes_digest(weights))
     own = experiments.make_trainer(experiment, 1, CPU).replay()
     records.write(dataclasses.replace(record, seed=1, first_losses=own), weights, experiment.published)
     said = "its weights are those of seed {} to the last bit, though the first losses are others"

@@ -104,6 +104,29 @@ def test_what_a_page_would_show_is_checked_before_its_experiment_trains(asked, s
         page.experiment(dataclasses.replace(TEN, **asked))
 
 
+@pytest.mark.parametrize(
+    ("variants", "said"),
+    [
+        (["same: rotation 5"], "'same: rotation 5': its runs would be those of the page itself: leave it out"),
+        (["a: rotation 0", "b: rotation 0, seeds 20"], "'b: rotation 0, seeds 20': its runs would be those of a:"),
+        (["same: network iteration_10_one_cycle"], "its runs would be those of the page itself"),
+    ],
+)
+def test_a_variant_is_another_run_than_the_pages_own_and_than_the_others(variants, said):
+    assert TEN.rotation == 5
+    with pytest.raises(ParameterError, match=re.escape(said)):
+        varied(*variants)
+
+
+def test_variants_of_one_recipe_may_have_other_teachers():
+    taught = [
+        f"by {letter}: teachers 1, teacher reported_{name}" for letter, name in (("c", "c_strided"), ("e", "e_early"))
+    ]
+    assert len(varied(*taught)) == 2
+    with pytest.raises(ParameterError, match=r"those of by c:"):
+        varied(taught[0], taught[0].replace("by c", "again"))
+
+
 def test_a_variant_has_as_many_runs_as_all_of_them_or_a_number_of_its_own():
     asked = dataclasses.replace(
         TEN, variants=["no rotation: rotation 0", "more: rotation 1, seeds 20"], variant_seeds=3
@@ -116,7 +139,7 @@ def test_a_variant_may_learn_from_the_runs_of_another_notebook():
     (taught,) = varied("taught: teachers 3, teacher reported_c_strided").values()
     assert taught.recipe == dataclasses.replace(TEN.recipe, teachers=3)
     assert taught.teacher == page.experiment(page.of_notebook("reported_c_strided"))
-    assert varied("alone: teachers 0, teacher reported_c_strided")["alone"].teacher is None
+    assert varied("alone: rotation 0, teachers 0, teacher reported_c_strided")["alone"].teacher is None
     (by_variant,) = varied("taught: teachers 2, teacher frontier_accuracy/no_label_smoothing").values()
     assert by_variant.teacher.name == "frontier_accuracy/no_label_smoothing"
     assert by_variant.teacher.recipe.label_smoothing == 0.0

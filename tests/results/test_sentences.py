@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 
 import pytest
 import yaml
@@ -341,6 +342,18 @@ def test_the_command_of_ones_own_run_has_what_differs():
     short = lines[lines.index("# a short try at half the learning rate") + 2].strip()
     assert short == f"{without} -p learning_rate 0.005", "candidates would take longer than all else"
     assert "--seeds 0-9" in lines[-1], "as many more as are published"
+
+
+def test_the_command_gives_papermill_what_the_page_was_given():
+    """YAML would take a number without a point for a word, and words with a colon for a pair."""
+    lists = {"learning_rates": (1e-05, 0.5, 2.0), "variants": ("same: rotation 5", "a b: channels 4, seeds 1", "no")}
+    lists["beside"] = ("*", "iteration_0?_*", "frontier_size/smoothing_0")
+    own = dataclasses.replace(page.of_notebook(ITERATION), **lists)
+    line = tables.papermill_line(own).data.split("# ")[1].partition("\n")[2]
+    words = shlex.split(line.replace("\\\n", ""))
+    given = {k: v for i, word in enumerate(words) if word == "-y" for k, v in yaml.safe_load(words[i + 1]).items()}
+    assert given == {name: [*values] for name, values in lists.items()}
+    assert {type(rate) for rate in given["learning_rates"]} == {float}
 
 
 @pytest.mark.parametrize("name", networks())

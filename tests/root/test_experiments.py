@@ -255,6 +255,14 @@ def test_more_images_than_there_are_do_what_all_of_them_do():
     assert experiments.final_weights(first) == experiments.final_weights(second)
 
 
+def test_statistics_of_a_single_image_are_refused_before_anything_trains():
+    """Where a layer gives one number for an image, as after an average over it, torch would refuse it in the end."""
+    with pytest.raises(
+        ParameterError, match=r"^statistics_images = 1: one image has no spread; expected 0, for none, or"
+    ):
+        small(networks()["iteration_03_batch_normalisation"], statistics_images=1).check()
+
+
 def test_a_run_has_the_label_of_who_asks(log):
     """It was trained under one name, and is the same run under any other."""
     first = small(epochs=1)

@@ -149,6 +149,7 @@ def test_fields_without_bounds_are_checked_for_their_type():
         ("learning_rate", " 5 ", "write 5.0, without quotes"),
         ("epochs", "5", "write 5, without quotes"),
         ("epochs", "1e2", "write 100, without quotes"),
+        ("learning_rate", "1e-05", "write 1.0e-05, without quotes"),
     ],
 )
 def test_string_that_looks_like_a_number_is_refused_with_a_hint(name, value, hint):
