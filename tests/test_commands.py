@@ -118,6 +118,16 @@ def test_what_is_written_is_what_is_taken(line):
     assert taken == DEFAULTS[command] | WRITTEN[line]
 
 
+PLACEHOLDERS = {
+    "train": ["--scheduler ADDRESS"],
+    "sweep": ["--set NAME=VALUES", "--random N", "--scheduler ADDRESS"],
+    "runs": ["--sweep NAME"],
+    "verify": ["--full SEED", "--sample N"],
+    "new": ["--from ITERATION"],
+}
+"""What stands for a value, where an option's own name in capitals would say less."""
+
+
 def test_help_says_of_every_command_and_of_all_that_it_takes_what_it_does(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "300")
 
@@ -135,6 +145,7 @@ def test_help_says_of_every_command_and_of_all_that_it_takes_what_it_does(monkey
         (does,) = re.findall(rf"^    {command} +(\w.+\.)$", listed, re.MULTILINE)
         usage, description, *parts = said(command).rstrip("\n").split("\n\n")
         assert usage.startswith(f"usage: mnist-lib {command} ") and description == does
+        assert all(re.search(rf"{option}\b", usage) for option in PLACEHOLDERS.get(command, ()))
         entries = [entry for part in parts for entry in re.split(r"\n  (?=\S)", part)[1:]]
         assert len(entries) > len(taken), "-h, too"
         for entry in entries:
