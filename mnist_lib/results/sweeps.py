@@ -117,7 +117,7 @@ def plan(
     name = "-".join([parameters.name, *values]) if name is None else name
     _check_name(name)
     if not _is_word(name):
-        raise ParameterError(f"name = {name!r}: papermill would not take it for a name: begin it with a letter")
+        raise ParameterError(f"name = {name!r}: papermill would take it for a value: choose another one")
     if _page(name).exists():
         raise ParameterError(f"name = {name!r}: a page of the report has this name; choose another one")
     _check_names(values, parameters)

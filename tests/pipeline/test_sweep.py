@@ -120,9 +120,9 @@ REFUSED = {
     ("step_size=5,6",): "(step_size 5) and (step_size 6) would be the same run",
     ("width=4", "width=8"): "--set: give all values of a name at once",
     ("width=4", "name:../x"): "name = '../x': expected the name of a sweep",
-    ("width=4", "name:2024"): "name = '2024': papermill would not take it for a name: begin it with a letter",
-    ("width=4", "name:1e5"): "name = '1e5': papermill would not take it",
-    ("width=4", "name:None"): "name = 'None': papermill would not take it",
+    ("width=4", "name:2024"): "name = '2024': papermill would take it for a value: choose another one",
+    ("width=4", "name:1e5"): "name = '1e5': papermill would take it for a value",
+    ("width=4", "name:None"): "name = 'None': papermill would take it for a value",
     ("width=4", "name:your_network"): "name = 'your_network': a page of the report has this name",
 }
 
