@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -157,6 +158,70 @@ def test_workers_that_die_or_join_late_leave_the_records_of_a_local_sweep(start,
         path = records.record_path(local, seed)
         assert distant == without_place(path)
         assert weights == records.weights_path(path).read_bytes()
+
+
+@pytest.fixture
+def inside(request):
+    """Starts a scheduler and a worker inside this process, with so many threads; returns the scheduler's address."""
+    options = {"n_workers": 1, "processes": False, "host": "127.0.0.1", "protocol": "tcp", "dashboard_address": ":0"}
+
+    def start(threads: int = 1, **more: object) -> str:
+        started = distributed.LocalCluster(threads_per_worker=threads, **options | more)
+        request.addfinalizer(started.close)
+        return started.scheduler_address
+
+    return start
+
+
+SHORT = dataclasses.replace(RUN, recipe=dataclasses.replace(RUN.recipe, epochs=1))
+OF_SHORT = {
+    "continued": dataclasses.replace(CONTINUED, start=SHORT),
+    "taught": dataclasses.replace(TAUGHT, teacher=SHORT),
+}
+
+
+@pytest.mark.parametrize("publish", [True, False])
+def test_what_is_trained_lies_where_it_belongs_with_what_made_it(inside, published, tmp_store, capsys, publish):
+    assert cluster.train([(SHORT, 3), (DIVERGING, 0)], "cpu", inside(), publish) == 1
+    folder, other = (SHORT.published, SHORT.store) if publish else (SHORT.store, SHORT.published)
+    assert records.read(record := records.record_path(folder, 3)).seed == 3 and not other.exists()
+    assert {path.name for path in folder.iterdir()} >= {record.name, records.weights_path(record).name}
+    assert (folder / "experiment.py").exists() != publish, "a store says what made a run"
+    told = capsys.readouterr()
+    assert len(re.findall(r"^\S+ iteration_00 3: done$", told.out, re.MULTILINE)) == publish
+    assert re.search(r"^\S+ iteration_99 0: DivergenceError$", told.out, re.MULTILINE)
+    assert "2/2" in told.err and "run" in told.err and re.search(r"\d running, \d waiting", told.err)
+
+
+def test_what_a_run_needs_is_sent_from_here_or_trained_first(inside, published, tmp_store, monkeypatch):
+    experiments.train(SHORT, 0, CPU, SHORT.published)
+    assert cluster.train([(each, 0) for each in OF_SHORT.values()], "cpu", inside()) == 0
+    assert [records.record_path(SHORT.store, seed).exists() for seed in range(3)] == [False, True, False]
+    shutil.copytree(SHORT.store, SHORT.published, dirs_exist_ok=True)  # the second teacher, which was not published
+    for each in OF_SHORT.values():
+        distant = without_place(records.record_path(each.published, 0))
+        experiments.train(each, 0, CPU, local := published.parent / each.name)
+        assert distant == without_place(records.record_path(local, 0))
+
+
+def test_a_worker_with_several_threads_is_named(inside, published):
+    address = inside(threads=2)
+    said = r"^the worker tcp://127\.0\.0\.1:\d+ has 2 threads: start it with --nthreads 1$"
+    with pytest.raises(cluster.ClusterError, match=said):
+        cluster.train([(SHORT, 0)], "cpu", address)
+    assert not published.exists()
+
+
+def test_on_a_gpu_a_run_takes_one_unit_of_what_a_worker_offers(inside, published):
+    """Without a GPU here, the worker says that there is none."""
+    failures = cluster.train([(SHORT, 0)], "cuda:99", inside(resources={"GPU": 1}))
+    assert failures == 1 and not published.exists()
+
+
+def test_without_the_package_it_says_what_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(cluster.ClusterError, match=r"^a cluster needs Dask's scheduler: pip install 'mnist-lib\[clus"):
+        cluster.train([(SHORT, 0)], "cpu", "tcp://127.0.0.1:9")
 
 
 def test_a_sweep_gives_the_same_table_here_and_on_two_workers_of_which_one_is_killed(start, scheduler, tmp_path):
