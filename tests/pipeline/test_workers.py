@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -114,8 +115,16 @@ def ask(source: Path, folder: Path) -> None:
     (folder / f"{source.stem} ended").touch()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """This process ends as Python does by a key: one of several that share the tests would not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("first", "left"), [("goes on", {"goes on", "goes on ended"}), ("dies", {"dies"})])
-def test_after_an_interruption_what_runs_may_end_and_nothing_begins(tmp_path, tmp_store, first, left):
+def test_after_an_interruption_what_runs_may_end_and_nothing_begins(tmp_path, tmp_store, interruptible, first, left):
     with pytest.raises(KeyboardInterrupt):
         workers.execute(ask, [(Path(name), tmp_path) for name in (first, "later", "later", "later")], 1)
     assert {path.name for path in tmp_path.iterdir()} == left
