@@ -337,19 +337,24 @@ def _delete(frame, options: argparse.Namespace) -> int:
     from mnist_lib.results import listing, sweeps
 
     there = frame.loc[[Path(folder).exists() for folder in frame["folder"]]]
-    if there.empty and not options.sweep:
-        print(f"none of your runs match {options.pattern!r}; published records are deleted by git only")
+    plan = sweeps.path(options.sweep) if options.sweep else None
+    has_plan = plan is not None and plan.exists()
+    if there.empty and not has_plan:
+        print(
+            f"none of your runs match {options.sweep or options.pattern!r}; published records are deleted by git only"
+        )
         return 1
-    print(listing.in_words(there).to_string(index=False))
-    question = f"Delete these {there['runs'].sum()} runs from {experiments.runs_directory()}? [y/N] "
+    print("none of its runs are yours" if there.empty else listing.in_words(there).to_string(index=False))
+    what = f"these {there['runs'].sum()} runs" + (" and the plan of the sweep" if has_plan else "")
+    question = f"Delete {what} from {experiments.runs_directory()}? [y/N] "
     if not (options.yes or _agrees(question)):
         print("nothing is deleted")
         return 1
     seeds = sweeps.read(options.sweep).seeds if options.sweep else None
     for folder in there["folder"]:
         listing.delete(Path(folder), seeds)
-    if options.sweep:
-        sweeps.path(options.sweep).unlink(missing_ok=True)
+    if has_plan:
+        plan.unlink(missing_ok=True)
     print(f"deleted {there['runs'].sum()} runs of {len(there)} experiments")
     return 0
 

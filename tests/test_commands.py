@@ -531,22 +531,30 @@ def test_runs_are_deleted_after_a_question(table, stand_in, capsys, elsewhere, a
     assert last == ("deleted 2 runs of 1 experiments" if agrees else "nothing is deleted")
 
 
-@pytest.mark.parametrize(("left", "is_there"), [(3, True), (2, False), (1, False)])
-def test_a_sweep_is_deleted_with_its_plan_though_none_of_its_runs_be_there(
-    table, stand_in, capsys, elsewhere, left, is_there
+@pytest.mark.parametrize("left", [3, 2, 1])
+@pytest.mark.parametrize("has_plan", [True, False])
+def test_a_sweep_is_deleted_with_its_plan_be_none_of_its_runs_there_or_yours(
+    table, stand_in, capsys, elsewhere, left, has_plan
 ):
-    """And though none be yours."""
     table.return_value = table().iloc[3 - left :]
     stand_in(sweeps, "read", gives=SimpleNamespace(seeds=[0, 7]))
     stand_in(sweeps, "path", gives=elsewhere / "plan.json")
-    (elsewhere / "plan.json").touch()
-    delete = stand_in(listing, "delete")
-    for _ in range(2):  # the plan may be gone
-        assert cli.main(["runs", "--sweep", "swept", "--delete", "--yes"]) == 0
-        assert not (elsewhere / "plan.json").exists()
-    assert delete.call_args_list == [call(elsewhere / "runs" / "one", [0, 7])] * (2 * is_there)
-    sweeps.path.assert_called_with("swept")
-    sweeps.read.assert_called_with("swept")
+    asked = stand_in(builtins, "input", gives="y")
+    if has_plan:
+        (elsewhere / "plan.json").touch()
+    delete, runs = stand_in(listing, "delete"), 2 if left == 3 else 0
+    assert cli.main(["runs", "--sweep", "swept", "--delete"]) == (not runs and not has_plan)
+    assert not (elsewhere / "plan.json").exists()
+    assert delete.call_args_list == ([call(elsewhere / "runs" / "one", [0, 7])] if runs else [])
+    said = capsys.readouterr().out
+    if runs or has_plan:
+        what = f"these {runs} runs" + (" and the plan of the sweep" if has_plan else "")
+        asked.assert_called_once_with(f"Delete {what} from {experiments.runs_directory()}? [y/N] ")
+        assert ("none of its runs are yours\n" in said) == (not runs)
+        for look in (sweeps.path, sweeps.read):
+            look.assert_called_once_with("swept")
+    else:
+        assert said == "none of your runs match 'swept'; published records are deleted by git only\n"
 
 
 # -- verify
