@@ -310,6 +310,12 @@ def test_status_says_of_every_page_why_it_is_stale(stand_in, capsys):
     stand_in(staleness, "stale", does=[[], ["its cells changed", "its library changed"], ["its library changed"]])
     assert cli.main(["status", "o*"]) == 0
     find.assert_called_once_with("o*")
+    for look, asked in (
+        (catalogue.unpublished, [0, 1, 2, 3, 4]),
+        (catalogue.missing_runs, [0, 2, 3, 4]),
+        (staleness.stale, [0, 2, 4]),
+    ):
+        assert look.call_args_list == [call(find()[number]) for number in asked]
     assert capsys.readouterr().out.replace(" \n", "\n").splitlines() == [
         "one: current",
         "two: not published: a copy",
@@ -356,6 +362,7 @@ def test_train_trains_what_is_not_there_and_says_what_it_leaves(lacking, stand_i
     train = stand_in(workers, "train", gives=3)
     assert cli.main("train x* --seeds 0,5 --device cpu --workers 4".split()) == 3
     train.assert_called_once_with([(A, 5), (B, 0)], "cpu", 4, False)
+    catalogue.find.assert_called_once_with("x*")
     assert [each.args for each in lacking.call_args_list] == [
         (Path(f"{name}.ipynb"), [0, 5]) for name in ("one", "two")
     ]
@@ -412,7 +419,7 @@ def planned(stand_in, elsewhere) -> SimpleNamespace:
     return planned
 
 
-@pytest.mark.parametrize(("failures", "code"), [(0, 0), (5, 1)])
+@pytest.mark.parametrize(("failures", "code"), [(0, 0), (1, 1), (5, 1)])
 def test_a_sweep_is_planned_written_and_trained_into_the_users_store(
     planned, stand_in, capsys, elsewhere, failures, code
 ):
