@@ -367,7 +367,6 @@ def _agrees(question: str) -> bool:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from mnist_lib.experiments import published_records
     from mnist_lib.parameters import ParameterError
     from mnist_lib.pipeline import catalogue, verification, workers
     from mnist_lib.records import published_seeds
@@ -400,9 +399,7 @@ def _verify(options: argparse.Namespace) -> int:
         check, rounds = verification.verify_fully, [random.sample(jobs, min(options.sample, len(jobs)))]
     else:
         why = ("no notebook asks for it: delete it, or take its notebook back with `git restore notebooks`",)
-        for file in catalogue.strays(paths):
-            name, seed = file.parent.relative_to(published_records()).as_posix(), file.stem.removeprefix("seed_")
-            strays.append(verification.Verdict(name, int(seed), why))
+        strays = [verification.Verdict(name, seed, why) for name, seed in catalogue.strays(paths, runs)]
     found = [each for jobs in rounds for each in workers.verify(jobs, options.device, options.workers, check)]
     return _say(found + strays)
 

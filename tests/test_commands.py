@@ -601,11 +601,11 @@ def test_verify_says_that_all_hold(published, stand_in, capsys):
     assert capsys.readouterr().out == "a seed 0  holds\n1 of 1 records hold\n"
 
 
-def test_verify_says_what_no_notebook_asks_for(published, stand_in, capsys, elsewhere):
+def test_verify_says_what_no_notebook_asks_for(published, stand_in, capsys):
     stand_in(workers, "verify", gives=[Verdict("a", 0, ())])
-    catalogue.strays.return_value = [elsewhere / "published" / "a" / "better" / "seed_12.json"]
+    catalogue.strays.return_value = [("a/better", 12)]
     assert cli.main(["verify"]) == 1
-    catalogue.strays.assert_called_once_with([Path("one.ipynb"), Path("two.ipynb")])
+    catalogue.strays.assert_called_once_with([Path("one.ipynb"), Path("two.ipynb")], [(A, 2), (B, 1)])
     assert capsys.readouterr().out.splitlines()[1:] == [
         "a/better seed 12  no notebook asks for it: delete it, or take its notebook back with `git restore notebooks`",
         "1 of 2 records hold",

@@ -133,13 +133,21 @@ def _baseline(parameters: NotebookParameters) -> list[tuple[Experiment, int]]:
     return [] if experiment is None else [(experiment, page.baseline_seeds(parameters))]
 
 
-def strays(paths: Sequence[Path]) -> list[Path]:
-    """Return the published records that no notebook asks for, though they lie where those of `paths` do, or of none."""
-    asked = {experiment.published for path in paths for experiment, _ in published_runs(path)}
+def strays(paths: Sequence[Path], runs: Sequence[tuple[Experiment, int]]) -> list[tuple[str, int]]:
+    """Name published records that no notebook asks for, by experiment and seed.
+
+    Arguments:
+        paths: the notebooks that are looked at. What lies where other notebooks have their records is left out.
+        runs: all that these notebooks publish (`published_runs`).
+    """
+    root, asked = experiments.published_records(), {experiment.published for experiment, _ in runs}
     others = {path.stem for path in find()} - {path.stem for path in paths}
-    folder = experiments.published_records()
-    found = (file for file in sorted(folder.rglob("seed_*.json")) if file.parent not in asked)
-    return [file for file in found if file.relative_to(folder).parts[0] not in others]
+    found = []
+    for folder in sorted({file.parent for file in root.rglob("seed_*.json")} - asked):
+        name = folder.relative_to(root).as_posix()
+        if name.partition("/")[0] not in others:
+            found += [(name, seed) for seed in records.published_seeds(folder)]
+    return found
 
 
 def read_runs(path: Path) -> list[tuple[Experiment, int]]:

@@ -126,14 +126,21 @@ def test_a_page_lacks_what_it_shows_of_others_too(folder):
     assert [(run.experiment.name, run.seed) for run in lacking] == [(BASELINE, seed) for seed in range(5)]
 
 
+def strays(*names: str) -> list[tuple[str, int]]:
+    """What is found of the pages of these names, with the runs that they publish."""
+    paths = [path for name in names for path in catalogue.find(name)]
+    return catalogue.strays(paths, [run for path in paths for run in catalogue.published_runs(path)])
+
+
 def test_a_record_that_no_notebook_asks_for_is_a_stray(folder):
-    paths = [PAGES / f"{NAME}.ipynb"]
-    assert catalogue.strays(paths) == []
-    there = [Path(shutil.copytree(folder, folder.parent / name)) for name in (BASELINE, "of_none", f"{NAME}/better")]
-    asked, _, of_none, better = (sorted(each.glob("*.json")) for each in (folder, *there))
-    assert len(asked) == 5 and catalogue.strays(paths) == sorted(better + of_none), "others have a notebook"
-    assert catalogue.strays([PAGES / f"{BASELINE}.ipynb"]) == of_none
-    assert catalogue.strays(catalogue.find()) == sorted(better + of_none)
+    assert strays(NAME) == []
+    for name in (BASELINE, "of_none", f"{NAME}/better"):
+        shutil.copytree(folder, folder.parent / name)
+    (folder.parent / "of_none" / "seed_x.json").touch()  # no record's name
+    better, of_none = ([(name, seed) for seed in range(5)] for name in (f"{NAME}/better", "of_none"))
+    assert strays(NAME) == better + of_none, "others have a notebook"
+    assert strays(BASELINE) == of_none
+    assert strays("*") == better + of_none
 
 
 def test_a_record_is_read_once_until_its_file_is_another(folder):

@@ -195,7 +195,7 @@ def test_what_is_trained_lies_where_it_belongs_with_what_made_it(inside, publish
     )
 
 
-def test_what_a_run_needs_is_sent_from_here_or_trained_first(inside, published, tmp_store, monkeypatch):
+def test_what_a_run_needs_is_sent_from_here_or_trained_first(inside, published, tmp_store):
     experiments.train(SHORT, 0, CPU, SHORT.published)
     assert cluster.train([(each, 0) for each in OF_SHORT.values()], "cpu", inside()) == 0
     assert [records.record_path(SHORT.store, seed).exists() for seed in range(3)] == [False, True, False]
