@@ -256,10 +256,9 @@ def _prepared(record: Record, trainer: Trainer) -> Iterator[str]:
 
 def _typed(weights: Weights, trainer: Trainer) -> Iterator[str]:
     """Problems of weights that are of another type than the network's, which would be rounded when they are loaded."""
-    types = {name: tensor.dtype for name, tensor in trainer.model.state_dict().items()}
-    for name, tensor in weights.items():
-        if tensor.dtype != types.get(name, tensor.dtype):
-            yield f"weights: {name} is of {tensor.dtype}, the network's of {types[name]}"
+    for name, tensor in trainer.model.state_dict().items():
+        if name in weights and weights[name].dtype != tensor.dtype:
+            yield f"weights: {name} is of {weights[name].dtype}, the network's of {tensor.dtype}"
 
 
 def _replayed(record: Record, trainer: Trainer) -> tuple[list[str], list[str]]:

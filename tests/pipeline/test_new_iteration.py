@@ -197,7 +197,7 @@ def network(width: int = 10) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(784, width))"""
 SELECTED = (  # of the tests, those of the structure of notebooks and book: what `make test` runs in the copy
     "tests/pipeline/test_notebooks.py tests/pipeline/test_new_iteration.py tests/site/test_book.py -vv "
-    "-k 'skeleton or gaps or itself or small_pieces or are_current "
+    "-k 'skeleton or gaps or itself or code_comes_after or are_current "
     "or trace or every_figure or no_cell or filled_in or names_every or of_the_contents'"
 )
 

@@ -404,10 +404,18 @@ def test_names_say_what_a_layer_is():
     ]
 
 
+def attached(network: nn.Module) -> list[dict[str, int]]:
+    """Of each module, how many things it holds of each kind: weights, buffers, parts, and hooks of every sort."""
+    return [
+        {kind: len(held) for kind, held in vars(module).items() if isinstance(held, dict)}
+        for module in network.modules()
+    ]
+
+
 def test_looking_leaves_no_trace():
     network = NETWORKS["iteration_04_dropout"]().train()
     network[1].eval()  # one frozen layer, say
-    modes = [module.training for module in network.modules()]
+    held, modes = attached(network), [module.training for module in network.modules()]
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     random_state = torch.get_rng_state()
     check_receptive_fields(network)
@@ -416,7 +424,7 @@ def test_looking_leaves_no_trace():
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random_state)
-    assert not any(module._forward_hooks for module in network.modules())
+    assert attached(network) == held
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
@@ -910,7 +918,7 @@ def test_most_maps_are_measured(monkeypatch, name):
 @pytest.mark.parametrize("training", [True, False])
 def test_looking_at_any_network_leaves_no_trace(name, training):
     network = ANY[name]().train(training)
-    modes = [module.training for module in network.modules()]
+    held, modes = attached(network), [module.training for module in network.modules()]
     state = {key: value.clone() for key, value in network.state_dict().items()}
     random_state = torch.get_rng_state()
     for look in (check_receptive_fields, receptive_field_table, network_drawing.picture, printed):
@@ -918,7 +926,7 @@ def test_looking_at_any_network_leaves_no_trace(name, training):
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())
     assert [module.training for module in network.modules()] == modes
-    assert not any(module._forward_hooks for module in network.modules())
+    assert attached(network) == held
 
 
 # -- The table that is printed
