@@ -258,6 +258,7 @@ def test_what_the_book_reads_of_a_notebooks_metadata_counts():
     assert looks("myst", {"substitutions": {"a": "99.99"}}, None)
     assert not looks("kernelspec", {"name": "another"}, None)
     assert not looks("colab", {"provenance": []}, None)
+    assert not looks("accelerator", "GPU", None)  # which Colab writes as well
 
 
 def test_a_cell_of_raw_text_counts_for_the_book_shows_it_as_it_is():
