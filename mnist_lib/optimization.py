@@ -135,7 +135,7 @@ def adamw(recipe: Recipe, model: nn.Module) -> Optimizer:
 
 
 def muon(recipe: Recipe, model: nn.Module) -> Optimizer:
-    """Muon for the kernels of convolutions, AdamW with ``other_learning_rate`` for all other weights."""
+    """Muon for kernels that mix channels, AdamW with ``other_learning_rate`` for all other weights."""
     kernels = [p for p in model.parameters() if is_kernel(p)]
     others = [p for p in model.parameters() if not is_kernel(p)]
     return Muon(kernels, others, recipe.learning_rate, recipe.other_learning_rate, recipe.weight_decay)

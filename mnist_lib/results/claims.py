@@ -61,7 +61,7 @@ class Claim:
     def range(self, interval: Interval) -> str:
         """Return an interval of this statistic: accuracies with three decimals, or the epochs that lie in it."""
         if self.statistic in ("first", "steady"):
-            return f"{max(math.ceil(interval.low), 1)} to {math.floor(interval.high)}"
+            return f"{math.ceil(interval.low)} to {math.floor(interval.high)}"
         return f"{interval.low:.3f} to {interval.high:.3f}"
 
 

@@ -77,8 +77,8 @@ def judge(claim: Claim, runs: Sequence[Record], peers: Iterable[Sequence[Record]
     if any(map(math.isnan, values)):
         return Judgement(claim, values, Interval(math.nan, math.nan, math.nan))
     expected = prediction_interval(values, _samples(claim.statistic, peers))
-    if claim.is_accuracy:
-        expected = Interval(expected.center, max(expected.low, 0.0), min(expected.high, 100.0))
+    least, most = (0.0, 100.0) if claim.is_accuracy else (1.0, float(min(len(run.test_accuracy) for run in runs)))
+    expected = Interval(expected.center, max(expected.low, least), min(expected.high, most))
     return Judgement(claim, values, expected)
 
 

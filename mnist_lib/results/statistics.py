@@ -102,24 +102,37 @@ def prediction_interval(
 
 
 def difference_interval(after: Sequence[float], before: Sequence[float], comparisons: int = 1) -> Interval:
-    """Return the difference of two means, ``after - before``, with Welch's interval (Welch, 1947).
-
-    The two samples may differ in size and in spread. Where either has fewer than `FEWEST` values, there is no interval.
-    With `comparisons`, the interval is one of so many that all hold at once in 95 % of cases (Bonferroni).
+    """Return the difference of two means, ``after - before``, with its interval: see `contrast_interval`.
 
     Raises:
         ValueError: a sample is empty.
     """
-    a, b = np.asarray(after, dtype=float), np.asarray(before, dtype=float)
-    if a.size == 0 or b.size == 0:
+    return contrast_interval((after, before), (1, -1), comparisons)
+
+
+def contrast_interval(samples: Sequence[Sequence[float]], factors: Sequence[float], comparisons: int = 1) -> Interval:
+    """Return the sum of several means, each times its factor, with Welch's interval (Welch, 1947).
+
+    With the factors 1, -1, -1 and 1 it is how much larger one difference is than another. The samples may differ in
+    size and in spread. Where one that counts has fewer than `FEWEST` values, there is no interval. With `comparisons`,
+    the interval is one of so many that all hold at once in 95 % of cases (Bonferroni).
+
+    Raises:
+        ValueError: a sample is empty, or there are not as many factors as samples.
+    """
+    counted = [(factor, np.asarray(each, dtype=float)) for factor, each in zip(factors, samples, strict=True) if factor]
+    if not all(sample.size for _, sample in counted):
         raise ValueError("a difference needs at least one value on each side")
-    difference = float(a.mean() - b.mean())
-    if min(a.size, b.size) < FEWEST:
-        return Interval(difference, math.nan, math.nan)
-    if np.ptp(a) == np.ptp(b) == 0:
-        return Interval(difference, difference, difference)
-    confidence = 1 - (1 - CONFIDENCE) / comparisons
-    return Interval(difference, *map(float, stats.ttest_ind(a, b, equal_var=False).confidence_interval(confidence)))
+    center = sum(factor * float(sample.mean()) for factor, sample in counted)
+    if min(sample.size for _, sample in counted) < FEWEST:
+        return Interval(center, math.nan, math.nan)
+    if all(np.ptp(sample) == 0 for _, sample in counted):
+        return Interval(center, center, center)
+    parts = [(factor**2 * float(sample.var(ddof=1)) / sample.size, sample.size - 1) for factor, sample in counted]
+    variance = sum(part for part, _ in parts)
+    freedom = variance**2 / sum(part**2 / n for part, n in parts)  # Satterthwaite's, which Welch took over
+    half = float(stats.t.isf((1 - CONFIDENCE) / comparisons / 2, freedom)) * math.sqrt(variance)
+    return Interval(center, center - half, center + half)
 
 
 def p_value(one: Sequence[float], other: Sequence[float]) -> float:

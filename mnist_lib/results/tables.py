@@ -236,7 +236,7 @@ def papermill_line(parameters: NotebookParameters) -> Markdown:
     tried = {each: min(getattr(parameters, each), most) for each, most in (("epochs", 2), ("seeds", 1))}
     tried |= {"continued_seeds": 0, "learning_rates": (), "variants": ()}  # these train much more
     tried = {each: value for each, value in tried.items() if value != getattr(parameters, each)}
-    tried["learning_rate"] = float(f"{parameters.learning_rate / 2:.2g}")
+    tried["learning_rate"] = float(f"{parameters.learning_rate / 2:.6g}")
     trial = ("a short try " if len(tried) > 1 else "") + "at half the learning rate"
     commands = f"# this page\n{_papermill(name, chosen)}\n# {trial}\n{_papermill(name, chosen | tried)}"
     said = [f"{quoting(commands)}shell\n{commands}\n{quoting(commands)}"]

@@ -120,6 +120,13 @@ def test_a_network_in_other_words_is_the_same(experiment, trained):
     assert verification.verify(experiment, 0, CPU).problems == ()
 
 
+def test_what_a_record_says_of_its_network_may_stand_in_any_order(experiment, trained):
+    network = dict(reversed(trained[0].network.items()))
+    assert list(network) != list(trained[0].network)
+    change(experiment, network=network)
+    assert verification.verify(experiment, 0, CPU) == Verdict("example", 0, (), ())
+
+
 def test_mistakes_that_others_take_the_place_of_are_found(experiment, trained):
     """As many images, in order, none twice, each with a wrong prediction: only the weights can tell."""
     record, _ = trained

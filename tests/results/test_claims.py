@@ -99,7 +99,6 @@ def test_a_run_that_never_reaches_the_task():
 
 def test_an_interval_of_epochs_is_whole_epochs():
     assert Claim("first", 10).range(Interval(9, 7.2, 10.8)) == "8 to 10"
-    assert Claim("steady", 10).range(Interval(2, -1.5, 5.5)) == "1 to 5", "there is no epoch before the first"
     assert Claim("final", 99).range(Interval(99, 98.9996, 99.0004)) == "99.000 to 99.000"
 
 
@@ -190,6 +189,13 @@ def test_how_far_a_claim_is_off():
 
 def test_an_interval_of_accuracies_ends_at_100():
     assert final(99.0, runs=[run(96.0), run(98.0), run(100.0)])[0].expected.high == 100
+
+
+def test_an_interval_of_epochs_ends_at_the_first_and_at_the_last():
+    reached_after = [run(*[99.0] * before, *[99.5] * (9 - before)) for before in (1, 4, 7)]
+    judged = judge(Claim("first", 5), reached_after)
+    assert (judged.expected.low, judged.expected.high) == (1, 9)
+    assert judged.row()["one more run, 95 %"] == "1 to 9"
 
 
 @pytest.mark.parametrize(

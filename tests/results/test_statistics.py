@@ -11,6 +11,7 @@ from scipy import stats
 from mnist_lib.results.statistics import (
     Interval,
     binomial_standard_error,
+    contrast_interval,
     correlated_binomials,
     difference_interval,
     first_epoch_at,
@@ -36,11 +37,38 @@ def test_mean_interval_is_the_one_sample_t_interval(values):
 def test_difference_interval_is_welchs(after, before, comparisons):
     """One of several has its share of the error: of ten, each is an interval of 99.5 % (Bonferroni)."""
     ours = difference_interval(after, before, comparisons)
-    a, b = (np.var(values, ddof=1) / len(values) for values in (after, before))
-    freedom = (a + b) ** 2 / (a**2 / (len(after) - 1) + b**2 / (len(before) - 1))
-    center, half = np.mean(after) - np.mean(before), stats.t.ppf(1 - 0.025 / comparisons, freedom) * math.sqrt(a + b)
+    scipys = stats.ttest_ind(after, before, equal_var=False).confidence_interval(1 - 0.05 / comparisons)
+    assert ours.center == pytest.approx(np.mean(after) - np.mean(before), abs=1e-9)
+    assert (ours.low, ours.high) == pytest.approx(scipys, abs=1e-7)
+
+
+@given(samples, st.lists(st.floats(-9, 9), min_size=4, max_size=4), st.sampled_from([1, 3]))
+def test_a_contrast_of_samples_that_scatter_alike_has_all_their_degrees_of_freedom(values, shifts, comparisons):
+    """As in the analysis of variance with equal sizes, where the spread is known to be the same."""
+    n, spread = len(values), np.std(values, ddof=1)
+    ours = contrast_interval([np.add(values, shift) for shift in shifts], [1, -1, -1, 1], comparisons)
+    center = shifts[0] - shifts[1] - shifts[2] + shifts[3]
+    half = stats.t.ppf(1 - 0.025 / comparisons, 4 * (n - 1)) * spread * math.sqrt(4 / n)
     assert ours.center == pytest.approx(center, abs=1e-9)
-    assert (ours.low, ours.high) == pytest.approx((center - half, center + half), abs=1e-9)
+    assert (ours.low, ours.high) == pytest.approx((center - half, center + half), abs=1e-6)
+
+
+def test_a_contrast_of_samples_that_scatter_differently_holds_the_truth_in_95_of_100_cases():
+    random, factors = np.random.default_rng(0), (1, -2, 1)
+    means, spreads, sizes = (3, 1, 5), (1, 2, 0.2), (5, 4, 9)
+    true = np.dot(means, factors)
+    held = 0
+    for _ in range(2000):
+        interval = contrast_interval(
+            [random.normal(*each) for each in zip(means, spreads, sizes, strict=True)], factors
+        )
+        held += interval.low <= true <= interval.high
+    assert held / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_sample_that_counts_nothing_is_left_out_of_a_contrast():
+    one, other = [1.0, 2.0, 4.0], [0.5, 0.6, 0.9]
+    assert contrast_interval([one, [7.0], other], [1, 0, -1]) == difference_interval(one, other)
 
 
 def test_mean_interval_by_hand():

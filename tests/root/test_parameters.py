@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from mnist_lib.parameters import (
     Recipe,
     bounded,
     has_effect,
+    in_yaml,
     literal,
     validate,
 )
@@ -481,3 +483,26 @@ def test_any_value_is_accepted_or_refused_by_name(name, value):
 @given(st.text().filter(lambda name: name not in KNOWN | {"network"}), ANYTHING)
 def test_any_unknown_name_is_refused(name, value):
     assert refused(**{name: value}).startswith(f"unknown parameter {name!r}")
+
+
+@given(
+    st.one_of(
+        st.text(st.characters(exclude_categories=["Cs", "Cc"])),
+        st.sampled_from(["true", "False", "NULL", "Yes", "no", "On", "off"]),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False, allow_infinity=False),
+    )
+)
+def test_yaml_reads_back_what_is_written_for_it(value):
+    (found,) = yaml.safe_load(f"x: [{in_yaml(value)}]")["x"]
+    assert found == value and type(found) is type(value)
+
+
+def test_yaml_is_given_words_as_they_are_where_it_reads_them_so():
+    assert [in_yaml(word) for word in ("one_cycle", "Adam-2.0", "no rotation")] == [
+        "one_cycle",
+        "Adam-2.0",
+        '"no rotation"',
+    ]
+    assert in_yaml("größere Maße") == '"größere Maße"'
