@@ -11,8 +11,9 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from mnist_lib import augmentation, data, machine, records, training
+from mnist_lib import augmentation, data, machine, optimization, records, training
 from mnist_lib.base import loaded, progress
 from mnist_lib.base.digests import bytes_digest, text_digest
 from mnist_lib.base.files import FileError, write_atomically
@@ -43,6 +44,14 @@ CHANGED = {
 
 PUBLISHED_ONLY = "MNIST_LIB_PUBLISHED_ONLY"
 """The environment variable that is set while a page is made for the book: nothing but published records counts."""
+
+NOISE = data.Images(
+    torch.randint(0, 256, (8, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8), torch.arange(8)
+)
+"""Eight images that a network is tried out on."""
+
+MOST = 2**53
+"""The largest seed: up to it, every program reads the number in a record alike."""
 
 Report = Callable[["Experiment", int, training.Epoch, int, float], None]
 """Called after every epoch with the experiment, the seed, the epoch's result, its number and its seconds."""
@@ -79,7 +88,7 @@ class Experiment:
         object.__setattr__(self, "network", Network.of(self.network))
 
     def check(self) -> None:
-        """Refuse what training would fail over, or what would change nothing.
+        """Refuse what training would fail over, or what would change nothing, as far as it is seen at once.
 
         Raises:
             ParameterError: as `Network.check`, or statistics are to be counted that the network does not keep, or of a
@@ -88,6 +97,18 @@ class Experiment:
         if self.recipe.statistics_images == 1:
             raise ParameterError("statistics_images = 1: one image has no spread; expected 0, for none, or from 2")
         self.network.check(statistics=self.recipe.statistics_images > 0)
+
+    def try_out(self) -> None:
+        """Check, and train an epoch on a few made-up images, so that no run fails over the network later.
+
+        Raises:
+            ParameterError: as `check`, or the network cannot be trained, or does not answer by its weights alone.
+        """
+        self.check()
+        chosen = {name: getattr(self.recipe, name) for name in ("optimizer", "precision", "average_decay")}
+        statistics = min(self.recipe.statistics_images, len(NOISE))
+        recipe = Recipe(epochs=1, batch_size=3, learning_rate=0.001, statistics_images=statistics, **chosen)
+        self.network.refuse("it cannot be trained", lambda: _tried(self.network, recipe))
 
     @property
     def digests(self) -> dict[str, str]:
@@ -156,6 +177,40 @@ class Experiment:
         return reasons + [said for kind, said in CHANGED.items() if record.digests.get(kind) != digests.get(kind)]
 
 
+@cache
+def _tried(network: Network, recipe: Recipe) -> str:
+    """Train on noise, in batches of two sizes, and say what would go wrong with a run; nothing if all is well."""
+
+    def begun() -> training.Trainer:
+        return training.begin(recipe, network, 0, torch.device("cpu"), images=(NOISE, NOISE))
+
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng():
+            return _behaves(begun(), begun())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _behaves(trainer: training.Trainer, other: training.Trainer) -> str:
+    """Say what is wrong with the way in which a network answers, of which these are two runs that begin alike."""
+    if trainer.recipe.optimizer == "muon" and not any(map(optimization.is_kernel, trainer.model.parameters())):
+        return "it has no kernels that mix channels, which muon is for: take adamw, with other_learning_rate"
+    shown, (loss, _) = trainer.test_images.clone(), trainer.evaluate()
+    if not torch.equal(trainer.test_images, shown):
+        return "it changes the images that it is shown: write x = x + 1, say, and not x += 1"
+    if not math.isclose(trainer.evaluate()[0], loss):
+        return "it answers differently when it is asked again: does it draw or count something in evaluation, too?"
+    with suppress(training.DivergenceError):  # noise may be too much for a network that images are not
+        trainer.train_epoch()
+    safetensors.torch.save(trainer.state())  # as after each epoch
+    other.load_final(safetensors.torch.load(final_weights(trainer)))
+    loss, _ = trainer.evaluate()
+    if math.isfinite(loss) and not math.isclose(other.evaluate()[0], loss, rel_tol=1e-3):
+        return "it remembers something that is none of its weights, so its record would not hold"
+    return ""
+
+
 def code_digest(recipe: Recipe) -> str:
     """Return the digest of the code that trains by `recipe`, as it is loaded: only what the recipe switches on counts.
 
@@ -171,7 +226,11 @@ def code_digest(recipe: Recipe) -> str:
         "fast.in_bfloat16": recipe.precision == "bfloat16",
     }
     used = [f"augmentation.{change.__name__}" for change in augmentation.chosen(recipe)]
-    used += [f"optimization.{recipe.optimizer}", f"optimization.{recipe.schedule}", f"data.{dataset.read.__name__}"]
+    used += [
+        f"optimization.{recipe.optimizer}",
+        f"optimization.{recipe.identity.get('schedule', 'constant')}",
+        f"data.{dataset.read.__name__}",
+    ]
     used += [name for name, is_on in optional.items() if is_on]
     choosing = ["augmentation.chosen", "optimization.make", "optimization.rates", "data.DATASETS", "data.folder"]
     left_out = [*choosing, *(name for name, is_on in optional.items() if not is_on)]
@@ -201,9 +260,11 @@ def own_runs() -> Path:
     """Return `runs_directory`, which need not be there yet.
 
     Raises:
-        FileError: it may not be looked at, or its name is too long for a folder.
+        FileError: it may not be looked at, or its name is too long for a folder, or published records lie in it.
     """
-    folder = runs_directory()
+    folder, published = runs_directory(), published_records().resolve()
+    if published.is_relative_to(there := folder.resolve()) or there.is_relative_to(published):
+        raise FileError(f"{folder}: published records lie there, which are no runs of yours. {_elsewhere()}")
     try:
         os.scandir(folder).close()
     except (FileNotFoundError, NotADirectoryError):
@@ -254,10 +315,13 @@ def runs(
     `report` says how training goes; without it, progress is shown.
 
     Raises:
-        ParameterError, DataError, DivergenceError, FileError: as the parts say; finished runs are kept.
+        ParameterError: the seeds are no such numbers, or as the parts say.
+        DataError, DivergenceError, FileError: as the parts say; finished runs are kept.
     """
     where = resolve_device(device)
-    wanted = list(range(seeds)) if isinstance(seeds, int) else seeds
+    wanted = list(range(seeds)) if type(seeds) is int else list(seeds)
+    if any(type(seed) is not int or not 0 <= seed <= MOST for seed in wanted) or len({*wanted}) < len(wanted):
+        raise ParameterError(f"seeds = {seeds!r:.60}: expected how many, or whole numbers from 0, none of them twice")
     say = progress.shown() if report is None else report
     found = [find(experiment, seed) or train(experiment, seed, where, experiment.store, say) for seed in wanted]
     return [dataclasses.replace(record, experiment=experiment.name) for record in found]
@@ -284,7 +348,7 @@ def train(
         if path.exists() and not experiment.differences(found := records.read(path)):
             record = found
         else:
-            experiment.check()  # before the images are loaded
+            experiment.try_out()  # before the images are loaded
             record = _train(experiment, seed, device, checkpoint, report)
             explain(experiment, folder)
         checkpoint.unlink(missing_ok=True)

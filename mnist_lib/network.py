@@ -94,12 +94,20 @@ class Network:
             ParameterError: it does not work, or does not give ten scores an image that its weights decide, or keeps no
                 `statistics` of batch normalisation where they are asked for.
         """
+        self.refuse("it does not work", lambda: _unfit(self, statistics))
+
+    def refuse(self, what: str, why_not: Callable[[], str]) -> None:
+        """Refuse the network if `why_not` says why, or fails over it: then `what` is said, and where in its text.
+
+        Raises:
+            ParameterError: so it is.
+        """
         try:
-            found = _unfit(self, statistics)
+            found = why_not()
         except ParameterError as error:
             found = str(error)
         except (Exception, SystemExit) as error:  # whatever the text raises
-            found = f"it does not work{_place(self.source, error)}: {str(error) or type(error).__name__}"
+            found = f"{what}{_place(self.source, error)}: {str(error) or type(error).__name__}"
         if found:
             given = ", ".join(f"{name} {value!r}" for name, value in self.arguments)
             raise ParameterError(f"{self.name}({given}): {found}")

@@ -96,11 +96,15 @@ class Recipe(Checked):
     )
     nesterov: bool = switch(effect=lambda r: r.optimizer == "sgd")
     weight_decay: float = bounded(0.0, low=0, high=10)
-    schedule: str = choice("constant", options=("constant", "step", "one_cycle", "linear", "cosine"))
+    schedule: str = choice(
+        "constant",
+        options=("constant", "step", "one_cycle", "linear", "cosine"),
+        effect=lambda r: r.schedule != "step" or r.is_stepped,
+    )
     step_size: int = bounded(10, low=1, high=1000, effect=lambda r: r.is_stepped)
     step_factor: float = bounded(0.1, low=0, high=1, above=True, effect=lambda r: r.is_stepped)
     warm_up: float = bounded(0.2, low=0, high=0.9, effect=lambda r: r.schedule in ("linear", "cosine"))
-    label_smoothing: float = bounded(0.0, low=0, high=0.9)
+    label_smoothing: float = bounded(0.0, low=0, high=0.9, effect=lambda r: not r.teachers or r.distillation < 1)
     average_decay: float = bounded(0.0, low=0, high=0.99999)
     statistics_images: int = bounded(0, low=0, high=60_000)
     teachers: int = bounded(0, low=0, high=100)
@@ -113,14 +117,14 @@ class Recipe(Checked):
     scale: float = bounded(0.0, low=0, high=0.9)
     translation: float = bounded(0.0, low=0, high=14)
     elastic: float = bounded(0.0, low=0, high=14)
-    fade: float = bounded(0.0, low=0, high=1, effect=lambda r: r.may_fade)
-    final_strength: float = bounded(0.0, low=0, high=1, effect=lambda r: r.may_fade and r.fade > 0)
+    fade: float = bounded(0.0, low=0, high=1, effect=lambda r: r.may_fade and r.final_strength < 1)
+    final_strength: float = bounded(0.0, low=0, high=1, effect=lambda r: r.may_fade and r.fade and r.final_strength < 1)
     precision: str = choice("float32", options=("float32", "bfloat16"))
     threads: int = bounded(1, low=1, high=256)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.nesterov and not self.momentum:
+        if self.nesterov and has_effect(self, "nesterov") and has_effect(self, "momentum") and not self.momentum:
             raise ParameterError("nesterov = True: it needs a momentum above 0")
         if self.teachers and not self.distillation:
             raise ParameterError("distillation = 0.0: from teachers nothing would be learnt; for none, teachers is 0")
@@ -128,7 +132,7 @@ class Recipe(Checked):
     @property
     def is_stepped(self) -> bool:
         """Whether the rate changes in steps, and one comes before the end."""
-        return self.schedule == "step" and self.step_size < self.epochs
+        return self.schedule == "step" and self.step_size < self.epochs and self.step_factor < 1
 
     @property
     def is_affine(self) -> bool:

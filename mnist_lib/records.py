@@ -180,7 +180,8 @@ def write(record: Record, weights: bytes, folder: Path) -> Path:
 
     Raises:
         FileError: the folder cannot be written; what was there before is untouched.
-        RecordError: the weights are not the record's, or a number in the record is NaN or infinite; the same.
+        RecordError: the weights are not the record's, or a number in the record is NaN or infinite, or it would be
+            refused when it is read; the same.
     """
     path = record_path(folder, record.seed)
     if record.weights_digest != bytes_digest(weights):
@@ -189,6 +190,8 @@ def write(record: Record, weights: bytes, folder: Path) -> Path:
         text = to_json(record)
     except ValueError as error:  # before anything is written
         raise RecordError(f"{path}: not written, because it holds a number that JSON cannot: {error}") from error
+    if problem := _problem(json.loads(text)):
+        raise RecordError(f"{path}: not written, because it could not be read again: {problem}")
     replace_all({weights_path(path): weights, path: text.encode()})
     return path
 
@@ -201,6 +204,7 @@ def read(path: Path) -> Record:
     """
     try:
         content = json.loads(path.read_text("utf-8"), object_pairs_hook=_named_once)
+        json.dumps(content, ensure_ascii=False).encode()  # half a character is written by nobody
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: cannot be read as a record: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.keys() != _FIELDS.keys():
@@ -377,8 +381,8 @@ _FIELDS = {
         "its source, its name and its arguments",
     ),
     "digests": (
-        {"code": str, "network": str, "data": str, ...: str},
-        "words by name, code, network and data among them",
+        {"code": _is_digest, "network": _is_digest, "data": str, ...: str},
+        "code and network, each a SHA-256, data, and other words by name",
     ),
     "parameter_count": (int, "a whole number from 0"),
     "train_size": (lambda value: _fits(value, int) and value > 0, "a whole number from 1"),

@@ -20,17 +20,20 @@ from mnist_lib.experiments import Experiment
 from mnist_lib.parameters import ParameterError
 from mnist_lib.pipeline import catalogue
 
-NUMBER = re.compile(r"\$\$.+?\$\$|\$(?:[^$\n]|\n(?!\s*\n))+\$|[-−+±]?\d+(?:[.,·]\d+)*", re.DOTALL)
+NUMBER = re.compile(r"\{math\}`+[^`]+`|\$\$.+?\$\$|\$(?:[^$\n]|\n(?!\s*\n))+\$|[-−+±]?\d+(?:[.,·]\d+)*", re.DOTALL)
 """A number in prose with its sign, or a formula as a whole: in it, an operator says as much as a digit."""
 
-ADDRESS = re.compile(r"https?://[^\s()<>\"'—]+")
-"""What no output depends on."""
+ADDRESS = re.compile(r"https?://[^\s()<>\"'—]+|<!--.*?-->|^%.*?$", re.DOTALL | re.MULTILINE)
+"""What no output depends on, and what the book does not show."""
 
 RENDERED = ("tags", "mystnb", "render")
 """What the book reads of a cell's metadata."""
 
 UNHEEDED = ("kernelspec", "language_info", "mnist_lib", "colab", "accelerator")
 """What the book does not read of a notebook's metadata, or what says nothing of its results."""
+
+CHANGED = {"cells": "its cells changed", "library": "its library changed"}
+"""What is said where a digest of a page's code is no longer that of its execution."""
 
 OTHER_VERSION = "it was executed by another version of the library"
 
@@ -52,9 +55,9 @@ def current_digests(path: Path) -> dict[str, Any]:
 def _digests(path: Path, notebook: nbformat.NotebookNode) -> dict[str, Any]:
     # Lines in IPython's own syntax install the library: no output depends on them.
     try:
-        code = [_parsed(plain(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
+        code = _code(notebook)
         return {
-            "cells": text_digest(*(cell if isinstance(cell, str) else canonical(cell) for cell in code)),
+            "cells": _cells_digest(code),
             "library": _library_digest([node for cell in code if not isinstance(cell, str) for node in cell.body]),
             "records": {run.name: _record_digests(run, seeds) for run, seeds in catalogue.read_runs(path)},
         } | noted(notebook)
@@ -71,7 +74,7 @@ def stale(path: Path) -> list[str]:
     now = _digests(path, notebook)
     if stored.keys() != now.keys() | {CPU}:
         return [OTHER_VERSION]
-    reasons = [f"its {kind} changed" for kind in ("cells", "library") if stored[kind] != now[kind]]
+    reasons = [why for kind, why in CHANGED.items() if stored[kind] != now[kind]]
     reasons += [
         f"the recipe or the record of {name} changed, seed {seed}"
         for name, seed, _, _ in _differing(stored["records"], now["records"])
@@ -92,12 +95,14 @@ def written(path: Path) -> dict[Path, tuple[int, int]]:
 
 
 def edited(path: Path) -> list[str]:
-    """Say what of a page was changed by hand after its execution: its outputs, their looks, or numbers in words."""
+    """Say what of a page was changed by hand after its execution: outputs, their looks, numbers in words, or code."""
     notebook = catalogue.read(path)
     stored, now = _stored(path, notebook), noted(notebook)
     if stored is None:
         return ["it has outputs, and no execution has noted them"] if any(map(_outputs, notebook.cells)) else []
-    return _edits(stored, now) if now.keys() <= stored.keys() else [OTHER_VERSION]
+    if not now.keys() | {"cells"} <= stored.keys():
+        return [OTHER_VERSION]
+    return _edits(stored, now) + [CHANGED["cells"]] * (stored["cells"] != _cells_digest(_code(notebook)))
 
 
 def noted(notebook: nbformat.NotebookNode) -> dict[str, Any]:
@@ -175,6 +180,14 @@ def _library_digest(statements: Sequence[ast.stmt]) -> str:
     root = Path(__file__).parents[1]
     files = [root / f"{name.partition('.')[2].replace('.', '/')}.html" for name in sorted(modules)]
     return text_digest(digest, *(bytes_digest(file.read_bytes()) for file in files if file.exists()))
+
+
+def _code(notebook: nbformat.NotebookNode) -> list[ast.Module | str]:
+    return [_parsed(plain(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _cells_digest(code: Sequence[ast.Module | str]) -> str:
+    return text_digest(*(cell if isinstance(cell, str) else canonical(cell) for cell in code))
 
 
 def _parsed(cell: str) -> ast.Module | str:

@@ -73,6 +73,9 @@ TIE = 1e-5
 MOST_TIES = 10
 """Of more images than so many, ties are no accident: such weights were made to have them."""
 
+NEAR = 0.5
+"""How far, relative, each tensor may be from another seed's and the weights still be taken for them."""
+
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 """The layers that leave out values by chance."""
 
@@ -116,18 +119,22 @@ def verify(experiment: Experiment, seed: int, device: torch.device, folder: Path
 
 
 def _copied(record: Record, weights: Weights) -> Iterator[str]:
-    """Problems of weights that another seed's record has, too: runs that begin apart do not end in the same bits."""
+    """Problems of weights that are nearly those of another seed's record: runs that begin apart do not end together."""
     folder = record.path.parent
     for seed in records.published_seeds(folder):
         with suppress(RecordError):  # whatever is wrong with another record is said of that one
             path = record_path(folder, seed)
             begins_alike = seed == record.seed or catalogue.record(path).first_losses == record.first_losses
-            if not begins_alike and _are_the_same(records.read_weights(path), weights):
-                yield f"its weights are those of seed {seed} to the last bit, though the first losses are others"
+            if not begins_alike and _are_nearly(records.read_weights(path), weights):
+                yield f"its weights are those of seed {seed}, or nearly, though the first losses are others"
 
 
-def _are_the_same(some: Weights, others: Weights) -> bool:
-    return some.keys() == others.keys() and all(torch.equal(some[name], others[name]) for name in some)
+def _are_nearly(some: Weights, others: Weights) -> bool:
+    """Tell whether each tensor of numbers is apart from the other one by less than `NEAR` of its length."""
+    if {name: each.shape for name, each in some.items()} != {name: each.shape for name, each in others.items()}:
+        return False
+    pairs = [(each.double(), others[name].double()) for name, each in some.items() if each.is_floating_point()]
+    return all((one - other).norm() <= NEAR * one.norm() for one, other in pairs)
 
 
 def _compared(experiment: Experiment, record: Record, weights: Weights, device: torch.device) -> Verdict:

@@ -318,9 +318,9 @@ def _varied(parameters: NotebookParameters) -> dict[str, NotebookParameters]:
 
 
 def _trained(parameters: NotebookParameters) -> tuple:
-    """Return what decides a notebook's runs, but for their number."""
-    recipe = parameters.recipe
-    return recipe, parameters.network, parameters.teacher if recipe.teachers else "none"
+    """Return what decides a notebook's runs, but for their number, with so many epochs that each value has its part."""
+    recipe = dataclasses.replace(parameters.recipe, epochs=1000)
+    return parameters.epochs, recipe.identity, parameters.network, parameters.teacher if recipe.teachers else "none"
 
 
 def variant_runs(parameters: NotebookParameters, report: Report | None = None) -> dict[str, list[Record]]:

@@ -134,7 +134,7 @@ def plan(
     _check_different(trials)
     for trial in trials:
         try:
-            trial.experiment.check()
+            trial.experiment.try_out()
         except ParameterError as error:
             raise ParameterError(f"({trial}): {error}") from error
     return Sweep(name, parameters.name, seeds, trials)

@@ -161,8 +161,9 @@ def in_a_process(function, *arguments) -> int | None:
     return child.exitcode
 
 
-EVENTS = {"step": 2 * (3 * 5 + 1), "checkpoint": 2 * 2 * 3, "record": 2 * 2 * 3}
-"""How many events two runs of three epochs have: four steps and an evaluation an epoch, and an evaluation in the end;
+EVENTS = {"step": 8 + 2 * (3 * 5 + 1), "checkpoint": 2 * 2 * 3, "record": 2 * 2 * 3}
+"""How many events two runs of three epochs have: eight losses while the network is
+tried out; four steps and an evaluation an epoch, and an evaluation in the end;
 three for each of two checkpoints; three for the weights and three for the record."""
 MOMENTS = [
     (kind, number)
@@ -574,8 +575,9 @@ def test_a_missing_field_is_refused(good, read_as_record, name):
         ("weights_digest", "../weights"),
         ("history", {}),
         ("environment", {}),
-        ("digests", {"code": 3, "network": "n", "data": "d"}),
-        ("digests", {"code": "c", "data": "d"}),
+        ("digests", {"code": 3, "network": "e" * 64, "data": "d"}),
+        ("digests", {"code": "c" * 64, "data": "d"}),
+        ("digests", {"code": "c", "network": "e" * 64, "data": "d"}),
         ("network", {"source": "", "name": "network"}),
         ("network", {"source": "", "name": "network", "arguments": {"width": [1]}}),
         ("trained_correct", -1),
@@ -597,7 +599,7 @@ def test_json_that_breaks_readers_is_refused(read_as_record, text):
 def test_text_in_a_record_is_escaped_on_the_page(good, read_as_record):
     script = "<script>alert('x')</script><img src=x onerror=alert(1)>"
     environment = good["environment"] | dict.fromkeys(("python", "torch", "device_name", "cpu_capability"), script)
-    record = read_as_record(good | {"environment": environment, "digests": dict.fromkeys(good["digests"], script)})
+    record = read_as_record(good | {"environment": environment, "digests": good["digests"] | {"data": script}})
     html = tables.provenance([record])._repr_html_()
     assert "<script" not in html and "<img" not in html
     assert "&lt;script&gt;" in html

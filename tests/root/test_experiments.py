@@ -138,7 +138,7 @@ def test_published_record_is_preferred(log):
 
 def test_published_record_that_is_stale_is_passed_over(log):
     run = small(epochs=1)
-    publish(run, 0, digests=run.digests | {"code": "of yesterday"})
+    publish(run, 0, digests=run.digests | {"code": "0" * 64})
     before = (run.published / "seed_0.json").read_bytes()
     (record,) = runs(run, 1, "cpu", log)
     assert log == [(0, 1)]
@@ -196,8 +196,8 @@ def test_differences_names_what_changed():
         "label_smoothing was 0.0, is 0.1",
         "momentum was 0.9, is 0.5",
     ]
-    assert small(epochs=1, schedule="step").differences(record) == [
-        "schedule was 'constant', is 'step'",
+    assert small(epochs=1, schedule="linear").differences(record) == [
+        "schedule was 'constant', is 'linear'",
         "the training code changed",
     ]
     edited = dataclasses.replace(record, digests=record.digests | {"code": "other"})
