@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -49,9 +49,6 @@ NOISE = data.Images(
     torch.randint(0, 256, (8, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8), torch.arange(8)
 )
 """Eight images that a network is tried out on."""
-
-MOST = 2**53
-"""The largest seed: up to it, every program reads the number in a record alike."""
 
 Report = Callable[["Experiment", int, training.Epoch, int, float], None]
 """Called after every epoch with the experiment, the seed, the epoch's result, its number and its seconds."""
@@ -319,12 +316,22 @@ def runs(
         DataError, DivergenceError, FileError: as the parts say; finished runs are kept.
     """
     where = resolve_device(device)
-    wanted = list(range(seeds)) if type(seeds) is int else list(seeds)
-    if any(type(seed) is not int or not 0 <= seed <= MOST for seed in wanted) or len({*wanted}) < len(wanted):
-        raise ParameterError(f"seeds = {seeds!r:.60}: expected how many, or whole numbers from 0, none of them twice")
+    wanted = checked_seeds(range(seeds) if type(seeds) is int else seeds)
     say = progress.shown() if report is None else report
     found = [find(experiment, seed) or train(experiment, seed, where, experiment.store, say) for seed in wanted]
     return [dataclasses.replace(record, experiment=experiment.name) for record in found]
+
+
+def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
+    """Return the seeds.
+
+    Raises:
+        ParameterError: one is no whole number from 0 that every program reads alike, or is there twice.
+    """
+    found = tuple(seeds)
+    if any(type(seed) is not int or not 0 <= seed <= 2**53 for seed in found) or len({*found}) < len(found):
+        raise ParameterError(f"seeds = {list(found)!r:.60}: expected whole numbers from 0, none of them twice")
+    return found
 
 
 def train(

@@ -121,7 +121,7 @@ def plan(
     if _page(name).exists():
         raise ParameterError(f"name = {name!r}: a page of the report has this name; choose another one")
     _check_names(values, parameters)
-    seeds = tuple(range(parameters.seeds) if seeds is None else seeds)
+    seeds = experiments.checked_seeds(range(parameters.seeds) if seeds is None else seeds)
     count = math.prod(map(len, values.values()))
     if count > sys.maxsize:
         raise ParameterError("there are more combinations than a computer counts: give fewer values")
@@ -264,7 +264,7 @@ def read(name: str) -> Sweep:
         if not any(grid):
             raise ValueError("it has no combinations")
         trials = _trials(content["notebook"], Recipe(**content["recipe"]), Network(**content["network"]), grid)
-        return Sweep(name, content["notebook"], tuple(content["seeds"]), trials)
+        return Sweep(name, content["notebook"], experiments.checked_seeds(content["seeds"]), trials)
     except FileNotFoundError:
         known = ", ".join(sorted(each.stem for each in folder().glob("*.json"))) or "none yet"
         raise ParameterError(f"there is no sweep {name!r} in {folder()}; there: {known}") from None

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -128,14 +129,20 @@ def run_sphinx(source: Path, target: Path, builder: str) -> int:
 def untrue() -> list[str]:
     """Name the pages that were altered after their execution, and the records and weights that are damaged."""
     from mnist_lib import cells, experiments, records
+    from mnist_lib.parameters import ParameterError
     from mnist_lib.pipeline import catalogue, staleness
 
-    pages = {
-        path: [reason] if (reason := catalogue.unpublished(path)) else staleness.edited(path)
-        for path in catalogue.find()
-        if cells.has_its_name(path)
-    }
-    problems = [f"{path.name}: {why}; `git restore` it, or execute it again" for path in pages for why in pages[path]]
+    listed, problems = (ROOT / "book" / "_toc.yml").read_text("utf-8"), []
+    for path in catalogue.find():
+        if cells.has_its_name(path):
+            found = [reason] if (reason := catalogue.unpublished(path)) else staleness.edited(path)
+            problems += [f"{path.name}: {why}; `git restore` it, or execute it again" for why in found]
+        elif re.search(rf"notebooks/{re.escape(path.stem)}\b", listed):
+            try:
+                cells.notebook_parameters(path)
+                problems.append(f"{path.name}: another name stands in it; `git restore` it")
+            except ParameterError as error:
+                problems.append(f"{error}; `git restore` it")
     for path in sorted(experiments.published_records().rglob("seed_*.json")):
         try:
             records.read_weights(path)
