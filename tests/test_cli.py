@@ -514,10 +514,11 @@ def test_a_book_that_cannot_be_replaced_is_not_said_to_be_built(tmp_path, monkey
 def test_a_book_is_not_compiled_of_altered_pages_or_damaged_weights(tmp_path, monkeypatch, capsys):
     name = "iteration_02_light_skeleton"
     shutil.copytree(experiments.published_records() / name, tmp_path / "book" / "records" / name)
+    shutil.copy(ROOT / "book" / "_toc.yml", tmp_path / "book")
     (tmp_path / "notebooks").mkdir()
     page = tmp_path / "notebooks" / f"{name}.ipynb"
     notebook = nbformat.read(ROOT / "notebooks" / page.name, as_version=4)
-    notebook.metadata["mnist_lib"] = dict(notebook.metadata["mnist_lib"]) | staleness.noted(notebook)
+    notebook.metadata["mnist_lib"] |= staleness.current_digests(ROOT / "notebooks" / page.name)
     nbformat.write(notebook, page)
     monkeypatch.setattr(experiments, "root", lambda: tmp_path)
     monkeypatch.setattr(book, "ROOT", tmp_path)
@@ -542,6 +543,32 @@ def test_a_book_is_not_compiled_of_altered_pages_or_damaged_weights(tmp_path, mo
     notebook.cells[0].metadata["tags"] = ["injected-parameters"]
     nbformat.write(notebook, page)
     assert "it is what papermill wrote" in book.untrue()[0]
+
+
+def test_a_book_is_not_compiled_of_edited_code_or_of_what_can_not_be_read(tmp_path, monkeypatch):
+    """A copy under another name, and a damaged file that no page of the contents is, are left out of it anyway."""
+    source, notebooks = ROOT / "notebooks" / "introduction.ipynb", tmp_path / "notebooks"
+    notebook = nbformat.read(source, as_version=4)
+    notebook.metadata["mnist_lib"] |= staleness.current_digests(source)
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "_toc.yml").write_text(
+        "root: notebooks/introduction\nchapters:\n- glob: notebooks/reported_*\n"
+    )
+    notebooks.mkdir()
+    monkeypatch.setattr(experiments, "root", lambda: tmp_path)
+    monkeypatch.setattr(book, "ROOT", tmp_path)
+    for name in ("introduction", "introduction-Copy1", "reported_a-Copy1"):
+        nbformat.write(notebook, notebooks / f"{name}.ipynb")
+    (notebooks / "mine.ipynb").write_text("{")
+    assert book.untrue() == []
+    notebook.cells[-1].source += "\n"
+    code = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+    code.source += "\nseeds = 99"
+    nbformat.write(notebook, notebooks / "introduction.ipynb")
+    (notebooks / "reported_b.ipynb").write_text("{")
+    edited, damaged = book.untrue()
+    assert edited.startswith("introduction.ipynb: its cells changed; `git restore` it, or execute it again")
+    assert "reported_b.ipynb: not a notebook: " in damaged and damaged.endswith("; `git restore` it")
 
 
 def test_a_notebook_elsewhere_is_not_taken_for_the_published_one(tmp_path):

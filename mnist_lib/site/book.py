@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import yaml
@@ -132,15 +133,15 @@ def untrue() -> list[str]:
     from mnist_lib.parameters import ParameterError
     from mnist_lib.pipeline import catalogue, staleness
 
-    listed, problems = (ROOT / "book" / "_toc.yml").read_text("utf-8"), []
+    listed = re.findall(r"(?:file|glob): (\S+)", (ROOT / "book" / "_toc.yml").read_text("utf-8"))
+    problems = []
     for path in catalogue.find():
         if cells.has_its_name(path):
             found = [reason] if (reason := catalogue.unpublished(path)) else staleness.edited(path)
             problems += [f"{path.name}: {why}; `git restore` it, or execute it again" for why in found]
-        elif re.search(rf"notebooks/{re.escape(path.stem)}\b", listed):
+        elif any(fnmatchcase(f"notebooks/{path.stem}", each) for each in listed):
             try:
-                cells.notebook_parameters(path)
-                problems.append(f"{path.name}: another name stands in it; `git restore` it")
+                catalogue.read(path)  # what can be read, and is called otherwise, is somebody's copy
             except ParameterError as error:
                 problems.append(f"{error}; `git restore` it")
     for path in sorted(experiments.published_records().rglob("seed_*.json")):

@@ -110,12 +110,20 @@ def test_what_a_page_would_show_is_checked_before_its_experiment_trains(asked, s
         (["same: rotation 5"], "'same: rotation 5': its runs would be those of the page itself: leave it out"),
         (["a: rotation 0", "b: rotation 0, seeds 20"], "'b: rotation 0, seeds 20': its runs would be those of a:"),
         (["same: network iteration_10_one_cycle"], "its runs would be those of the page itself"),
+        (["no effect: step_size 3"], "its runs would be those of the page itself"),
+        (["a: rotation 0", "b: rotation 0, interpolation nearest"], "its runs would be those of a: leave it out"),
     ],
 )
 def test_a_variant_is_another_run_than_the_pages_own_and_than_the_others(variants, said):
     assert TEN.rotation == 5
     with pytest.raises(ParameterError, match=re.escape(said)):
         varied(*variants)
+
+
+def test_variants_that_only_so_few_epochs_make_alike_are_shown():
+    """As in a rehearsal of a single epoch."""
+    short = dataclasses.replace(TEN, epochs=1, variants=["fading: fade 0.5", "longer: epochs 2"])
+    assert [each.recipe.epochs for each, _ in page.variants(short).values()] == [1, 2]
 
 
 def test_variants_of_one_recipe_may_have_other_teachers():

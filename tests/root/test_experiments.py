@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -17,9 +18,10 @@ from torch import nn
 from mnist_lib import data, experiments, records
 from mnist_lib.base.files import FileError
 from mnist_lib.experiments import PUBLISHED_ONLY, Experiment, find, find_path, runs, train
+from mnist_lib.network import Network
 from mnist_lib.parameters import ParameterError, Recipe
 from mnist_lib.records import RecordError, record_path, weights_path
-from mnist_lib.results import page
+from mnist_lib.results import listing, page
 from mnist_lib.training import DivergenceError, Trainer
 from support import few_digits, networks
 
@@ -641,3 +643,117 @@ def test_run_on_a_gpu():
     (record,) = runs(small(), 1, "cuda")
     assert record.environment["device"] == "cuda"
     assert np.isfinite(record.history["test_loss"]).all()
+
+
+# -- what is tried out before a run
+
+SPOILT = """import itertools
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scores = nn.Linear(784, 10)
+        self.calls = itertools.count()
+        self.register_buffer("seen", torch.zeros(10), persistent=False)
+        {before}
+
+    def forward(self, x):
+        scores = self.scores(x.flatten(1))
+        {instead}
+
+    {more}
+
+
+def network():
+    return Net()
+"""
+
+
+def spoilt(instead: str = "return scores", before: str = "pass", more: str = "pass") -> Network:
+    return Network(SPOILT.format(before=before, instead=instead, more=more))
+
+
+EXTRA = "def get_extra_state(self): return {}\n\n    def set_extra_state(self, state): pass"
+EXIT = "if next(self.calls) > 2: raise SystemExit('enough')"
+
+
+@pytest.mark.parametrize(
+    ("network", "recipe", "said"),
+    [
+        (
+            Network(spoilt().source.replace("scores = self", "x -= 0.5; scores = self")),
+            {},
+            "it changes the images that it is shown",
+        ),
+        (spoilt("return functional.dropout(scores)"), {}, "it answers differently when it is asked again"),
+        (spoilt("return scores * next(self.calls)"), {}, "it answers differently when it is asked again"),
+        (
+            spoilt("self.seen += self.training * scores.detach()[0]; return scores + self.seen"),
+            {},
+            "it remembers something that is none of its weights",
+        ),
+        (spoilt("return (scores, scores) if self.training else scores"), {}, "it cannot be trained: "),
+        (spoilt("return scores.detach() if self.training else scores"), {}, "it cannot be trained: "),
+        (spoilt("return scores[:2]"), {}, "it cannot be trained: "),
+        (spoilt(more=EXTRA), {}, "it cannot be trained: "),
+        (
+            spoilt(f"{EXIT}\n        return scores"),
+            {},
+            f"it cannot be trained, at line 18 of its text, `{EXIT}`: enough",
+        ),
+        (spoilt(before="nn.utils.weight_norm(self.scores)"), {"average_decay": 0.9}, "it cannot be trained: "),
+        (spoilt(), {"optimizer": "muon"}, "it has no kernels that mix channels"),
+    ],
+)
+def test_what_would_spoil_a_run_or_its_record_is_refused_before_it(tmp_store, network, recipe, said):
+    network.check()
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    with pytest.raises(ParameterError, match=f"^{re.escape('network(): ' + said)}"):
+        runs(small(network, **recipe), 1, "cpu")
+    assert not list(tmp_store.rglob("*.json")) and not list(tmp_store.rglob("*.safetensors"))
+    assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"learning_rate": 100.0},
+        {"optimizer": "adamw", "average_decay": 0.9, "schedule": "one_cycle"},
+        {"optimizer": "muon", "precision": "bfloat16", "statistics_images": 300, "rotation": 0.0},
+    ],
+)
+def test_all_published_networks_pass(recipe):
+    for network in networks().values():
+        experiment = small(network, **recipe)
+        if not recipe.get("statistics_images") or "BatchNorm" in str(network()):
+            experiment.try_out()
+
+
+# -- seeds, and where runs are kept
+
+
+@pytest.mark.parametrize("seeds", [["0"], [True], [-1], [2**64], [0.5], [0, 0]])
+def test_seeds_are_whole_numbers_from_0_and_none_is_there_twice(tmp_store, seeds):
+    with pytest.raises(ParameterError, match=r"^seeds = .*: expected whole numbers from 0, none of them twice$"):
+        runs(small(), seeds, "cpu")
+    assert not tmp_store.exists()
+
+
+def test_published_records_are_not_taken_for_your_own(tmp_path, monkeypatch, log):
+    publish(small(epochs=1), 0)
+    link = tmp_path / "link"
+    link.symlink_to(experiments.published_records())
+    for folder in (experiments.published_records(), experiments.root(), link, link / "iteration_00"):
+        monkeypatch.setenv("MNIST_LIB_RUNS", str(folder))
+        with pytest.raises(FileError, match=f"^{folder}: published records lie there, .*set MNIST_LIB_RUNS$"):
+            runs(small(epochs=1, momentum=0.5), 1, "cpu", log)
+        with pytest.raises(FileError, match="published records lie there"):
+            listing.table()
+    monkeypatch.setenv("MNIST_LIB_RUNS", str(experiments.root() / "runs"))
+    runs(small(epochs=1, momentum=0.5), 1, "cpu", log)
+    assert log == [(0, 1)]

@@ -505,3 +505,21 @@ def test_a_store_that_cannot_be_written_names_the_variable(tmp_path, monkeypatch
     with pytest.raises(FileError, match=r"could not be written: .* set MNIST_LIB_RUNS"), experiments.in_store(store):
         with records.only_one(records.record_path(store, 0)):
             pass
+
+
+def test_what_could_not_be_read_again_is_not_written(record, tmp_path):
+    for changes, said in (
+        ({"seed": True}, "seed = True: expected a whole number"),
+        ({"misclassified": []}, "misclassified: expected 1 images"),
+        ({"digests": record.digests | {"code": "x"}}, "digests = "),
+    ):
+        with pytest.raises(RecordError, match=f"not written, because it could not be read again: {said}"):
+            records.write(dataclasses.replace(record, **changes), WEIGHTS, tmp_path)
+    assert files_in(tmp_path) == set()
+
+
+def test_half_a_character_is_refused(record, tmp_path):
+    environment = record.environment | {"device_name": "a\ud800b"}
+    (tmp_path / "seed_3.json").write_text(records.to_json(dataclasses.replace(record, environment=environment)))
+    with pytest.raises(RecordError, match=r"cannot be read as a record: .*surrogates not allowed"):
+        records.read(tmp_path / "seed_3.json")
