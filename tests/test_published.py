@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from mnist_lib import data, experiments, optimization, records, training
 from mnist_lib.base.digests import bytes_digest
 from mnist_lib.experiments import Experiment
-from mnist_lib.pipeline import catalogue
+from mnist_lib.pipeline import catalogue, verification
 from mnist_lib.site import book
 
 FILES = sorted(experiments.published_records().rglob("seed_*.json"))
@@ -31,6 +32,19 @@ def record_name(file: Path) -> str:
 def test_every_record_belongs_to_a_notebook():
     experiments_ = [experiment for path in catalogue.find() for experiment, _ in catalogue.published_runs(path)]
     assert {file.parent for file in FILES} == {experiment.published for experiment in experiments_}
+
+
+@pytest.mark.parametrize("folder", sorted({file.parent for file in FILES}), ids=lambda folder: folder.name)
+def test_two_runs_of_an_experiment_end_far_apart(folder):
+    """As `verify` takes for granted: some tensor differs by more than twice what makes it suspicious."""
+    paths = [records.record_path(folder, seed) for seed in records.published_seeds(folder)[:3]]
+    for one, other in combinations(map(records.read_weights, paths), 2):
+        apart = [
+            float((value.double() - other[name].double()).norm() / value.double().norm())
+            for name, value in one.items()
+            if value.is_floating_point() and value.any()
+        ]
+        assert max(apart) > 2 * verification.NEAR
 
 
 @pytest.mark.parametrize("number", range(1, 11))
