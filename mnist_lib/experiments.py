@@ -171,7 +171,7 @@ class Experiment:
 
 @cache
 def _tried(network: Network, recipe: Recipe) -> str:
-    """Train on images of noise, 3, 3 and 2 at a time, and say what would go wrong with a run; nothing if all is well."""
+    """Train on images of noise, 3, 3 and 2 at a time, and say what goes wrong with a run; nothing if all is well."""
     noise = torch.randint(0, 256, (8, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     images = data.Images(noise, torch.arange(8))
 
