@@ -69,6 +69,8 @@ def test_a_contrast_of_samples_that_scatter_differently_holds_the_truth_in_95_of
 def test_a_sample_that_counts_nothing_is_left_out_of_a_contrast():
     one, other = [1.0, 2.0, 4.0], [0.5, 0.6, 0.9]
     assert contrast_interval([one, [7.0], other], [1, 0, -1]) == difference_interval(one, other)
+    with pytest.raises(ValueError, match="zip"):
+        contrast_interval([one, other], [1, -1, 1])
 
 
 def test_mean_interval_by_hand():

@@ -679,6 +679,7 @@ def spoilt(instead: str = "return scores", before: str = "pass", more: str = "pa
 
 
 EXTRA = "def get_extra_state(self): return {}\n\n    def set_extra_state(self, state): pass"
+ONE_SIZE = "if self.training: vars(self).setdefault('first', len(x)); scores = scores.view(self.first, 10)"
 EXIT = "if next(self.calls) > 2: raise SystemExit('enough')"
 
 
@@ -700,6 +701,7 @@ EXIT = "if next(self.calls) > 2: raise SystemExit('enough')"
         (spoilt("return (scores, scores) if self.training else scores"), {}, "it cannot be trained: "),
         (spoilt("return scores.detach() if self.training else scores"), {}, "it cannot be trained: "),
         (spoilt("return scores[:2]"), {}, "it cannot be trained: "),
+        (spoilt(f"{ONE_SIZE}\n        return scores"), {}, "it cannot be trained, at line 18 of its text"),
         (spoilt(more=EXTRA), {}, "it cannot be trained: "),
         (
             spoilt(f"{EXIT}\n        return scores"),
