@@ -739,7 +739,11 @@ def test_all_published_networks_pass(recipe):
 # -- seeds, and where runs are kept
 
 
-@pytest.mark.parametrize("seeds", [["0"], [True], [-1], [2**64], [0.5], [0, 0]])
+def test_seeds_are_so_large_that_every_program_reads_them_alike():
+    assert experiments.checked_seeds(iter([2**53, 0, 1000])) == (2**53, 0, 1000)
+
+
+@pytest.mark.parametrize("seeds", [["0"], [True], [-1], [2**53 + 1], [0.5], [0, 0]])
 def test_seeds_are_whole_numbers_from_0_and_none_is_there_twice(tmp_store, seeds):
     with pytest.raises(ParameterError, match=r"^seeds = .*: expected whole numbers from 0, none of them twice$"):
         runs(small(), seeds, "cpu")

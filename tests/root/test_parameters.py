@@ -412,6 +412,8 @@ def test_a_recipe_cannot_be_changed():
         ({"schedule": "step", "step_size": 3}, {"schedule": "step", "step_size": 3}),
         ({"schedule": "step", "step_size": 15, "step_factor": 0.5}, {}),
         ({"schedule": "step", "step_factor": 1.0}, {}),
+        ({"label_smoothing": 0.1}, {"label_smoothing": 0.1}),
+        ({"teachers": 1, "label_smoothing": 0.1}, {"teachers": 1, "label_smoothing": 0.1}),
         ({"teachers": 1, "distillation": 1.0, "label_smoothing": 0.1}, {"teachers": 1, "distillation": 1.0}),
         ({"rotation": 5.0, "fade": 0.5, "final_strength": 1.0}, {"rotation": 5.0}),
         ({"schedule": "step", "step_factor": 0.5}, {"schedule": "step", "step_factor": 0.5}),
