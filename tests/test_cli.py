@@ -569,6 +569,8 @@ def test_a_book_is_not_compiled_of_edited_code_or_of_what_can_not_be_read(tmp_pa
     edited, damaged = book.untrue()
     assert edited.startswith("introduction.ipynb: its cells changed; `git restore` it, or execute it again")
     assert "reported_b.ipynb: not a notebook: " in damaged and damaged.endswith("; `git restore` it")
+    (notebooks / "introduction.ipynb").write_text("{")
+    assert "introduction.ipynb: not a notebook: " in book.untrue()[0], "the root of the contents is a page, too"
 
 
 def test_a_notebook_elsewhere_is_not_taken_for_the_published_one(tmp_path):

@@ -7,6 +7,7 @@ import re
 import tokenize
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -53,14 +54,19 @@ def current_digests(path: Path) -> dict[str, Any]:
 
 
 def _digests(path: Path, notebook: nbformat.NotebookNode) -> dict[str, Any]:
-    # Lines in IPython's own syntax install the library: no output depends on them.
-    try:
+    with _not_too_deep(path):
         code = _code(notebook)
         return {
             "cells": _cells_digest(code),
             "library": _library_digest([node for cell in code if not isinstance(cell, str) for node in cell.body]),
             "records": {run.name: _record_digests(run, seeds) for run, seeds in catalogue.read_runs(path)},
         } | noted(notebook)
+
+
+@contextmanager
+def _not_too_deep(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (MemoryError, RecursionError) as error:
         raise ParameterError(f"{path}: code in it is nested too deeply: write it in several statements") from error
 
@@ -102,7 +108,9 @@ def edited(path: Path) -> list[str]:
         return ["it has outputs, and no execution has noted them"] if any(map(_outputs, notebook.cells)) else []
     if not now.keys() | {"cells"} <= stored.keys():
         return [OTHER_VERSION]
-    return _edits(stored, now) + [CHANGED["cells"]] * (stored["cells"] != _cells_digest(_code(notebook)))
+    with _not_too_deep(path):
+        is_edited = stored["cells"] != _cells_digest(_code(notebook))
+    return _edits(stored, now) + [CHANGED["cells"]] * is_edited
 
 
 def noted(notebook: nbformat.NotebookNode) -> dict[str, Any]:
@@ -183,6 +191,7 @@ def _library_digest(statements: Sequence[ast.stmt]) -> str:
 
 
 def _code(notebook: nbformat.NotebookNode) -> list[ast.Module | str]:
+    # Lines in IPython's own syntax install the library: no output depends on them.
     return [_parsed(plain(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
 
 

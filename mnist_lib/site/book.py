@@ -133,7 +133,7 @@ def untrue() -> list[str]:
     from mnist_lib.parameters import ParameterError
     from mnist_lib.pipeline import catalogue, staleness
 
-    listed = re.findall(r"(?:file|glob): (\S+)", (ROOT / "book" / "_toc.yml").read_text("utf-8"))
+    listed = re.findall(r"(?:root|file|glob): (\S+)", (ROOT / "book" / "_toc.yml").read_text("utf-8"))
     problems = []
     for path in catalogue.find():
         if cells.has_its_name(path):

@@ -162,9 +162,9 @@ def in_a_process(function, *arguments) -> int | None:
 
 
 EVENTS = {"step": 8 + 2 * (3 * 5 + 1), "checkpoint": 2 * 2 * 3, "record": 2 * 2 * 3}
-"""How many events two runs of three epochs have: eight losses while the network is
-tried out; four steps and an evaluation an epoch, and an evaluation in the end;
-three for each of two checkpoints; three for the weights and three for the record."""
+"""How many events two runs of three epochs have: eight losses while the network is tried out; four steps and an
+evaluation an epoch, and an evaluation in the end; three for each of two checkpoints; three for the weights and three
+for the record."""
 MOMENTS = [
     (kind, number)
     for kind, count in (("step", 8), ("checkpoint", 6), ("record", 6))

@@ -69,8 +69,13 @@ def test_prose_is_no_code(path):
 
 @pytest.mark.parametrize("cell", ["-" * 5000 + "1", "+".join("1" * 20_000)])
 def test_code_that_is_nested_too_deeply_is_refused_by_its_page(path, cell):
-    with pytest.raises(ParameterError, match=f"^{path}: code in it is nested too deeply: write it in several"):
+    said = f"^{path}: code in it is nested too deeply: write it in several"
+    noted = digests(path, "1")
+    with pytest.raises(ParameterError, match=said):
         digests(path, cell)
+    write(path, code_cell(cell), noted=noted)
+    with pytest.raises(ParameterError, match=said):
+        staleness.edited(path)
 
 
 def test_of_the_library_counts_what_a_page_uses(path):

@@ -108,10 +108,8 @@ def test_a_record_knows_where_it_was_read(record, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "kept"),
     [
-        (
-            {"digests": {"code": "0" * 64, "network": "e" * 64, "data": "d"}},
-            True,
-        ),  # other code, found to compute the same
+        # other code, found to compute the same
+        ({"digests": {"code": "0" * 64, "network": "e" * 64, "data": "d"}}, True),
         ({"misclassified": [[5, 7, 1]]}, False),
         ({"first_losses": [2.3, 2.26]}, False),
         ({"trained_correct": 48}, False),
